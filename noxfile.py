@@ -1,0 +1,117 @@
+"""The project's jobs, all in ONE environment: `.venv`, made by the first session and shared by the others.
+
+nox -s reproduce-flux                         the paper in miniature: train, sample, score, report
+nox -s reproduce-flux -- --size paper --plan  what the paper's size would cost; posargs go to `python -m reproduce flux`
+nox -s tests        nox -s lint
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import nox
+from filelock import FileLock  # comes with nox (its virtualenv needs it)
+from packaging.requirements import Requirement  # comes with nox
+
+ROOT = Path(__file__).parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+PACKAGES = ("l2p", "bench", "reproduce", "reports")
+
+nox.options.sessions = ["tests", "lint"]
+
+
+@nox.session(name="reproduce-flux", python=False)
+def reproduce_flux(session: nox.Session) -> None:
+    """FLUX from prompt to table: corpus, transfer, sample, score, cost, report (posargs: see `-- --help`)."""
+    run(session, "-m", "reproduce", "flux", *session.posargs)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """All tests; posargs go to pytest."""
+    run(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=False)
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and format, and mypy on our packages."""
+    run(session, "-m", "ruff", "check", ".")
+    run(session, "-m", "ruff", "format", "--check", ".")
+    run(session, "-m", "mypy")
+
+
+def run(session: nox.Session, *arguments: str) -> None:
+    """Run our environment's Python; Ctrl-C leaves it a minute to close its files, for a run that goes on later."""
+    prepare_environment(session)
+    session.run(str(PYTHON), *arguments, external=True, interrupt_timeout=60.0, terminate_timeout=10.0)
+
+
+def prepare_environment(session: nox.Session) -> None:
+    """Make or update `.venv` when it is missing or pyproject's dependencies changed since it was installed."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (nox itself runs on older ones)
+        session.error(f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: install nox there")
+    stamp = VENV / "dependencies.sha256"
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with FileLock(ROOT / ".cache" / "venv.lock"):  # two sessions started at once: the second waits, then finds it done
+        if works("sys") and stamp.exists() and stamp.read_text() == dependency_hash():
+            return
+        stamp.unlink(missing_ok=True)
+        if not works("sys"):
+            make_environment(session, inherited_torch(session))
+        install(session)
+        if not works("torch", "torchvision", "diffusers"):
+            session.warn("this Python's torch does not run with torchvision and diffusers: installing another in .venv")
+            make_environment(session, None)
+            install(session)
+        stamp.write_text(dependency_hash())
+
+
+def install(session: nox.Session) -> None:
+    """Install the project with everything its sessions use; what is there and in range stays."""
+    session.run(str(PYTHON), "-m", "pip", "install", "-e", f"{ROOT}[eval,dev]", external=True)
+
+
+def make_environment(session: nox.Session, torch_folder: Path | None) -> None:
+    """Make an empty `.venv`; with `torch_folder` it sees the packages of the Python that runs nox."""
+    inherit = [] if torch_folder is None else ["--system-site-packages"]
+    session.run(sys.executable, "-m", "venv", "--clear", *inherit, str(VENV), external=True)
+    if torch_folder is not None and sys.prefix != sys.base_prefix:  # from a venv, the flag above means its base Python
+        command = [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        site = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        Path(site, "inherited.pth").write_text(f"{torch_folder}\n")
+
+
+def inherited_torch(session: nox.Session) -> Path | None:
+    """The folder of a torch that the Python running nox has and that our range allows, else None."""
+    wanted = next(r for r in map(Requirement, project()["dependencies"]) if r.name == "torch")
+    try:
+        found = metadata.distribution("torch")
+    except metadata.PackageNotFoundError:
+        return None
+    if not wanted.specifier.contains(found.version, prereleases=True):
+        session.warn(f"this Python's torch {found.version} is outside {wanted}: .venv gets its own")
+        return None
+    session.log(f"using the torch {found.version} of {sys.executable}")
+    return Path(str(found.locate_file("")))
+
+
+def works(*modules: str) -> bool:
+    """Whether `.venv`'s Python starts and imports the modules."""
+    if not PYTHON.exists():
+        return False
+    return subprocess.run([PYTHON, "-c", f"import {', '.join(modules)}"], capture_output=True).returncode == 0
+
+
+def dependency_hash() -> str:
+    """Of what pyproject asks for: when it changes, `.venv` is installed again."""
+    asked = [project()["dependencies"], project()["optional-dependencies"], PACKAGES]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def project() -> dict:
+    """pyproject's [project] table."""
+    return nox.project.load_toml(ROOT / "pyproject.toml")["project"]
