@@ -1,0 +1,1 @@
+"""The small world: scenes of coloured shapes, their pictures, prompts, detector and pre-trained sources."""
