@@ -1,0 +1,199 @@
+"""The types that every benchmark shares, and JSON / JSON Lines in and out; standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    Detector = Callable[[list[Image]], list[list["Detection"]]]
+    """A batch of RGB images in, a list of detections for each out; may carry `labels` and `passport` attributes."""
+    VQA = Callable[[Image, list[str]], list[str]]
+    """One image and many questions in, an answer for each out: the image is encoded once."""
+    Generator = Callable[[list[str], list[int]], list[Image]]
+    """Prompts and seeds in, an image for each out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One prompt of a suite; `spec` is what the benchmark asks of its image (GenEval: the metadata line)."""
+
+    id: str
+    text: str
+    category: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSample:
+    """One generated image: the `index`-th of its prompt, drawn with `seed`, stored at `path`."""
+
+    prompt_id: str
+    index: int
+    seed: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """One found object: `box` is xyxy in pixels, `mask` [H, W] bool serves the colours and is never saved."""
+
+    label: str
+    box: tuple[float, float, float, float]
+    score: float
+    color: str | None = None
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One image's (GenEval) or item's (DPG) value; None = unscored, and then `reason` says why. Never dropped."""
+
+    prompt_id: str
+    index: int
+    category: str
+    value: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A benchmark's result for one subject; GenEval values are 0..1, DPG values 0..100.
+
+    `passport` holds every setting that the score depends on (`bench.passport`). Fewer scored than expected is refused
+    with a ValueError, unless the passport says so: `partial` is true (the user asked for it), or `left_out` lists the
+    items that the variant's own rule leaves out, all of them.
+    """
+
+    benchmark: str
+    version: str
+    variant: str
+    subject: str
+    overall: float
+    overall_ci95: tuple[float, float]
+    by_category: dict[str, float]
+    num_expected: int
+    num_scored: int
+    passport: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        num_left_out = len(self.passport.get("left_out", ()))
+        if self.num_scored + num_left_out != self.num_expected and not self.passport.get("partial"):
+            raise ValueError(
+                f"{self.benchmark}: {self.num_scored} scored (and {num_left_out} left out by the variant's rule) of "
+                f"{self.num_expected} expected. Supply the rest, or ask for a partial score, which is then named so."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRecord:
+    """The cost of one case, predicted or measured; a bare case is one denoiser forward of the whole batch."""
+
+    case: str
+    kind: Literal["predicted", "measured"]
+    resolution: int
+    batch_size: int
+    dtype: str
+    device: str
+    protocol: str
+    flops: float | None
+    peak_memory_bytes: int | None
+    latency_s: list[float]
+
+
+def to_json(record: Any) -> Any:
+    """A record, or any nesting of records, dicts, lists and paths, as JSON values; a Detection's mask is left out."""
+    if is_dataclass(record) and not isinstance(record, type):
+        names = [field.name for field in fields(record) if field.name != "mask"]
+        return {name: to_json(getattr(record, name)) for name in names}
+    if isinstance(record, dict):
+        return {key: to_json(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_json(value) for value in record]
+    return str(record) if isinstance(record, Path) else record
+
+
+def _line(row: Any) -> str:
+    return json.dumps(to_json(row), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write_text(path: Path, chunks: Iterable[str]) -> None:
+    """Write under a temporary name in the same folder, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(chunks)
+            os.fchmod(file.fileno(), 0o644)  # mkstemp makes it 0600: others could not read the results
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path | str, obj: Any) -> None:
+    """Write `obj` (records allowed) as indented JSON, whole or not at all; NaN raises ValueError."""
+    _write_text(Path(path), [json.dumps(to_json(obj), indent=2, ensure_ascii=False, allow_nan=False), "\n"])
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; ValueError names the file when it is not JSON, FileNotFoundError when it is not there."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def write_jsonl(path: Path | str, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line (records allowed), whole or not at all."""
+    _write_text(Path(path), (_line(row) for row in rows))
+
+
+def append_jsonl(path: Path | str, rows: Iterable[Any]) -> None:
+    """Append rows in one write and flush them to disk; a torn last line left by a killed run is cut off first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        file.truncate(_end_of_last_line(file))
+        file.write("".join(_line(row) for row in rows).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _end_of_last_line(file: Any, block: int = 1 << 16) -> int:
+    """Position after the last newline, found from the end: the file may be large."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - block)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def iter_jsonl(path: Path | str) -> Iterator[Any]:
+    """Yield the values of a JSON Lines file one at a time; ValueError names file and line of a broken one."""
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}, is not valid JSON: {error}") from error
+            yield value
+
+
+def read_jsonl(path: Path | str) -> list[Any]:
+    """All values of a JSON Lines file; ValueError names file and line of a broken one."""
+    return list(iter_jsonl(path))
