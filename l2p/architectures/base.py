@@ -1,0 +1,131 @@
+"""What an architecture declares about its source transformer, and the helpers that the families share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import diffusers
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+# The text inputs of a transformer's forward by name, each [B, ...]; a boolean "mask" [B, L] marks the real tokens of
+# prompts that differ in length.
+EncodedPrompt = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """All that the rest of the package needs to know about a source family.
+
+    transformer_class, pipeline_class: names in diffusers.
+    block_lists: the lists of transformer blocks in the order in which they run.
+    refiners: what else the release trains beside the ends (embedders, refiner blocks): modules and parameters by name.
+    patch_layout: the order in which the input projection reads a patch's numbers.
+    hidden_size(config): the width of a token.
+    input_projection(patch_size): the name of the layer that takes pixel patches.
+    pixel_config(source_config, patch_size): the source's config with an input projection for RGB patches.
+    replace_final_layer(transformer, patch_size): put a TokenTap there and return it.
+    call(transformer, noisy, sigma, prompt, patch_size, distilled_guidance): run the family's own forward.
+    encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class.
+    source_projection(transformer): weight [D, C] and bias [D] of the source's own input projection.
+    latent_tokens(pipeline, images): images [B, 3, H, W] in [-1, 1] -> what that projection reads, [B, N, C].
+    """
+
+    name: str
+    transformer_class: str
+    pipeline_class: str
+    block_lists: tuple[str, ...]
+    refiners: tuple[str, ...]
+    patch_layout: Literal["ph pw c", "c ph pw"]
+    hidden_size: Callable[[dict[str, Any]], int]
+    input_projection: Callable[[int], str]
+    pixel_config: Callable[[dict[str, Any], int], dict[str, Any]]
+    replace_final_layer: Callable[[nn.Module, int], "TokenTap"]
+    call: Callable[[nn.Module, Tensor, Tensor, EncodedPrompt, int, float], None]
+    encode_prompt: Callable[[Any, list[str], int], EncodedPrompt]
+    source_projection: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
+    latent_tokens: Callable[[Any, Tensor], Tensor]
+
+
+class TokenTap(nn.Module):
+    """Stand-in for a final layer: keeps the raw tokens it is given and hands on zeros of `out_features` channels.
+
+    So the family's own forward runs unchanged, norm and modulation are skipped as in the release, and what the forward
+    does with the output afterwards (unpatchify) costs next to nothing.
+    """
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+        self._tokens: Tensor | None = None
+
+    def forward(self, tokens: Tensor, *_args: object, **_kwargs: object) -> Tensor:
+        """Keep tokens [B, N, D]; return zeros [B, N, out_features] that take no memory."""
+        self._tokens = tokens
+        return tokens.new_zeros(()).expand(*tokens.shape[:-1], self.out_features)
+
+    def take(self) -> Tensor:
+        """Return the tokens of the last forward, [B, N, D], and let go of them."""
+        tokens, self._tokens = self._tokens, None
+        assert tokens is not None, "the transformer's forward did not reach its final layer"
+        return tokens
+
+
+def patchify(images: Tensor, patch_size: int, layout: str = "ph pw c") -> Tensor:
+    """Cut images [B, C, H, W] into flattened patches [B, H/p * W/p, p * p * C], rows first.
+
+    layout: order within a patch, "ph pw c" as in the release or "c ph pw" as a convolution's weight has it.
+    """
+    batch, channels, height, width = images.shape
+    h, w = height // patch_size, width // patch_size
+    patches = images.reshape(batch, channels, h, patch_size, w, patch_size)
+    order = {"ph pw c": (0, 2, 4, 3, 5, 1), "c ph pw": (0, 2, 4, 1, 3, 5)}[layout]
+    return patches.permute(*order).reshape(batch, h * w, patch_size * patch_size * channels)
+
+
+def position_grid(height: int, width: int, num_axes: int, device: torch.device) -> Tensor:
+    """Return position ids [height * width, num_axes] with the row in axis 1 and the column in axis 2."""
+    ids = torch.zeros(height, width, num_axes, device=device)
+    ids[..., 1] = torch.arange(height, device=device)[:, None]
+    ids[..., 2] = torch.arange(width, device=device)[None, :]
+    return ids.reshape(height * width, num_axes)
+
+
+def split_prompts(prompt: EncodedPrompt) -> list[EncodedPrompt]:
+    """Take a batch of encoded prompts apart, one dict of tensors without batch axis each, padding removed."""
+    singles = [dict(zip(prompt, tensors, strict=True)) for tensors in zip(*prompt.values(), strict=True)]
+    if "mask" not in prompt:
+        return singles
+    return [{name: _unpad(tensor, single["mask"]) for name, tensor in single.items()} for single in singles]
+
+
+def _unpad(tensor: Tensor, mask: Tensor) -> Tensor:
+    return tensor[mask] if tensor.shape[0] == mask.shape[0] else tensor
+
+
+def stack_prompts(singles: list[EncodedPrompt]) -> EncodedPrompt:
+    """Put single encoded prompts together as a batch, shorter ones padded with zeros; the inverse of split_prompts."""
+    names = singles[0].keys()
+    return {name: pad_sequence([single[name] for single in singles], batch_first=True) for name in names}
+
+
+def source_pipeline(pipeline: Any, class_name: str) -> Any:
+    """Return a pipeline of the family's own class over the same text encoders, for its own prompt encoding.
+
+    A pixel pipeline has no VAE and its transformer stands inside the pixel transformer; text encoding needs neither
+    weights of both. Source: diffusers lets each component be None.
+    """
+    cls = getattr(diffusers, class_name)
+    if isinstance(pipeline, cls):
+        return pipeline
+    components = {name: getattr(pipeline, name, None) for name in cls._get_signature_keys(cls)[0]}
+    components["transformer"] = getattr(pipeline.transformer, "transformer", None)
+    return cls(**components)
+
+
+def encode_images(pipeline: Any, images: Tensor) -> Tensor:
+    """Encode images [B, 3, H, W] in [-1, 1] with the source's AutoencoderKL to normalised latents [B, C, h, w]."""
+    vae = pipeline.vae
+    latents = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode()
+    return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
