@@ -47,8 +47,8 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
 
     architecture: a name in l2p.architectures. patch_size: pixels along a patch's side. source_config: config of the
     source's transformer class. prediction: what the head paints, a key of PREDICTIONS ("velocity" as released).
-    output_scale: factor on what it paints. detailer: fields of DetailerConfig. distilled_guidance: the constant fed to
-    sources that have a guidance embedding (FLUX.1-dev), unused by others.
+    output_scale: factor on what it paints. detailer_config: fields of DetailerConfig. distilled_guidance: the constant
+    fed to sources that have a guidance embedding (FLUX.1-dev), unused by others.
     Raises ValueError for an unknown architecture, prediction or detailer option.
     """
 
@@ -62,7 +62,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
         source_config: dict[str, Any],
         prediction: str = "velocity",
         output_scale: float = 1.0,
-        detailer: dict[str, Any] | None = None,
+        detailer_config: dict[str, Any] | None = None,
         distilled_guidance: float = 3.5,
     ) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
         transformer_class = getattr(diffusers, family.transformer_class)
         self.transformer = transformer_class.from_config(family.pixel_config(source_config, patch_size))
         self._tap = [family.replace_final_layer(self.transformer, patch_size)]  # in a list: no second module path
-        self.detailer = DetailerHead(family.hidden_size(source_config), patch_size, _detailer_config(detailer))
+        self.detailer = DetailerHead(family.hidden_size(source_config), patch_size, _detailer_config(detailer_config))
 
     @classmethod
     def from_source(
@@ -101,7 +101,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
             source_config=config,
             prediction=prediction,
             output_scale=output_scale,
-            detailer=asdict(detailer or DetailerConfig()),
+            detailer_config=asdict(detailer or DetailerConfig()),
             distilled_guidance=distilled_guidance,
         )
 

@@ -1,0 +1,177 @@
+"""From a source to a pixel model: initialisation, fitted input projection, deltas, and the releases' files."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from l2p.architectures import get_architecture, patchify
+from l2p.pixel_transformer import PixelTransformer2DModel
+
+RELEASED_HEAD = "local_decoder."  # what the released files call the Detailer Head
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport:
+    """Where each tensor came from: names of the pixel model's (copied, new) and of the source's (dropped) tensors."""
+
+    copied: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionFit:
+    """A linear map from pixel patches to latent tokens, and how good it is.
+
+    weight [C, P], bias [C]; explained: share of the tokens' variance; noise_gain: standard deviation of a token's
+    number for patches of unit noise (near 1, the pixel model's sigma means what the source's did).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    explained: float
+    noise_gain: float
+
+
+def copy_source_weights(model: PixelTransformer2DModel, transformer: nn.Module) -> ConversionReport:
+    """Copy every tensor of the source transformer whose name and shape the pixel model has.
+
+    The model moves to the source's dtype and device. Returns what was copied, what is new and what was dropped.
+    """
+    reference = next(transformer.parameters())
+    if (model.device, model.dtype) != (reference.device, reference.dtype):
+        model.to(device=reference.device, dtype=reference.dtype)
+    source = {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
+    own = model.state_dict()
+    copied = [name for name, tensor in own.items() if name in source and source[name].shape == tensor.shape]
+    with torch.no_grad():
+        for name in copied:
+            own[name].copy_(source[name])
+    return ConversionReport(
+        copied=tuple(copied),
+        new=tuple(sorted(own.keys() - set(copied))),
+        dropped=tuple(sorted(name.removeprefix("transformer.") for name in source.keys() - set(copied))),
+    )
+
+
+def fit_projection(patches: Tensor, tokens: Tensor, strength: float = 0.02, intercept: bool = True) -> ProjectionFit:
+    """Fit tokens from patches by ridge regression.
+
+    patches [N, P] in [-1, 1], tokens [N, C]; strength in units of the patches' variance. A strong ridge is needed:
+    directions in which patches hardly vary would otherwise be amplified, and with them the noise.
+    """
+    patches, tokens = patches.double(), tokens.double()
+    patch_mean, token_mean = patches.mean(0) * intercept, tokens.mean(0) * intercept
+    x, y = patches - patch_mean, tokens - token_mean
+    covariance = x.T @ x / len(x) + strength * torch.eye(x.shape[1], dtype=x.dtype)  # [P, P]
+    weight = torch.linalg.solve(covariance, x.T @ y / len(x)).T  # [C, P]
+    residual = (y - x @ weight.T).square().sum() / y.square().sum()
+    return ProjectionFit(
+        weight=weight.float(),
+        bias=(token_mean - weight @ patch_mean).float(),
+        explained=1 - residual.item(),
+        noise_gain=weight.square().sum(1).mean().sqrt().item(),
+    )
+
+
+def fit_input_projection(
+    model: PixelTransformer2DModel, source: Any, images: Tensor, strength: float = 0.02, batch_size: int = 32
+) -> ProjectionFit:
+    """Set the pixel model's input projection to patches -> latent tokens -> the source's own projection.
+
+    source: the source pipeline, for its VAE and projection; images [N, 3, H, W] in [-1, 1], drawn by the source.
+    Raises ValueError where the latents' token grid is not the pixel patches' grid.
+    """
+    family, patch_size = get_architecture(model.config.architecture), model.config.patch_size
+    patches = patchify(images, patch_size, family.patch_layout)  # [N, h * w, P]
+    tokens = torch.cat([family.latent_tokens(source, batch).float().cpu() for batch in images.split(batch_size)])
+    if tokens.shape[1] != patches.shape[1]:
+        raise ValueError(
+            f"patch size {patch_size} gives {patches.shape[1]} tokens, the source's latents {tokens.shape[1]}: "
+            "the projection can be fitted only where both have one grid; use input_projection='random'"
+        )
+    weight, bias = family.source_projection(source.transformer)  # [D, C], [D]
+    fit = fit_projection(patches.flatten(0, 1), tokens.flatten(0, 1), strength, intercept=bias is not None)
+    projection: Any = model.input_projection()
+    with torch.no_grad():
+        composed = weight.float().cpu() @ fit.weight  # [D, P]
+        projection.weight.copy_(composed.reshape(projection.weight.shape))
+        if bias is not None:
+            projection.bias.copy_(weight.float().cpu() @ fit.bias + bias.float().cpu())
+    return fit
+
+
+def save_delta(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors under the pixel model's names to one safetensors file, whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def merge_file(model: PixelTransformer2DModel, path: Path) -> tuple[str, ...]:
+    """Copy every tensor of a delta or of a released file over the model's, by key; return the model's names of them.
+
+    Both name forms are understood, and each tensor is cast to the model's dtype (a release mixes two). Nothing is
+    changed when the file does not fit. Raises FileNotFoundError, or ValueError that names keys and shapes.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}; give a .safetensors file")
+    own = model.state_dict()
+    with safe_open(path, framework="pt") as file:
+        names = {key: model_name(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+        _check_fit(own, {names[key]: tuple(file.get_slice(key).get_shape()) for key in names}, path)
+        with torch.no_grad():
+            for key, name in names.items():
+                own[name].copy_(file.get_tensor(key))
+    return tuple(names.values())
+
+
+def _check_fit(own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    unknown = sorted(shapes.keys() - own.keys())
+    if unknown:
+        raise ValueError(f"{path} has {len(unknown)} tensors that the model lacks, first {unknown[:3]}: another model?")
+    for name, shape in shapes.items():
+        if shape != tuple(own[name].shape):
+            raise ValueError(f"{path}: {name} has shape {shape}, the model's is {tuple(own[name].shape)}")
+
+
+def model_name(key: str) -> str:
+    """Translate a key of a released file to the pixel model's name; the model's own names stay as they are."""
+    if key.startswith(RELEASED_HEAD):
+        return "detailer." + key.removeprefix(RELEASED_HEAD)
+    return key if key.startswith(("transformer.", "detailer.")) else f"transformer.{key}"
+
+
+def released_name(name: str) -> str:
+    """Translate a name of the pixel model to the released files' key."""
+    if name.startswith("detailer."):
+        return RELEASED_HEAD + name.removeprefix("detailer.")
+    return name.removeprefix("transformer.")
+
+
+def save_release(model: PixelTransformer2DModel, path: Path) -> None:
+    """Write the whole model as one file under the released keys (checkpoints of `zhen-nan/L2P`)."""
+    save_delta({released_name(name): tensor for name, tensor in model.state_dict().items()}, path)
+
+
+def released_patch_size(path: Path) -> int:
+    """Return the patch size that a released file's embedder names (`all_x_embedder.16-1` -> 16).
+
+    Raises ValueError when the file has no such key.
+    """
+    with safe_open(path, framework="pt") as file:
+        sizes = {int(key.split(".")[1].split("-")[0]) for key in _embedder_keys(file)}
+    if len(sizes) != 1:
+        raise ValueError(f"{path} names the patch sizes {sorted(sizes)}; a release has one key all_x_embedder.<p>-1")
+    return sizes.pop()
+
+
+def _embedder_keys(file: Any) -> Iterator[str]:
+    return (key for key in file.keys() if key.startswith("all_x_embedder."))  # noqa: SIM118 (safe_open is no dict)
