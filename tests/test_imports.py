@@ -1,0 +1,87 @@
+"""Who may import whom, read from the source: the rooms of the project stay rooms."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("l2p", "bench", "reproduce", "reports")
+ALLOWED = {
+    "l2p": set(),
+    "bench": set(),
+    "reproduce": {"l2p", "bench"},
+    "reports": set(),
+}
+EXCEPTIONS = {
+    "bench/cost/predict.py": {"l2p"},
+    "reproduce/report.py": {"reports"},  # the last stage
+}
+REPORTS_READ = {"bench.records", "bench.statistics"}
+TORCH_FREE = ("bench/records.py", "bench/statistics.py")
+IN_ONE_FILE = ("mmdet", "modelscope", "open_clip", "clip_benchmark", "torchmetrics")
+
+
+def source_files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, anywhere in it, relative ones resolved."""
+    found = set()
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(parts[: -node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            # `from bench import records` imports the module bench.records
+            found |= {f"{module}.{alias.name}" if module in PACKAGES else module for alias in node.names}
+    return found
+
+
+def rooms(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names} & set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_it_may(package):
+    files = source_files(package)
+    assert files, f"no source in {package}"
+    for path in files:
+        name = path.relative_to(ROOT).as_posix()
+        allowed = ALLOWED[package] | EXCEPTIONS.get(name, set()) | {package}
+        if package == "reports":
+            ours = {module for module in imports(path) if module.split(".")[0] == "bench"}
+            assert all(any(m == ok or m.startswith(ok + ".") for ok in REPORTS_READ) for m in ours), f"{name}: {ours}"
+            allowed = allowed | {"bench"}
+        assert rooms(imports(path)) <= allowed, f"{name} imports {rooms(imports(path)) - allowed}"
+
+
+def test_what_reports_read_is_free_of_torch():
+    for name in TORCH_FREE:
+        heavy = {module.split(".")[0] for module in imports(ROOT / name)} & {"torch", "diffusers", "transformers"}
+        assert not heavy, f"{name} imports {heavy}"
+    for path in source_files("reports"):
+        assert "torch" not in {module.split(".")[0] for module in imports(path)}, path
+
+
+@pytest.mark.parametrize("library", IN_ONE_FILE)
+def test_a_heavy_library_is_imported_in_one_file(library):
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in source_files(package)
+        if library in {name.split(".")[0] for name in imports(path)}
+    }
+    assert len(users) <= 1, f"{library} is imported in {sorted(users)}"
+
+
+def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
+    """The tests above would pass on a reader that sees nothing."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "reports" / "deep" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("import torch.nn as nn\ndef f():\n    from bench import runner\n    from ..paper import A\n")
+    assert imports(path) == {"torch.nn", "bench.runner", "reports.paper"}
