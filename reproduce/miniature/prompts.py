@@ -1,6 +1,6 @@
 """The small world's language: GenEval prompts with their metadata, dense prompts, suites, and the held-out pairs.
 
-A GenEval entry is the dict of the official file: `tag`, `include`, optional `exclude`, `prompt`. "a photo of" is kept from it.
+A GenEval entry is the dict of the official file: `tag`, `include`, optional `exclude`, `prompt`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,19 @@ import itertools
 
 import numpy as np
 
-from reproduce.miniature.scenes import COLORS, HELD_OUT_PAIRS, RELATIONS, SHAPES, TASKS, Scene, SceneObject, dense_scene
+from reproduce.miniature.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    HELD_OUT_PAIRS,
+    RELATIONS,
+    SHAPES,
+    TASKS,
+    Scene,
+    SceneObject,
+    dense_scene,
+    task_scene,
+)
 from reproduce.miniature.scenes import relation as scene_relation
-from reproduce.miniature.scenes import task_scene
 
 COUNT_WORDS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
@@ -90,7 +100,7 @@ def groups(scene: Scene) -> list[tuple[SceneObject, int]]:
 
 
 def noun_phrase(item: SceneObject, count: int, *, size: str | None) -> str:
-    """"a large red circle", "three green stars"."""
+    """ "a large red circle", "three green stars"."""
     words = " ".join(word for word in (size, item.color, item.shape if count == 1 else PLURALS[item.shape]) if word)
     return with_article(words) if count == 1 else f"{COUNT_WORDS[count]} {words}"
 
@@ -98,11 +108,14 @@ def noun_phrase(item: SceneObject, count: int, *, size: str | None) -> str:
 def dense_prompt(scene: Scene) -> str:
     """Two to four short sentences that say everything: kinds, counts, sizes, colours, one relation, the background.
 
-    A function of the scene alone, so that a scene's true answers are known. Sizes are said of up to three kinds whose objects
-    agree, a relation of the first two single objects where it is clear.
+    A function of the scene alone, so that a scene's true answers are known. Sizes are said where there are at most
+    three kinds and a kind's objects agree; a relation of the first two kinds where both are single and it is clear.
     """
     kinds = groups(scene)
-    by_kind = {(item.shape, item.color): {o.size for o in scene.objects if (o.shape, o.color) == (item.shape, item.color)} for item, _ in kinds}
+    by_kind = {
+        (item.shape, item.color): {o.size for o in scene.objects if (o.shape, o.color) == (item.shape, item.color)}
+        for item, _ in kinds
+    }
     phrases = []
     for item, count in kinds:
         sizes = by_kind[item.shape, item.color]
@@ -144,7 +157,7 @@ def all_entries(task: str) -> list[dict]:
 def geneval_suite(num_per_task: int, seed: int) -> list[dict]:
     """At most `num_per_task` distinct prompts of each task, chosen by `seed`, in GenEval's metadata format.
 
-    Tasks with fewer distinct prompts give all of theirs. Held-out pairs (claim C9) never appear: they have a suite of their own.
+    Tasks with fewer distinct prompts give all of theirs. Held-out pairs (claim C9) have their own suite.
     """
     rng, suite = np.random.default_rng(seed), []
     for task in TASKS:
@@ -159,27 +172,40 @@ def heldout_suite() -> list[dict]:
     return [colors(color, shape) | {"tag": f"{color} {shape}"} for color, shape in HELD_OUT_PAIRS]
 
 
-CORPUS_SHARE = {"single_object": 0.06, "two_object": 0.12, "counting": 0.18, "colors": 0.12, "position": 0.2, "color_attr": 0.17}
+CORPUS_SHARE = {
+    "single_object": 0.06,
+    "two_object": 0.12,
+    "counting": 0.18,
+    "colors": 0.12,
+    "position": 0.2,
+    "color_attr": 0.17,
+}
 
 
 def corpus_prompts(num: int, seed: int) -> list[dict]:
-    """`num` prompts for the transfer corpus: {"text", "category"}; six tasks by `CORPUS_SHARE`, the rest dense; no held-out pair.
+    """`num` prompts for the transfer corpus, {"text", "category"}: six tasks by `CORPUS_SHARE`, the rest dense.
 
-    Texts come from scenes, so that their mix of shapes, colours and relations is the world's own; a text may come again.
+    Texts come from scenes, so that their mix of shapes and colours is the world's own; a text may come again.
+    None names a held-out pair.
     """
     rng, rows = np.random.default_rng(seed), []
-    shares = [*CORPUS_SHARE.values(), 1 - sum(CORPUS_SHARE.values())]
+    categories, shares = [*CORPUS_SHARE, "dense"], [*CORPUS_SHARE.values(), 1 - sum(CORPUS_SHARE.values())]
     while len(rows) < num:
-        category = [*CORPUS_SHARE, "dense"][rng.choice(len(shares), p=shares)]
-        scene = dense_scene(rng) if category == "dense" else task_scene(rng, category)
-        said = [(o.color, o.shape) for o in scene.objects] if category == "dense" else _entry_kinds(task_entry(scene, category))
+        category = categories[rng.choice(len(shares), p=shares)]
+        if category == "dense":
+            scene = dense_scene(rng)
+            text, said = dense_prompt(scene), [(o.color, o.shape) for o in scene.objects]
+        else:
+            entry = task_entry(task_scene(rng, category), category)
+            text, said = entry["prompt"], _entry_kinds(entry)
         if not has_held_out_pair(said):
-            rows.append({"text": dense_prompt(scene) if category == "dense" else task_entry(scene, category)["prompt"], "category": category})
+            rows.append({"text": text, "category": category})
     return rows
 
 
 def vocabulary() -> list[str]:
     """Every word that a prompt can hold, with the tokenizer's special tokens first."""
-    words = "a an photo of and the is background . left right above below small large dark gray light".split()
+    words = ["a", "an", "photo", "of", "and", "the", "is", "background", "."]
+    words += ["left", "right", "above", "below", "small", "large", *BACKGROUNDS]
     words += [*COUNT_WORDS.values(), *SHAPES, *PLURALS.values(), *COLORS]
     return ["<pad>", "</s>", "<unk>", *dict.fromkeys(words)]

@@ -1,4 +1,4 @@
-"""What the small world contains: scenes of coloured shapes on a toned background, drawn at random for each GenEval task.
+"""What the small world contains: random scenes of coloured shapes on a toned background, for each GenEval task.
 
 Lengths are fractions of the image side, so that one scene can be rendered at any resolution. y points down.
 """
@@ -64,7 +64,7 @@ class Scene:
 def relation(a: SceneObject, b: SceneObject) -> str | None:
     """The relation of A to B that is clearly true under GenEval's rule, or None where none is.
 
-    Clearly: along one axis the centres are apart by more than 0.7 of their distance and the gap is beyond the rule's slack.
+    Clearly: along one axis the rule's d (GenEval's `relative_position`) is above 0.62 of the distance; it asks for 0.5.
     """
     dx, dy = a.x - b.x, a.y - b.y
     horizontal = abs(dx) > abs(dy)
@@ -103,7 +103,14 @@ def compose(rng: np.random.Generator, kinds: list[tuple[str, str]], radii: np.nd
     """Place objects of the given (shape, colour) kinds and radii on a random background."""
     centres, tints = place(rng, radii), rng.uniform(-0.03, 0.03, (len(kinds), 3))
     objects = tuple(
-        SceneObject(shape=shape, color=color, x=float(x), y=float(y), radius=float(r), tint=(float(t[0]), float(t[1]), float(t[2])))
+        SceneObject(
+            shape=shape,
+            color=color,
+            x=float(x),
+            y=float(y),
+            radius=float(r),
+            tint=(float(t[0]), float(t[1]), float(t[2])),
+        )
         for (shape, color), (x, y), r, t in zip(kinds, centres, radii, tints, strict=True)
     )
     background, rgb = _background(rng)
@@ -148,3 +155,9 @@ def dense_scene(rng: np.random.Generator) -> Scene:
     ranges = _SIZE_RADIUS | {"medium": _CROWDED_MEDIUM} if count == 4 else _SIZE_RADIUS
     radii = np.array([rng.uniform(*ranges[group_size[g]]) for g in owner])
     return compose(rng, [distinct[g] for g in owner], radii)
+
+
+def mixed_scenes(rng: np.random.Generator, count: int) -> list[Scene]:
+    """`count` random scenes: a quarter dense, the rest spread over GenEval's tasks."""
+    kinds = rng.integers(0, len(TASKS) + 2, count)
+    return [task_scene(rng, TASKS[k]) if k < len(TASKS) else dense_scene(rng) for k in kinds]

@@ -1,0 +1,180 @@
+"""Measure what is shipped: `python -m reproduce.miniature.check detector | vae | source`, on fresh scenes or prompts.
+
+Exit status 1 where a figure is below its floor (`--floor`), so that a script can rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from diffusers import DiffusionPipeline
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from bench.geneval.rules import judge
+from bench.records import Detection, write_json
+from bench.statistics import bootstrap_ci, category_means
+from reproduce.draw import generators, image_seed
+from reproduce.miniature import detector as shape_detector
+from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, all_entries, task_entry
+from reproduce.miniature.render import render
+from reproduce.miniature.scenes import TASKS, task_scene
+from reproduce.miniature.sources import RESOLUTION, WEIGHTS
+
+app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
+BATCH = 60
+Picture = tuple[dict, Image.Image]  # what was asked (a GenEval entry) and the picture of it
+
+Seed = Annotated[int, typer.Option(help="a seed that training and tuning never used")]
+NumPerTask = Annotated[int, typer.Option(help="pictures of each of GenEval's six tasks")]
+Json = Annotated[Path | None, typer.Option("--json", help="also write the figures here")]
+Floor = Annotated[float, typer.Option(help="exit 1 where a task is below it")]
+
+
+def accuracy(pictures: Iterator[Picture], detect: Callable[[list[Image.Image]], list[list[Detection]]]) -> dict:
+    """Share judged correct by task, with n, the mean of the tasks and its 95 % interval over distinct prompts."""
+    entries, values, batch = [], [], []
+
+    def flush() -> None:
+        for (entry, _), found in zip(batch, detect([image for _, image in batch]), strict=True):
+            entries.append(entry)
+            values.append(float(judge(entry, found)[0]))
+        batch.clear()
+
+    for picture in pictures:
+        batch.append(picture)
+        if len(batch) == BATCH:
+            flush()
+    if batch:
+        flush()
+    tags = [entry["tag"] for entry in entries]
+    overall = bootstrap_ci(tags, [entry["prompt"] for entry in entries], values)
+    by_task = category_means(tags, values)
+    return {
+        "overall": overall.value,
+        "overall_ci95": [overall.low, overall.high],
+        "by_category": by_task,
+        "n": len(values),
+        "n_by_category": {tag: tags.count(tag) for tag in by_task},
+    }
+
+
+def rendered_pictures(seed: int, num_per_task: int) -> Iterator[Picture]:
+    """Fresh scenes, rendered, each with a prompt that it satisfies."""
+    rng = np.random.default_rng([seed, 20])
+    for task in TASKS:
+        for _ in range(num_per_task):
+            scene = task_scene(rng, task)
+            yield task_entry(scene, task), Image.fromarray(render(scene, RESOLUTION))
+
+
+@torch.no_grad()
+def reconstructed_pictures(folder: Path, seed: int, num_per_task: int) -> Iterator[Picture]:
+    """The same scenes after the VAE: the ceiling of any source that draws through it."""
+    vae = DiffusionPipeline.from_pretrained(folder).vae.eval()
+    for entry, image in rendered_pictures(seed, num_per_task):
+        pixels = shape_detector.to_tensor(np.asarray(image)[None])
+        out = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].clamp(-1, 1)
+        yield entry, Image.fromarray(((out + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+
+def source_pictures(
+    folder: Path, seed: int, num_per_task: int, num_inference_steps: int, guidance_scale: float
+) -> Iterator[Picture]:
+    """Pictures that a source pipeline draws of each task's prompts, in an order and with noise given by `seed`."""
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    rng = np.random.default_rng([seed, 21])
+    asked = []
+    for task in TASKS:
+        entries = all_entries(task)
+        order = np.concatenate([rng.permutation(len(entries)) for _ in range(-(-num_per_task // len(entries)))])
+        asked += [(entries[k], i) for i, k in enumerate(order[:num_per_task])]
+    for start in track(range(0, len(asked), BATCH), "source draws", console=Console(stderr=True)):
+        part = asked[start : start + BATCH]
+        images = pipe(
+            prompt=[entry["prompt"] for entry, _ in part],
+            negative_prompt=[""] * len(part),
+            true_cfg_scale=guidance_scale,
+            height=RESOLUTION,
+            width=RESOLUTION,
+            num_inference_steps=num_inference_steps,
+            max_sequence_length=MAX_SEQUENCE_LENGTH,
+            generator=generators([image_seed(seed, entry["prompt"], i) for entry, i in part]),
+        ).images
+        yield from zip([entry for entry, _ in part], images, strict=True)
+
+
+def report(name: str, figures: dict, json: Path | None, floor: float) -> None:
+    """Print the figures, write them if asked, exit 1 below the floor."""
+    if json:
+        write_json(json, {"subject": name} | figures)
+    low, high = figures["overall_ci95"]
+    typer.echo(f"{name}: {figures['overall']:.3f} [{low:.3f}, {high:.3f}], n = {figures['n']}")
+    for task, share in figures["by_category"].items():
+        typer.echo(f"  {task:14s} {share:.3f}  n = {figures['n_by_category'][task]}")
+    worst = min(figures["by_category"].values())
+    if worst < floor:
+        typer.echo(f"below the floor: the worst task has {worst:.3f}, {floor} was asked")
+        raise typer.Exit(1)
+
+
+@app.command()
+def detector(seed: Seed = 900, num_per_task: NumPerTask = 300, json: Json = None, floor: Floor = 0.0) -> None:
+    """Accuracy of the shipped detector on rendered scenes.
+
+    Example: python -m reproduce.miniature.check detector --num-per-task 300 --floor 0.97
+    """
+    torch.set_num_threads(1)
+    report("detector", accuracy(rendered_pictures(seed, num_per_task), shape_detector.load()), json, floor)
+
+
+@app.command()
+def vae(
+    family: str = "flux",
+    seed: Seed = 901,
+    num_per_task: NumPerTask = 100,
+    json: Json = None,
+    floor: Floor = 0.0,
+    weights: Path = WEIGHTS,
+) -> None:
+    """Accuracy on rendered scenes after the VAE: the source's ceiling.
+
+    Example: python -m reproduce.miniature.check vae --family flux
+    """
+    torch.set_num_threads(1)
+    pictures = reconstructed_pictures(weights / family, seed, num_per_task)
+    report(f"{family} vae", accuracy(pictures, shape_detector.load()), json, floor)
+
+
+@app.command()
+def source(
+    family: str = "flux",
+    seed: Seed = 902,
+    num_per_task: NumPerTask = 40,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 3.0,
+    json: Json = None,
+    floor: Floor = 0.0,
+    weights: Path = WEIGHTS,
+) -> None:
+    """GenEval accuracy of the shipped source by task, with its own sampler.
+
+    Example: python -m reproduce.miniature.check source --family flux --seed 7 --num-per-task 40 --json source.json
+    """
+    if not (weights / family / "model_index.json").is_file():
+        known = sorted(p.parent.name for p in weights.glob("*/model_index.json"))
+        typer.echo(f"no source {family!r} in {weights}; there: {', '.join(known) or 'none'}", err=True)
+        raise typer.Exit(2)
+    pictures = source_pictures(weights / family, seed, num_per_task, num_inference_steps, guidance_scale)
+    report(f"{family} source", accuracy(pictures, shape_detector.load()), json, floor)
+
+
+if __name__ == "__main__":
+    app()
