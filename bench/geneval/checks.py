@@ -1,0 +1,211 @@
+"""Is the detector the right one, rightly fed? A wrong checkpoint or preprocessing scores near 0 without a word.
+
+Three lines of defence beside the strict loading in `detectors.py`: labelled photographs (`self_test`), a comparison
+on 50 images of the suite (`check_detector`), and a count over the first 50 images scored (`first_images_alarm`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.geneval.images import Folder, open_image
+from bench.geneval.rules import COLORS
+from bench.records import Detection, Prompt, read_jsonl
+
+Detect = Callable[[Sequence[Image.Image], Sequence[Prompt]], list[list[Detection]]]
+
+NUM_WATCHED = 50
+SURE_SCORE = 0.3  # the rules' threshold: what counts as a detection here
+MIN_PER_IMAGE = 0.1  # fewer sure detections an image than this is "almost none"
+MIN_FOUND = 0.8  # share of a photograph folder's labels that the self-test asks for
+NUM_SHUFFLES = 1000
+
+CAUSES = (
+    "Likely causes: the wrong checkpoint or weights of another version, the wrong preprocessing (BGR for RGB, no "
+    "normalisation, another size), a half-loaded head, or a dtype too short for the model."
+)
+
+
+class DetectorError(ValueError):
+    """The detector fails a check: it is not the one it should be, or not fed as it should be."""
+
+
+def swap_red_blue(image: Image.Image) -> Image.Image:
+    """The image with its red and blue channels exchanged: RGB for BGR."""
+    return Image.fromarray(np.ascontiguousarray(np.asarray(image)[..., ::-1]))
+
+
+def self_test(detect: Detect, directory: Path, batch_size: int) -> dict[str, Any]:
+    """Look for the labels of photographs: `labels.jsonl` in `directory`, {"file_name": "a.jpg", "labels": ["red car"]}.
+
+    A label is a class name, with one of GenEval's colours before it where the colour is to be checked too. Returns the
+    share found; raises DetectorError below 80 %, and ValueError or FileNotFoundError for a folder of another layout.
+    """
+    photographs = _photographs(directory)
+    found = _share_found(detect, photographs, batch_size, lambda image: image)
+    if found < MIN_FOUND:
+        swapped = _share_found(detect, photographs, batch_size, swap_red_blue)
+        hint = f" With red and blue swapped {swapped:.0%} are found: the channels are the wrong way round."
+        raise DetectorError(
+            f"Self-test: {found:.0%} of the labels in {directory} are found, at least {MIN_FOUND:.0%} are needed."
+            f"{hint if swapped > found + 0.1 else ''} {CAUSES}"
+        )
+    return {"photographs": len(photographs), "share_found": round(found, 4)}
+
+
+def _photographs(directory: Path) -> list[tuple[Path, Prompt]]:
+    """Each photograph with a prompt that asks for its labels."""
+    path = directory / "labels.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is missing: a line an image, {{"file_name": "a.jpg", "labels": ["dog"]}}.')
+    photographs = []
+    for row in read_jsonl(path):
+        if not isinstance(row, dict) or not row.get("labels") or not isinstance(row.get("file_name"), str):
+            raise ValueError(
+                f'{path}: a line must be {{"file_name": "a.jpg", "labels": ["dog", "red car"]}}; got {row}.'
+            )
+        if Path(row["file_name"]).name != row["file_name"]:
+            raise ValueError(f"{path}: {row['file_name']!r} must be the plain name of a file beside it.")
+        spec = {"tag": "self_test", "include": [_clause(label) for label in row["labels"]]}
+        prompt = Prompt(id=row["file_name"], text=", ".join(row["labels"]), category="self_test", spec=spec)
+        photographs.append((directory / row["file_name"], prompt))
+    if not photographs:
+        raise ValueError(f"{path} is empty: label some photographs.")
+    return photographs
+
+
+def _clause(label: str) -> dict[str, Any]:
+    color, _, name = label.partition(" ")
+    return {"class": name, "count": 1, "color": color} if name and color in COLORS else {"class": label, "count": 1}
+
+
+def _share_found(
+    detect: Detect, photographs: Sequence[tuple[Path, Prompt]], batch_size: int, change: Callable
+) -> float:
+    hits: list[float] = []
+    for start in range(0, len(photographs), batch_size):
+        paths, prompts = zip(*photographs[start : start + batch_size], strict=True)
+        found = detect([change(open_image(path)) for path in paths], prompts)
+        for prompt, detections in zip(prompts, found, strict=True):
+            hits += [_best_score(clause, detections) > SURE_SCORE for clause in prompt.spec["include"]]
+    return float(np.mean(hits))
+
+
+def _best_score(clause: dict[str, Any], detections: Sequence[Detection], with_color: bool = True) -> float:
+    """Score of the best detection of the clause's class; 0 without one, or when its colour is another."""
+    same = [detection for detection in detections if detection.label == clause["class"]]
+    best = max(same, key=lambda detection: detection.score, default=None)
+    wrong_color = best and with_color and "color" in clause and best.color != clause["color"]
+    return 0.0 if best is None or wrong_color else best.score
+
+
+def check_detector(detect: Detect, folder: Folder, batch_size: int) -> dict[str, Any]:
+    """Try the detector on 50 images spread over the suite, as they are and with red and blue swapped.
+
+    Raises DetectorError when it finds almost nothing, when what it finds fits the prompts no better than the same
+    prompts shuffled, or when it fits them clearly better with the channels swapped. Returns the figures.
+    """
+    images, prompts = _spread(folder)
+    given = _detect_all(detect, images, prompts, batch_size)
+    num_sure = sum(detection.score > SURE_SCORE for one in given for detection in one)
+    if num_sure < MIN_PER_IMAGE * len(images):
+        raise DetectorError(_almost_nothing(num_sure, len(images)))
+    own, p_value = _follows_prompts(given, prompts)
+    if p_value is not None and p_value > 0.05:
+        raise DetectorError(
+            f"What the detector finds in {len(images)} images fits their prompts no better than shuffled prompts "
+            f"(p = {p_value:.2f}). {CAUSES} Or the images do not show what was asked: --no-self-test then."
+        )
+    swapped = _detect_all(detect, [swap_red_blue(image) for image in images], prompts, batch_size)
+    gain = _agreement(swapped, prompts) - _agreement(given, prompts)  # [images]
+    _refuse_swapped(gain)
+    return {
+        "images": len(images),
+        "detections": int(num_sure),
+        "agreement": round(float(own), 4),
+        "p_value_against_shuffled_prompts": p_value,
+        "agreement_gain_with_swapped_channels": round(float(gain.mean()), 4),
+    }
+
+
+def _refuse_swapped(gain: np.ndarray) -> None:
+    error = max(gain.std(ddof=1) / np.sqrt(len(gain)), 1e-9) if len(gain) > 1 else np.inf
+    if gain.mean() > 0.05 and gain.mean() / error > 3:
+        raise DetectorError(
+            f"The detector fits the prompts better by {gain.mean():.2f} (over 3 standard errors) when red and blue are "
+            "swapped: it is fed BGR for RGB, or the reverse. (--no-self-test goes on all the same.)"
+        )
+
+
+def _spread(folder: Folder) -> tuple[list[Image.Image], list[Prompt]]:
+    """At most 50 readable images, evenly spread over those that are there, with their prompts."""
+    by_id = {prompt.id: prompt for prompt in folder.prompts}
+    there = [sample for sample in folder.samples if sample is not None]
+    chosen = np.unique(np.linspace(0, len(there) - 1, min(NUM_WATCHED, len(there))).round().astype(int))
+    images, prompts = [], []
+    for sample in (there[i] for i in chosen):
+        try:
+            images.append(open_image(sample.path))
+        except ValueError:
+            continue  # the run itself reports an unreadable image, by name
+        prompts.append(by_id[sample.prompt_id])
+    return images, prompts
+
+
+def _detect_all(
+    detect: Detect, images: Sequence[Image.Image], prompts: Sequence[Prompt], batch_size: int
+) -> list[list[Detection]]:
+    found: list[list[Detection]] = []
+    for start in range(0, len(images), batch_size):
+        found += detect(images[start : start + batch_size], prompts[start : start + batch_size])
+    return found
+
+
+def _agreement(found: Sequence[Sequence[Detection]], prompts: Sequence[Prompt]) -> np.ndarray:
+    """For each image the mean best score over what its prompt asks for, colours included [images]."""
+    pairs = zip(found, prompts, strict=True)
+    return np.array([np.mean([_best_score(c, one) for c in prompt.spec["include"]]) for one, prompt in pairs])
+
+
+def _follows_prompts(found: Sequence[Sequence[Detection]], prompts: Sequence[Prompt]) -> tuple[float, float | None]:
+    """Mean agreement with the own prompts, by class, and its p-value among shuffled prompts (None: all ask alike)."""
+    fits = np.array(
+        [
+            [np.mean([_best_score(c, one, with_color=False) for c in prompt.spec["include"]]) for prompt in prompts]
+            for one in found
+        ]
+    )  # [images, prompts]
+    generator, rows = np.random.default_rng(0), np.arange(len(prompts))
+    shuffled = np.array([fits[rows, generator.permutation(len(prompts))].mean() for _ in range(NUM_SHUFFLES)])
+    own = np.trace(fits) / len(prompts)
+    if shuffled.std() < 1e-12:
+        return own, None
+    return own, float((np.sum(shuffled >= own - 1e-12) + 1) / (NUM_SHUFFLES + 1))
+
+
+def first_images_alarm() -> Callable[[Sequence[Sequence[Detection]]], None]:
+    """A function that is shown each batch's detections and raises DetectorError after 50 images with almost none."""
+    num_images = num_sure = 0
+
+    def watch(found: Sequence[Sequence[Detection]]) -> None:
+        nonlocal num_images, num_sure
+        if num_images >= NUM_WATCHED:
+            return
+        num_images += len(found)
+        num_sure += sum(detection.score > SURE_SCORE for one in found for detection in one)
+        if num_images >= NUM_WATCHED and num_sure < MIN_PER_IMAGE * num_images:
+            raise DetectorError(_almost_nothing(num_sure, num_images))
+
+    return watch
+
+
+def _almost_nothing(num_sure: int, num_images: int) -> str:
+    return (
+        f"The detector finds almost nothing: {num_sure} objects above {SURE_SCORE} in {num_images} images. {CAUSES} "
+        "If the images really show nothing, --no-self-test goes on."
+    )

@@ -1,0 +1,103 @@
+"""`python -m bench geneval`, and GenEval's part of `rescore`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.geneval.prompts import IMAGES_PER_PROMPT
+from bench.geneval.rules import Thresholds
+from bench.geneval.summary import official_results, write_scores
+from bench.records import Summary, read_jsonl, write_jsonl
+
+EXAMPLE = """Score a folder of images in GenEval's layout (00000/metadata.jsonl, 00000/samples/0000.png).
+
+Example: python -m bench geneval images/ --detector mask2former --weights mask2former_swin-s.pth --out scores/
+"""
+
+
+def geneval(
+    images: Annotated[Path, typer.Argument(help="Folder with 00000/, 00001/, ... in it.")],
+    out: Annotated[Path, typer.Option(help="Where detections, scores and summary go; a killed run goes on there.")],
+    detector: Annotated[str, typer.Option(help="mask2former, mmdet, or your own package.module:function.")],
+    weights: Annotated[str, typer.Option(help="Checkpoint file, or folder or hub id in transformers' format.")] = "",
+    preprocessing: Annotated[str, typer.Option(help="mmdet-2 or mmdet-3 (default: as the checkpoint).")] = "",
+    clip: Annotated[str, typer.Option(help="open_clip model for colours; none: the detector gives them.")] = "",
+    clip_weights: Annotated[str, typer.Option(help="open_clip's tag, or a file of weights.")] = "openai",
+    prompts: Annotated[Path | None, typer.Option(help="The suite's JSON Lines, if not the official one.")] = None,
+    expected: Annotated[str, typer.Option(help="PROMPTSxIMAGES, such as 553x4.")] = "",
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    allow_partial: Annotated[bool, typer.Option(help="Score what is there; the score is named partial.")] = False,
+    self_test: Annotated[Path | None, typer.Option(help="Folder of labelled photographs with labels.jsonl.")] = None,
+    no_self_test: Annotated[bool, typer.Option("--no-self-test", help="No alarm if the detector seems wrong.")] = False,
+    subject: Annotated[str, typer.Option(help="Name of the model that drew the images.")] = "",
+    results_jsonl: Annotated[Path | None, typer.Option(help="Also write the published script's own format.")] = None,
+) -> None:
+    """Score a folder; the imports wait, so that `--help` needs no torch."""
+    from bench.geneval.detectors import load_colors, load_detector
+    from bench.geneval.score import ScoreConfig, score_folder
+    from bench.runner import this_process
+
+    if self_test and no_self_test:
+        raise ValueError("--self-test and --no-self-test contradict each other; give one of them.")
+    num_prompts, num_images = parse_expected(expected)
+    config = ScoreConfig(
+        num_prompts=num_prompts,
+        images_per_prompt=num_images,
+        batch_size=batch_size,
+        device=device,
+        allow_partial=allow_partial,
+        watch_detector=not no_self_test,
+        self_test_dir=self_test,
+        subject=subject,
+    )
+    process = this_process(device)
+    summary = score_folder(
+        images,
+        load_detector(detector, weights, preprocessing, process.device),
+        out,
+        entries=read_jsonl(prompts) if prompts else None,
+        color_classifier=load_colors(clip, clip_weights, detector, process.device),
+        detector_name=detector,
+        config=config,
+    )
+    if process.index == 0 and results_jsonl:
+        write_jsonl(results_jsonl, official_results(out))
+    if process.index == 0:
+        show_summary(summary)
+
+
+geneval.__doc__ = EXAMPLE
+
+
+def parse_expected(expected: str) -> tuple[int | None, int]:
+    """`553x4` as (553, 4); empty: (None, 4). ValueError for anything else."""
+    if not expected:
+        return None, IMAGES_PER_PROMPT
+    prompts, _, images = expected.partition("x")
+    if not (prompts.isdecimal() and images.isdecimal() and int(prompts) and int(images)):
+        raise ValueError(f"--expected is PROMPTSxIMAGES, such as 553x4; got {expected!r}.")
+    return int(prompts), int(images)
+
+
+def rescore_geneval(
+    directory: Path, *, thresholds: Thresholds, out: Path | None = None, allow_partial: bool = False
+) -> Summary:
+    """Judge saved detections again with these thresholds and write scores and summary (into `out`, if given)."""
+    return write_scores(directory, thresholds, allow_partial, out_dir=out)
+
+
+def show_summary(summary: Summary, print_line: Callable[[str], None] = typer.echo) -> None:
+    """Print a summary as plain text: prompts and names are untrusted and never read as markup."""
+    low, high = summary.overall_ci95
+    partial = f"  PARTIAL: {summary.num_scored} of {summary.num_expected}" if summary.passport.get("partial") else ""
+    print_line(f"{summary.benchmark} ({summary.version}; {summary.variant}) of {summary.subject}{partial}")
+    for category, value in summary.by_category.items():
+        print_line(f"  {category:<16} {value:.4f}")
+    print_line(f"  {'overall':<16} {summary.overall:.4f}  95 % interval {low:.4f} to {high:.4f}")
+    for name, result in summary.passport.get("checks", {}).items():
+        print_line(f"  {name}: {result}")

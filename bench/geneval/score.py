@@ -1,0 +1,238 @@
+"""From a folder of images to GenEval's scores: detect, colour, save, judge, summarise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from bench.geneval.checks import Detect, check_detector, first_images_alarm, self_test
+from bench.geneval.images import Folder, open_image, read_folder
+from bench.geneval.prompts import IMAGES_PER_PROMPT, Entry
+from bench.geneval.rules import SAVED_SCORE, Thresholds, needs_color
+from bench.geneval.summary import BENCHMARK, IncompleteError, read_summary, write_scores
+from bench.passport import NOT_STATED, device_name, file_sha256, generation_settings, library_versions, passport
+from bench.records import Detection, ImageSample, Prompt, Summary, iter_jsonl, write_json, write_jsonl
+from bench.runner import Process, Row, check_settings, cut_batches, run_batches, this_process
+
+if TYPE_CHECKING:
+    from bench.records import Detector
+
+LIBRARIES = ("torch", "torchvision", "transformers", "open_clip_torch", "clip_benchmark", "numpy", "pillow")
+
+ColorClassifier = Callable[[list[Any]], list[str]]
+"""Crops (`bench.geneval.colors.Crop`) in, a colour of `COLORS` for each out; may carry a `passport` attribute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """How a folder is scored; every default is the published setting or changes no score."""
+
+    num_prompts: int | None = None
+    images_per_prompt: int = IMAGES_PER_PROMPT
+    batch_size: int = 8
+    device: str = "auto"
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    allow_partial: bool = False
+    watch_detector: bool = True  # the alarm of `bench.geneval.checks`; off under --no-self-test
+    self_test_dir: Path | None = None
+    subject: str = ""
+    generation: Mapping[str, Any] | None = None  # None: `generation.json` in the images' folder, if there
+    num_resamples: int = 2000
+
+
+def score_folder(
+    images_dir: Path | str,
+    detector: Detector,
+    out_dir: Path | str,
+    *,
+    entries: Sequence[Entry] | None = None,
+    color_classifier: ColorClassifier | None = None,
+    detector_name: str = NOT_STATED,
+    config: ScoreConfig | None = None,
+) -> Summary:
+    """Score the images of a suite and write `detections.jsonl`, `scores.jsonl` and `summary.json` into `out_dir`.
+
+    `entries` is the suite (default: see `bench.geneval.images.read_folder`). `detector` may carry `labels` (then a
+    prompt's unknown class is refused) and `passport` (name, weights, preprocessing). Resumable; under `accelerate
+    launch` the work is shared. Raises IncompleteError for missing or unreadable images, and ValueError for bad input,
+    for a detector that fails its checks, and for an `out_dir` that holds results of other settings.
+    """
+    images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
+    folder = read_folder(images_dir, entries, config.num_prompts, config.images_per_prompt)
+    if folder.missing and (not config.allow_partial or len(folder.missing) == len(folder.samples)):
+        raise IncompleteError(folder.missing, len(folder.samples))
+    models = _models(detector, detector_name, color_classifier)
+    _refuse_unknown_classes(folder, detector)
+    process = this_process(config.device)
+    if process.index == 0:
+        check_settings(out_dir / "settings.json", _settings(folder, models, config))
+        write_jsonl(out_dir / "prompts.jsonl", [prompt.spec for prompt in folder.prompts])
+    detect = detect_and_color(detector, color_classifier)
+    checks = _check(detect, folder, config)
+    work = _worker(detect, folder, first_images_alarm() if config.watch_detector else None)
+    batches = cut_batches(folder.samples, config.batch_size)
+    rows = run_batches(batches, work, out_dir, name="detections", process=process)
+    if process.index == 0:
+        write_json(out_dir / "passport.json", _passport(images_dir, folder, rows, models, checks, process, config))
+        write_scores(out_dir, config.thresholds, config.allow_partial, config.num_resamples)
+    process.wait()
+    return read_summary(out_dir)
+
+
+def _passport(
+    images_dir: Path,
+    folder: Folder,
+    rows: Path,
+    models: dict[str, Any],
+    checks: dict[str, Any],
+    process: Process,
+    config: ScoreConfig,
+) -> dict[str, Any]:
+    """Every setting that the score depends on, but the thresholds, which the rules add."""
+    given = config.generation if config.generation is not None else images_dir / "generation.json"
+    sizes = Counter("x".join(map(str, row["size"])) for row in iter_jsonl(rows) if "size" in row)
+    return passport(
+        prompts="GenEval, 553 published prompts" if folder.is_official else f"{len(folder.prompts)} prompts",
+        prompts_sha256=folder.sha256,
+        images_per_prompt=folder.images_per_prompt,
+        resolution=dict(sorted(sizes.items())),
+        generation=generation_settings(given) | ({"subject": config.subject} if config.subject else {}),
+        device=device_name(process.device),
+        dtype=models["detector"].get("dtype", NOT_STATED),
+        versions=library_versions(LIBRARIES),
+        models=models,
+        checks=checks,
+        batch_size=config.batch_size,
+        thresholds={},
+    )
+
+
+def _models(detector: Detector, name: str, colors: ColorClassifier | None) -> dict[str, Any]:
+    return {
+        "detector": getattr(detector, "passport", {"name": name, "weights": NOT_STATED}),
+        "colors": getattr(colors, "passport", NOT_STATED) if colors else "given by the detector",
+    }
+
+
+def _settings(folder: Folder, models: dict[str, Any], config: ScoreConfig) -> dict[str, Any]:
+    """What saved detections depend on; thresholds are no part of it."""
+    return {
+        "benchmark": BENCHMARK,
+        "prompts_sha256": folder.sha256,
+        "images_per_prompt": folder.images_per_prompt,
+        "batch_size": config.batch_size,
+        "models": models,
+    }
+
+
+def _refuse_unknown_classes(folder: Folder, detector: Detector) -> None:
+    labels = getattr(detector, "labels", None)
+    for prompt in folder.prompts if labels is not None else ():
+        for clause in [*prompt.spec["include"], *prompt.spec.get("exclude", ())]:
+            if clause["class"] not in labels:
+                raise ValueError(
+                    f"Prompt {prompt.id} asks for {clause['class']!r}, which the detector does not know; "
+                    f"it knows {', '.join(labels)}."
+                )
+
+
+def _check(detect: Detect, folder: Folder, config: ScoreConfig) -> dict[str, Any]:
+    """Run the detector's checks that were asked for; what ran and what did not goes into the passport."""
+    tested: Any = "not run: no --self-test folder given"
+    if config.self_test_dir:
+        tested = self_test(detect, config.self_test_dir, config.batch_size)
+    watched: Any = "not run: --no-self-test"
+    if config.watch_detector:
+        watched = check_detector(detect, folder, config.batch_size)
+    return {"self_test": tested, "alarm": watched}
+
+
+def detect_and_color(detector: Detector, color_classifier: ColorClassifier | None) -> Detect:
+    """A function from images and their prompts to detections down to 0.05, coloured where the prompt asks for it."""
+
+    def detect(images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[list[Detection]]:
+        found = detector(list(images))
+        if len(found) != len(images):
+            raise ValueError(f"The detector gave {len(found)} results for {len(images)} images; one each is needed.")
+        found = [[_rounded(detection) for detection in one if detection.score > SAVED_SCORE] for one in found]
+        return _color(images, prompts, found, color_classifier)
+
+    return detect
+
+
+def _rounded(detection: Detection) -> Detection:
+    """Box to 1/1000 px, score to 1e-6, before anything looks at them: saved detections give the same verdicts."""
+    x0, y0, x1, y1 = (round(float(side), 3) for side in detection.box)
+    return replace(detection, box=(x0, y0, x1, y1), score=round(float(detection.score), 6))
+
+
+def _color(
+    images: Sequence[Image.Image],
+    prompts: Sequence[Prompt],
+    found: list[list[Detection]],
+    classify: ColorClassifier | None,
+) -> list[list[Detection]]:
+    """Set the colours that the rules may ask for and the detector left open, all crops of the batch at once."""
+    places = [
+        (i, j)
+        for i, (prompt, detections) in enumerate(zip(prompts, found, strict=True))
+        for j in needs_color(prompt.spec, detections)
+        if detections[j].color is None
+    ]
+    if not places:
+        return found
+    if classify is None:
+        raise ValueError(
+            "The prompts ask for colours, the detector gives none: a colour classifier is needed (--clip)."
+        )
+    colors = classify([(images[i], found[i][j]) for i, j in places])
+    for (i, j), color in zip(places, colors, strict=True):
+        found[i][j] = replace(found[i][j], color=color)
+    return found
+
+
+def _worker(detect: Detect, folder: Folder, watch: Callable | None) -> Callable[[list[ImageSample]], list[Row]]:
+    """The work on one batch: read, detect, colour; an unreadable image gets a row that says so."""
+    prompts = {prompt.id: prompt for prompt in folder.prompts}
+
+    def work(batch: list[ImageSample]) -> list[Row]:
+        rows = [{"prompt_id": s.prompt_id, "index": s.index, "sha256": file_sha256(s.path)} for s in batch]
+        images: list[Image.Image | None] = []
+        for sample, row in zip(batch, rows, strict=True):
+            images.append(_open_or_none(sample, row))
+        readable = [i for i, image in enumerate(images) if image is not None]
+        found = (
+            detect([images[i] for i in readable], [prompts[batch[i].prompt_id] for i in readable]) if readable else []
+        )
+        for i, detections in zip(readable, found, strict=True):
+            rows[i] |= {"size": list(images[i].size), "detections": [detection_row(d) for d in detections]}
+        if watch:
+            watch(found)
+        return rows
+
+    return work
+
+
+def _open_or_none(sample: ImageSample, row: Row) -> Image.Image | None:
+    try:
+        return open_image(sample.path)
+    except ValueError as error:
+        row["unscored"] = str(error)
+        return None
+
+
+def detection_row(detection: Detection) -> dict[str, Any]:
+    """A detection as saved: the mask's area stands for the mask."""
+    return {
+        "label": detection.label,
+        "box": list(detection.box),
+        "score": detection.score,
+        "color": detection.color,
+        "mask_area": None if detection.mask is None else int(np.count_nonzero(detection.mask)),
+    }

@@ -1,0 +1,160 @@
+"""From saved detections to scores and a summary: the rules applied, again and again, with no model and no image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.geneval.prompts import OFFICIAL_SHA256, as_prompts, suite_sha256
+from bench.geneval.rules import Thresholds, judge, keep
+from bench.records import (
+    Detection,
+    Prompt,
+    Score,
+    Summary,
+    iter_jsonl,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+from bench.runner import Row
+from bench.statistics import bootstrap_ci, category_means
+
+BENCHMARK = "geneval"
+
+
+class IncompleteError(ValueError):
+    """Fewer images than expected can be scored; `missing` lists them."""
+
+    def __init__(self, missing: Sequence[str], num_expected: int):
+        shown = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
+        super().__init__(
+            f"{len(missing)} of {num_expected} expected images cannot be scored:\n  {shown}\n"
+            "Supply them, or ask for a partial score (--allow-partial), which is named so."
+        )
+        self.missing = list(missing)
+
+
+def read_detections(row: Row) -> list[Detection]:
+    """The detections of a saved row."""
+    return [
+        Detection(label=d["label"], box=tuple(d["box"]), score=d["score"], color=d["color"]) for d in row["detections"]
+    ]
+
+
+def judge_rows(prompts: Sequence[Prompt], rows: Iterable[Row], thresholds: Thresholds) -> list[Score]:
+    """A score for each saved row; an unscored image keeps its reason and has the value None."""
+    by_id, settings = {prompt.id: prompt for prompt in prompts}, asdict(thresholds)
+    return [_judge_row(by_id[row["prompt_id"]], row, settings) for row in rows]
+
+
+def _judge_row(prompt: Prompt, row: Row, thresholds: Mapping[str, Any]) -> Score:
+    value, reason = None, row.get("unscored", "")
+    if "unscored" not in row:
+        correct, reason = judge(prompt.spec, read_detections(row), **thresholds)
+        value = float(correct)
+    return Score(prompt_id=prompt.id, index=row["index"], category=prompt.category, value=value, reason=reason)
+
+
+def write_scores(
+    directory: Path,
+    thresholds: Thresholds,
+    allow_partial: bool = False,
+    num_resamples: int = 2000,
+    out_dir: Path | None = None,
+) -> Summary:
+    """Judge the detections saved in `directory` and write `scores.jsonl` and `summary.json` (into `out_dir`).
+
+    Raises FileNotFoundError when nothing was saved there, and IncompleteError, after writing the scores, when images
+    are missing or unscored and no partial score was asked for.
+    """
+    out_dir = out_dir or directory
+    settings, prompts = read_json(directory / "passport.json"), as_prompts(read_jsonl(directory / "prompts.jsonl"))
+    scores = judge_rows(prompts, iter_jsonl(directory / "detections.jsonl"), thresholds)
+    scores = _with_missing(scores, prompts, settings["images_per_prompt"])
+    text = {prompt.id: prompt.text for prompt in prompts}
+    write_jsonl(out_dir / "scores.jsonl", (asdict(score) | {"text": text[score.prompt_id]} for score in scores))
+    unscored = [f"{s.prompt_id}/samples/{s.index:04}.png: {s.reason}" for s in scores if s.value is None]
+    if unscored and (not allow_partial or len(unscored) == len(scores)):
+        (out_dir / "summary.json").unlink(missing_ok=True)  # of an earlier, complete state
+        raise IncompleteError(unscored, len(scores))
+    summary = summarise(scores, prompts, settings | {"thresholds": asdict(thresholds)}, num_resamples)
+    write_json(out_dir / "summary.json", summary)
+    return summary
+
+
+def _with_missing(scores: list[Score], prompts: Sequence[Prompt], images_per_prompt: int) -> list[Score]:
+    """All expected scores in order; those without a row are unscored because missing."""
+    there = {(score.prompt_id, score.index): score for score in scores}
+    return [
+        there.get((p.id, i)) or Score(prompt_id=p.id, index=i, category=p.category, value=None, reason="missing")
+        for p in prompts
+        for i in range(images_per_prompt)
+    ]
+
+
+def summarise(
+    scores: Sequence[Score], prompts: Sequence[Prompt], settings: Mapping[str, Any], num_resamples: int = 2000
+) -> Summary:
+    """Overall = mean of the tasks' shares of correct images, with a 95 % interval bootstrapped by prompt text.
+
+    Unscored images make the summary partial: its variant and its passport say so.
+    """
+    text = {prompt.id: prompt.text for prompt in prompts}
+    scored = [score for score in scores if score.value is not None]
+    categories, values = [score.category for score in scored], [score.value or 0.0 for score in scored]
+    estimate = bootstrap_ci(categories, [text[s.prompt_id] for s in scored], values, num_resamples=num_resamples)
+    partial = len(scored) < len(scores)
+    official = suite_sha256([prompt.spec for prompt in prompts]) == OFFICIAL_SHA256
+    published = settings["thresholds"] == asdict(Thresholds())
+    return Summary(
+        benchmark=BENCHMARK,
+        version="553 prompts, seed 43" if official else f"suite {settings['prompts_sha256'][:12]}",
+        variant=("published" if published else "changed thresholds") + (", partial" if partial else ""),
+        subject=settings["generation"]["subject"],
+        overall=estimate.value,
+        overall_ci95=(estimate.low, estimate.high),
+        by_category=category_means(categories, values),
+        num_expected=len(scores),
+        num_scored=len(scored),
+        passport={**settings, "partial": partial, "num_resamples": num_resamples},
+    )
+
+
+def read_summary(directory: Path) -> Summary:
+    """The summary that was written into a folder."""
+    saved = read_json(directory / "summary.json")
+    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})
+
+
+def official_results(directory: Path) -> list[dict[str, Any]]:
+    """Scores and detections as rows of the published script's `results.jsonl`, for its own `summary_scores.py`."""
+    import json
+
+    settings = read_json(directory / "summary.json")["passport"]["thresholds"]
+    prompts = {prompt.id: prompt for prompt in as_prompts(read_jsonl(directory / "prompts.jsonl"))}
+    rows = {(row["prompt_id"], row["index"]): row for row in iter_jsonl(directory / "detections.jsonl")}
+    results = []
+    for score in read_jsonl(directory / "scores.jsonl"):
+        if score["value"] is None:
+            continue  # the published script has no word for unscored; the summary counts it
+        spec, row = prompts[score["prompt_id"]].spec, rows[score["prompt_id"], score["index"]]
+        counting = spec["tag"] == "counting"
+        threshold = settings["counting_threshold" if counting else "score_threshold"]
+        kept = keep(read_detections(row), threshold, settings["max_objects"], settings["max_overlap"])
+        details = {label: [[*found.box, found.score] for found in group] for label, group in kept.items()}
+        results.append(
+            {
+                "filename": f"{score['prompt_id']}/samples/{score['index']:04}.png",
+                "tag": spec["tag"],
+                "prompt": spec["prompt"],
+                "correct": bool(score["value"]),
+                "reason": score["reason"],
+                "metadata": json.dumps(spec),
+                "details": json.dumps(details),
+            }
+        )
+    return results

@@ -1,0 +1,165 @@
+"""Score many images in fixed batches: resume after a kill, several processes, one result file in order.
+
+A batch is the unit of work: its rows are appended in one write, so a killed run has whole batches or none, and a
+resumed run sees the same batches as an unbroken one. Rows carry the image file's hash: a changed image is scored again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from bench.passport import file_sha256
+from bench.records import ImageSample, append_jsonl, read_json, write_json
+
+Row = dict[str, Any]
+"""One image's result: `prompt_id`, `index`, `sha256` of the image file, and either the findings or `unscored`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """This process among those that `accelerate launch` started (or the only one), and its torch device."""
+
+    index: int
+    count: int
+    device: str
+    wait: Callable[[], None]
+
+
+def this_process(device: str = "auto") -> Process:
+    """Join the processes that `accelerate launch` started; `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps` ..."""
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu")
+    own = str(state.device) if device == "auto" or state.num_processes > 1 else device
+    return Process(index=state.process_index, count=state.num_processes, device=own, wait=state.wait_for_everyone)
+
+
+def cut_batches(samples: Sequence[ImageSample | None], batch_size: int) -> list[list[ImageSample]]:
+    """Cut the expected slots into batches, then leave out the missing (None): no batch depends on what is missing."""
+    cuts = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+    return [batch for cut in cuts if (batch := [sample for sample in cut if sample is not None])]
+
+
+def run_batches(
+    batches: Sequence[list[ImageSample]],
+    work: Callable[[list[ImageSample]], list[Row]],
+    out_dir: Path,
+    *,
+    name: str,
+    process: Process,
+) -> Path:
+    """Score what is not yet scored and write `out_dir/<name>.jsonl`, a row an image in the batches' order.
+
+    `work` gives a row for each image of a batch. Finished batches are skipped while their images are unchanged; a row
+    with `unscored` is tried again. Processes share the batches out; the first one merges. Returns the file's path.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if process.index == 0:
+        _consolidate(batches, out_dir, name)
+    process.wait()
+    done = {(row["prompt_id"], row["index"]) for row, _ in _rows(_done_part(out_dir, name))}
+    todo = [batch for batch in batches if (batch[0].prompt_id, batch[0].index) not in done]
+    part = out_dir / f"{name}.part{process.index}.jsonl"
+    for batch in _progress(todo[process.index :: process.count], name, process):
+        append_jsonl(part, work(batch))
+    process.wait()
+    if process.index == 0:
+        _merge(batches, out_dir, name)
+    process.wait()
+    return out_dir / f"{name}.jsonl"
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Record a run's settings beside its results, or ValueError when the results there were made with other ones."""
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = read_json(path)
+    given = json.loads(json.dumps(settings))
+    differing = sorted(key for key in before.keys() | given.keys() if before.get(key) != given.get(key))
+    if differing:
+        shown = "; ".join(f"{key}: there {before.get(key)!r}, now {given.get(key)!r}" for key in differing)
+        raise ValueError(f"{path.parent} holds results of other settings ({shown}). Use another --out, or delete it.")
+
+
+def _progress(batches: Sequence[list[ImageSample]], name: str, process: Process) -> Iterator[list[ImageSample]]:
+    console = Console(stderr=True)
+    yield from track(batches, description=name, console=console, disable=process.index > 0 or not batches)
+
+
+def _done_part(out_dir: Path, name: str) -> Path:
+    return out_dir / f"{name}.done.jsonl"
+
+
+def _parts(out_dir: Path, name: str) -> list[Path]:
+    """Where earlier runs left rows, oldest first: merged, consolidated, and one file a process."""
+    found = [out_dir / f"{name}.jsonl", _done_part(out_dir, name), *sorted(out_dir.glob(f"{name}.part*.jsonl"))]
+    return [path for path in found if path.exists()]
+
+
+def _rows(path: Path) -> Iterator[tuple[Row, bytes]]:
+    """Each row with its bytes; a last line without its newline was torn by a kill and is skipped."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line), line
+
+
+def _consolidate(batches: Sequence[list[ImageSample]], out_dir: Path, name: str) -> None:
+    """Gather the rows of finished, unchanged batches into one file and drop the rest."""
+    lines, sha256 = _index(_parts(out_dir, name))
+    finished = [batch for batch in batches if all(sha256.get(_key(s)) == file_sha256(s.path) for s in batch)]
+    _write_rows(_done_part(out_dir, name), finished, lines)
+    for path in out_dir.glob(f"{name}.part*.jsonl"):
+        path.unlink()
+
+
+def _merge(batches: Sequence[list[ImageSample]], out_dir: Path, name: str) -> None:
+    """Write all rows in the batches' order, then remove the parts."""
+    lines, _ = _index([path for path in _parts(out_dir, name) if path.name != f"{name}.jsonl"])
+    _write_rows(out_dir / f"{name}.jsonl", batches, lines)
+    for path in [_done_part(out_dir, name), *out_dir.glob(f"{name}.part*.jsonl")]:
+        path.unlink()
+
+
+def _key(sample: ImageSample) -> tuple[str, int]:
+    return sample.prompt_id, sample.index
+
+
+def _index(paths: Sequence[Path]) -> tuple[dict[tuple[str, int], tuple[Path, int]], dict[tuple[str, int], str]]:
+    """Where each image's row lies (file, byte), and the image's hash if it was scored; rows stay on disk."""
+    places: dict[tuple[str, int], tuple[Path, int]] = {}
+    sha256: dict[tuple[str, int], str] = {}
+    for path in paths:
+        position = 0
+        for row, line in _rows(path):
+            key = (row["prompt_id"], row["index"])
+            places[key] = (path, position)
+            sha256[key] = row["sha256"] if "unscored" not in row else ""
+            position += len(line)
+    return places, sha256
+
+
+def _write_rows(
+    path: Path, batches: Sequence[list[ImageSample]], places: dict[tuple[str, int], tuple[Path, int]]
+) -> None:
+    """Copy the rows of these batches into `path` (temporary name, then renamed), one at a time."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    files = {source: open(source, "rb") for source in {source for source, _ in places.values()}}  # noqa: SIM115
+    try:
+        with open(temporary, "wb") as target:
+            for sample in (sample for batch in batches for sample in batch):
+                source, position = places[_key(sample)]
+                files[source].seek(position)
+                target.write(files[source].readline())
+        temporary.replace(path)
+    finally:
+        for file in files.values():
+            file.close()
