@@ -47,17 +47,20 @@ class Corpus:
     items: the usable ones; rejected: (name, reason) of those left out by allow_missing.
     """
 
-    def __init__(
-        self, items: Sequence[CorpusItem], rejected: Sequence[tuple[str, str]], resolution: int | None, cache_bytes: int
-    ) -> None:
-        self.items, self.rejected = list(items), list(rejected)
-        self.texts = [item.text for item in self.items]
+    def __init__(self, items: Sequence[CorpusItem], resolution: int | None, cache_bytes: int) -> None:
+        self.items = list(items)
+        self.rejected: list[tuple[str, str]] = []
         self._resolution, self._cache_left = resolution, cache_bytes
         self._cache: dict[str, Tensor] = {}
         self._pool = ThreadPoolExecutor(max_workers=8)  # Pillow decodes outside the interpreter's lock
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompts of all items, in order."""
+        return [item.text for item in self.items]
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Return images by index, [B, 3, H, W] in [-1, 1], float32."""
@@ -74,19 +77,18 @@ class Corpus:
             self._cache[item.name] = pixels
         return pixels
 
-    def problem(self, index: int) -> str | None:
-        """Say what is wrong with an image, or None; a good image stays decoded if there is room."""
+    def check(self, index: int) -> tuple[int, ...] | str:
+        """Return an image's shape, or what is wrong with it; a good image stays decoded if there is room."""
         try:
-            self.pixels(index)
+            return tuple(self.pixels(index).shape)
         except FileNotFoundError:
             return "missing"
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
             return f"unreadable: {error}"
-        return None
 
-    def problems(self, progress: bool) -> list[str | None]:
+    def check_all(self, progress: bool) -> list[tuple[int, ...] | str]:
         """Check every image, with a progress bar on demand."""
-        checks = self._pool.map(self.problem, range(len(self)))
+        checks = self._pool.map(self.check, range(len(self)))
         return list(tqdm(checks, total=len(self), desc="checking corpus", disable=not progress, leave=False))
 
 
@@ -120,27 +122,25 @@ def load_corpus(
     items = list(_items(Path(path)))
     if not items:
         raise ValueError(f"the corpus at {path} has no items")
-    corpus = Corpus(items, (), resolution, cache_bytes)
-    problems = corpus.problems(progress)
-    bad = [(item.name, reason) for item, reason in zip(items, problems, strict=True) if reason]
+    corpus = Corpus(items, resolution, cache_bytes)
+    findings = list(zip(items, corpus.check_all(progress), strict=True))
+    bad = [(item.name, finding) for item, finding in findings if isinstance(finding, str)]
     if bad and (not allow_missing or len(bad) == len(items)):
         named = "; ".join(f"{name} ({reason})" for name, reason in bad[:5])
         raise ValueError(f"{len(bad)} of {len(items)} images of {path} cannot be used: {named}; mend or allow missing")
-    if bad:
-        good = [item for item, reason in zip(items, problems, strict=True) if not reason]
-        corpus = Corpus(good, bad, resolution, cache_bytes)
-    _check_sizes(corpus)
+    corpus.items = [item for item, finding in findings if not isinstance(finding, str)]
+    corpus.rejected = bad
+    _check_sizes([(item.name, finding) for item, finding in findings if not isinstance(finding, str)])
     return corpus
 
 
-def _check_sizes(corpus: Corpus) -> None:
-    first = corpus.pixels(0).shape
-    for index in range(len(corpus)):
-        shape = corpus.pixels(index).shape
+def _check_sizes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    first_name, first = shapes[0]
+    for name, shape in shapes:
         if shape != first:
             raise ValueError(
-                f"{corpus.items[index].name} has {shape[1]} x {shape[2]} pixels, {corpus.items[0].name} "
-                f"{first[1]} x {first[2]}; give a resolution to scale them to one size"
+                f"{name} has {shape[1]} x {shape[2]} pixels, {first_name} {first[1]} x {first[2]}; "
+                "give a resolution to scale them to one size"
             )
 
 
@@ -183,10 +183,10 @@ def _from_csv(path: Path) -> Iterator[CorpusItem]:
 
 
 def _in_folder(folder: Path, name: str, text: str) -> CorpusItem:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"the image {name!r} lies outside the corpus folder {folder}")
     candidates = (folder / name, folder / "images" / name)
     path = next((c for c in candidates if c.is_file()), candidates[0])
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the image {name!r} lies outside the corpus folder {folder}")
     return CorpusItem(name=name, path=path, text=text)
 
 

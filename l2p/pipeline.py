@@ -1,6 +1,7 @@
 """L2PPipeline: from prompt to image with no VAE; the sampler is Euler on the source's flow."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -132,6 +133,24 @@ def draw_noise(shape: tuple[int, int, int, int], generator: Generators) -> Tenso
         raise ValueError(f"{len(generator)} generators for {batch_size} images; give one an image, or a single one")
     each = generator if isinstance(generator, list) else [generator] * batch_size
     return torch.stack([torch.randn(size, generator=g) for g in each])
+
+
+def load_source(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Load a source pipeline from a diffusers folder or hub id.
+
+    Raises FileNotFoundError or ValueError that says what lies at the path instead.
+    """
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        found = sorted(path.name for path in folder.iterdir())[:8]
+        raise ValueError(f"{folder} is no diffusers pipeline: model_index.json is missing; found {found or 'nothing'}")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give the folder of a diffusers pipeline")
+    if not folder.exists() and (folder.is_absolute() or str(source).count("/") != 1):
+        raise FileNotFoundError(
+            f"no source at {folder}; give the folder of a diffusers pipeline or a hub id owner/name"
+        )
+    return DiffusionPipeline.from_pretrained(str(source), dtype=dtype)
 
 
 def pixel_pipeline(source: DiffusionPipeline, transformer: PixelTransformer2DModel, shift: float = 3.0) -> L2PPipeline:

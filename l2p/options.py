@@ -1,0 +1,160 @@
+"""TransferConfig: every choice of a transfer, which weights train, and at which rate."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from l2p.architectures import get_architecture
+from l2p.checkpoint import sha256_of
+from l2p.detailer import DetailerConfig
+from l2p.objective import SIGMA_DISTRIBUTIONS, seeded
+from l2p.pixel_transformer import PixelTransformer2DModel
+
+# Mixed precision -> the dtype of weights that are not trained; trained ones are float32 always.
+FROZEN_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """All choices of a transfer; the defaults are the paper's (appendix, section 3.3) where it states one.
+
+    Not stated there, hence ours: shift and sigma_distribution of training, prompt_dropout, num_train_steps (100,000 is
+    the length of its ablations). Raises ValueError for values that cannot be.
+    """
+
+    # The model (l2p.pixel_transformer, l2p.detailer) and its start.
+    patch_size: int = 16
+    prediction: str = "velocity"
+    output_scale: float = 1.0
+    detailer: DetailerConfig = field(default_factory=DetailerConfig)
+    distilled_guidance: float = 3.5
+    input_projection: Literal["random", "ridge"] = "random"  # "ridge": fitted to the source's latents of the corpus
+    ridge_strength: float = 0.02
+    num_ridge_images: int = 2000
+    # What is trained.
+    trainable: str = "ends"  # a key of TRAINABLE
+    num_trainable_blocks: int = 5  # at each end
+    # How.
+    num_train_steps: int = 100_000
+    batch_size: int = 8  # images of one optimizer step, over all processes and accumulation steps
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 5e-5
+    block_learning_rate: float | None = None  # of the transformer's blocks; None: learning_rate
+    weight_decay: float = 0.01
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    num_warmup_steps: int = 0
+    num_decay_steps: int = 0  # the last so many steps, linearly down to final_learning_rate_share
+    final_learning_rate_share: float = 0.02
+    max_grad_norm: float | None = None
+    ema_decay: float | None = None
+    # The objective.
+    sigma_distribution: str = "logit-normal"  # a key of SIGMA_DISTRIBUTIONS
+    shift: float = 3.0
+    loss_weight_below: float = 0.0  # below this sigma the loss is weighted by (sigma / it)^2
+    prompt_dropout: float = 0.1  # share of images trained on the empty prompt, which guidance needs
+    # The run.
+    seed: int = 0
+    max_sequence_length: int = 512
+    resolution: int | None = None
+    allow_missing: bool = False
+    mixed_precision: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    num_validation_images: int = 64
+    validate_every: int = 1000
+    save_every: int = 1000
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        _known("trainable", self.trainable, TRAINABLE)
+        _known("sigma_distribution", self.sigma_distribution, SIGMA_DISTRIBUTIONS)
+        _known("mixed_precision", self.mixed_precision, FROZEN_DTYPES)
+        _known("input_projection", self.input_projection, ("random", "ridge"))
+        if self.batch_size < 1 or self.batch_size % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"batch_size {self.batch_size} splits not into {self.gradient_accumulation_steps} accumulation steps"
+            )
+        for name in ("num_train_steps", "validate_every", "save_every", "log_every", "num_validation_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.seed < 0 or not 0 <= self.prompt_dropout < 1:
+            raise ValueError(f"seed {self.seed} must be >= 0, prompt_dropout {self.prompt_dropout} in [0, 1)")
+
+
+def _known(name: str, value: Any, choices: Any) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; known: {sorted(choices)}")
+
+
+def _ends(model: PixelTransformer2DModel, num_blocks: int) -> list[nn.Module]:
+    blocks = model.blocks()
+    chosen = blocks if 2 * num_blocks >= len(blocks) else blocks[:num_blocks] + blocks[len(blocks) - num_blocks :]
+    return [model.input_projection(), *chosen, model.detailer]
+
+
+def _released(model: PixelTransformer2DModel, num_blocks: int) -> list[nn.Module]:
+    refiners = get_architecture(model.config.architecture).refiners
+    return [*_ends(model, num_blocks), *(getattr(model.transformer, name) for name in refiners)]
+
+
+# Name -> the modules and parameters that train. "ends": input projection, first and last n blocks, Detailer Head (paper
+# section 3.3). "released": also the embedders and refiners, as the public release does.
+TRAINABLE = {
+    "ends": _ends,
+    "released": _released,
+    "head": lambda model, num_blocks: [model.detailer],
+    "all": lambda model, num_blocks: [model],
+}
+
+
+def trainable_parameters(model: PixelTransformer2DModel, config: TransferConfig) -> dict[str, nn.Parameter]:
+    """Mark what trains and freeze the rest; return the trainable parameters by name, in the model's order."""
+    model.requires_grad_(False)
+    for part in TRAINABLE[config.trainable](model, config.num_trainable_blocks):
+        part.requires_grad_(True)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def parameter_groups(model: PixelTransformer2DModel, config: TransferConfig) -> list[dict[str, Any]]:
+    """Return AdamW's two groups: new layers (input projection, head), and the transformer's own, each with its rate."""
+    new = {id(p) for part in (model.input_projection(), model.detailer) for p in part.parameters()}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rate = config.learning_rate if config.block_learning_rate is None else config.block_learning_rate
+    return [
+        {"params": [p for p in parameters if id(p) in new], "base_lr": config.learning_rate},
+        {"params": [p for p in parameters if id(p) not in new], "base_lr": rate},
+    ]
+
+
+def learning_rate_share(config: TransferConfig, step: int) -> float:
+    """Return the factor on the learning rates at a step counted from 0: linear warm-up, hold, linear decay."""
+    warm = min(1.0, (step + 1) / config.num_warmup_steps) if config.num_warmup_steps else 1.0
+    left = config.num_train_steps - step
+    decay = min(1.0, left / config.num_decay_steps) if config.num_decay_steps else 1.0
+    return warm * max(decay, config.final_learning_rate_share)
+
+
+def split_indices(num_images: int, config: TransferConfig) -> tuple[list[int], list[int]]:
+    """Split a corpus into the indices that train and those held back for validation.
+
+    Raises ValueError when holding back leaves fewer images than are held back.
+    """
+    if num_images < 2 * config.num_validation_images:
+        raise ValueError(
+            f"a corpus of {num_images} images cannot hold back {config.num_validation_images} for validation; "
+            "draw more images or lower num_validation_images"
+        )
+    order = torch.randperm(num_images, generator=seeded(config.seed, 3)).tolist()
+    return order[config.num_validation_images :], order[: config.num_validation_images]
+
+
+def options(config: TransferConfig) -> dict[str, Any]:
+    """Return a configuration as JSON has it, nested and with lists."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def frozen_sha256(model: nn.Module) -> str:
+    """Return one SHA-256 over the names and bytes of all parameters that do not train."""
+    return sha256_of((name, p) for name, p in model.named_parameters() if not p.requires_grad)
