@@ -1,0 +1,75 @@
+"""`python -m reports`: the page of one or several runs, and the comparison of two."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from reports.page import COST_RESULTS, write_report
+from reports.regression import compare, failures
+from reports.scorecard import verdict_counts
+
+FINDING, BAD_INPUT = 1, 2
+PAGE_HELP = """Write the report of run folders: page, tables, claims and figures.
+
+Example: python -m reports runs/* --out report/
+
+To compare two runs: python -m reports regression BASELINE RUN
+
+Exit status: 0 done, 1 a claim was not reproduced (with --check-claims), 2 bad input.
+"""
+REGRESSION_HELP = """Compare RUN with BASELINE, prompt by prompt.
+
+Example: python -m reports regression runs/flux-mini-main runs/flux-mini
+
+Exit status: 0 within noise, 1 a regression, 2 the two cannot be compared.
+"""
+
+console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+page_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+regression_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@page_app.command(help=PAGE_HELP)
+def page(
+    runs: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*")],
+    out: Annotated[Path, typer.Option(help="folder for the report")],
+    costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+    check_claims: Annotated[bool, typer.Option("--check-claims", help="exit 1 when a claim is not reproduced")] = False,
+) -> None:
+    """Write the report and print where it lies and how the claims came out."""
+    judgements = write_report([path for path in runs if path.is_dir() or not path.exists()], out, cost_dir=costs)
+    counts = verdict_counts(judgements)
+    console.print(f"{out / 'index.html'}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else 0)
+
+
+@regression_app.command(help=REGRESSION_HELP)
+def regression(
+    baseline: Annotated[Path, typer.Argument(help="the run to compare with")],
+    run: Annotated[Path, typer.Argument(help="the run to judge")],
+) -> None:
+    """Print every check with its outcome."""
+    results = compare(baseline, run)
+    for name, message in results:
+        console.print("worse" if message else "ok   ", message or name, markup=False, highlight=False)
+    found = failures(results)
+    console.print(f"{len(results)} checks, {len(found)} regressions", style="bold red" if found else "bold green")
+    raise typer.Exit(FINDING if found else 0)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the page command, or regression where the first word says so (a run folder of that name: write ./regression)."""
+    app, words = (regression_app, arguments[1:]) if arguments[:1] == ["regression"] else (page_app, arguments)
+    prog = "python -m reports" + (" regression" if app is regression_app else "")
+    try:
+        app(args=words, prog_name=prog)
+    except (ValueError, OSError) as error:
+        errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

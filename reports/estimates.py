@@ -1,0 +1,133 @@
+"""Estimates from score rows: retention, differences and category means, paired by prompt; seeds pooled.
+
+All intervals come from ``bench.statistics``; only the spread between transfer seeds is added here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, stdev
+
+from bench.statistics import Comparison, Estimate, bootstrap_ci, paired_difference, retention
+from reports.runs import Run
+
+
+class NoEvidence(ValueError):
+    """A quantity cannot be estimated from these files; the message says what is missing, for the reader of the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Score rows as ``bench.statistics`` takes them: three parallel lists, one entry an image (DPG: an item)."""
+
+    categories: list[str]
+    clusters: list[str]
+    values: list[float]
+
+    def only(self, category: str) -> "Rows":
+        """The rows of one category."""
+        kept = [index for index, name in enumerate(self.categories) if name == category]
+        return Rows(
+            categories=[category] * len(kept),
+            clusters=[self.clusters[index] for index in kept],
+            values=[self.values[index] for index in kept],
+        )
+
+    def parts(self) -> tuple[list[str], list[str], list[float]]:
+        """Categories, clusters, values: the arguments' order of ``bench.statistics``."""
+        return self.categories, self.clusters, self.values
+
+
+def score_rows(run: Run, subject: str, benchmark: str) -> Rows:
+    """Rows of one subject; NoEvidence when they are absent or hold unscored images.
+
+    GenEval resamples by prompt text (a suite may hold one text twice), DPG by item; DPG's overall is a mean over items,
+    so its rows share one category.
+    """
+    scored = run.scored.get((subject, benchmark))
+    if scored is None or not scored.rows:
+        raise NoEvidence(f"{run.name}: no score rows of {subject} on {benchmark}")
+    unscored = [row for row in scored.rows if row["value"] is None]
+    left_out = set(scored.summary.passport.get("left_out", ()))
+    if any(row["prompt_id"] not in left_out for row in unscored):
+        raise NoEvidence(f"{run.name}: {len(unscored)} images of {subject} on {benchmark} are unscored")
+    rows = [row for row in scored.rows if row["value"] is not None]
+    is_dpg = benchmark == "dpg"
+    return Rows(
+        categories=["all" if is_dpg else row["category"] for row in rows],
+        clusters=[str(row["prompt_id"] if is_dpg else row.get("text", row["prompt_id"])) for row in rows],
+        values=[float(row["value"]) for row in rows],
+    )
+
+
+def category_estimate(run: Run, subject: str, benchmark: str, category: str) -> Estimate:
+    """One category's mean with its interval; NoEvidence without rows of it."""
+    rows = score_rows(run, subject, benchmark).only(category)
+    if not rows.values:
+        raise NoEvidence(f"{run.name}: no rows of {category} for {subject} on {benchmark}")
+    return bootstrap_ci(*rows.parts())
+
+
+def run_retention(run: Run, benchmark: str) -> Estimate:
+    """Pixel model / source on one benchmark, paired by prompt; NoEvidence where that has no value."""
+    source, pixel = (score_rows(run, subject, benchmark) for subject in ("source", "l2p"))
+    return _evidence(retention, run, source, pixel)
+
+
+def pooled_retention(runs: Sequence[Run], benchmark: str) -> Estimate:
+    """Mean retention over transfer seeds of one recipe, with an interval for prompts and seeds together.
+
+    The prompts' part is the paired bootstrap of all seeds' images pooled; the seeds' part is Student's t of the mean of
+    k seeds. Their half-widths add in quadrature (a little too wide: images' own noise is in both). One seed: the
+    prompts' part alone.
+    """
+    if len(runs) == 1:
+        return run_retention(runs[0], benchmark)
+    source, pixel = (_pooled([score_rows(run, subject, benchmark) for run in runs]) for subject in ("source", "l2p"))
+    pooled = _evidence(retention, runs[0], source, pixel)
+    by_seed = [run_retention(run, benchmark).value for run in runs]
+    return with_seed_spread(pooled, by_seed)
+
+
+def with_seed_spread(pooled: Estimate, by_seed: Sequence[float]) -> Estimate:
+    """Widen a pooled estimate by the spread between seeds; its value becomes the mean over seeds."""
+    from scipy.stats import t as student
+
+    seeds_half = float(student.ppf(0.975, len(by_seed) - 1)) * stdev(by_seed) / len(by_seed) ** 0.5
+    value = mean(by_seed)
+    return replace(
+        pooled,
+        value=value,
+        low=value - ((pooled.value - pooled.low) ** 2 + seeds_half**2) ** 0.5,
+        high=value + ((pooled.high - pooled.value) ** 2 + seeds_half**2) ** 0.5,
+    )
+
+
+def pooled_overall(runs: Sequence[Run], subject: str, benchmark: str) -> Estimate:
+    """Mean overall score over transfer seeds, with prompts' and seeds' noise; one seed: the prompts' alone."""
+    rows = [score_rows(run, subject, benchmark) for run in runs]
+    pooled = bootstrap_ci(*_pooled(rows).parts())
+    by_seed = [bootstrap_ci(*part.parts(), num_resamples=1).value for part in rows]
+    return with_seed_spread(pooled, by_seed) if len(runs) > 1 else pooled
+
+
+def run_difference(first: Run, other: Run, subject: str, benchmark: str, category: str | None = None) -> Comparison:
+    """The other run's score minus the first's for one subject, paired by prompt; NoEvidence where they don't pair."""
+    pair = [score_rows(run, subject, benchmark) for run in (first, other)]
+    if category is not None:
+        pair = [rows.only(category) for rows in pair]
+    return _evidence(paired_difference, other, *pair)
+
+
+def _pooled(parts: Sequence[Rows]) -> Rows:
+    return Rows(
+        categories=[name for rows in parts for name in rows.categories],
+        clusters=[name for rows in parts for name in rows.clusters],
+        values=[value for rows in parts for value in rows.values],
+    )
+
+
+def _evidence(statistic, run: Run, first: Rows, other: Rows):
+    try:
+        return statistic(*first.parts(), *other.parts())
+    except ValueError as error:
+        raise NoEvidence(f"{run.name}: {error}") from error

@@ -1,0 +1,192 @@
+"""Figures of a report (matplotlib): each a function from runs or tables to a Figure, or None where files bring nothing.
+
+They are drawn 4.8 inches wide with 9.5-point text: legible as they stand on a phone, two beside each other on a desk.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+from bench.records import CostRecord
+from reports import figure4
+from reports.paper import FIGURE4_LATENCY, FIGURE4_MEMORY
+from reports.runs import SUBJECT_NAMES, SUBJECTS, Run
+from reports.theme import THEMES, Theme
+
+WIDTH = 4.8
+C1_BAND = (0.88, 0.98)  # 0.93 ± 0.05, C1's criterion
+Draw = Callable[[Theme], Figure | None]
+
+
+def training_curve(runs: Sequence[Run], theme: Theme) -> Figure | None:
+    """Training loss (raw and smoothed) above validation loss by sigma; several seeds share the axes."""
+    logs = [pd.DataFrame([row for row in run.log if "loss" in row]) for run in runs]
+    logs = [log for log in logs if not log.empty]
+    if not logs:
+        return None
+    figure = Figure(figsize=(WIDTH, 4.7))
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    for log in logs:
+        smooth = log["loss"].ewm(halflife=max(1, len(log) / 40)).mean()
+        top.plot(log["step"], log["loss"], color=theme.pixel, alpha=0.22, lw=0.8)
+        top.plot(log["step"], smooth, color=theme.pixel, lw=1.6)
+    top.set(title="Training loss", yscale="log")
+    top.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    top.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    _validation(bottom, runs[0], theme)
+    for axes in (top, bottom):
+        axes.grid(axis="y")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    bottom.set_xlabel("step")
+    return figure
+
+
+def _validation(axes: Axes, run: Run, theme: Theme) -> None:
+    rows = [{"step": row["step"], **row["validation_loss"]} for row in run.log if "validation_loss" in row]
+    axes.set_title("Validation loss by noise level σ")
+    if not rows:
+        axes.text(0.5, 0.5, "none logged", transform=axes.transAxes, color=theme.muted, ha="center")
+        return
+    frame = pd.DataFrame(rows).set_index("step")
+    colors = matplotlib.colormaps["viridis" if theme.name == "light" else "cividis"]
+    for k, sigma in enumerate(sorted(frame.columns, key=float)):
+        place = 0.15 + 0.7 * k / max(1, len(frame.columns) - 1)
+        axes.plot(frame.index, frame[sigma], color=colors(place), lw=1.6, label=f"σ {float(sigma):g}")
+    axes.legend(
+        ncols=len(frame.columns), loc="upper center", bbox_to_anchor=(0.5, -0.24), columnspacing=1, handlelength=1.2
+    )
+
+
+def task_bars(tasks: pd.DataFrame, theme: Theme) -> Figure | None:
+    """GenEval by task, source against pixel model, with 95 % intervals; ``tasks`` is one run's ``task_table`` rows."""
+    if tasks.empty:
+        return None
+    names = list(dict.fromkeys(tasks["task"]))
+    figure = Figure(figsize=(WIDTH, 0.62 * len(names) + 1.0))
+    axes = figure.subplots()
+    for subject, offset in zip(SUBJECTS, (-0.19, 0.19), strict=True):
+        rows = tasks[tasks["subject"] == subject].set_index("task").reindex(names)
+        places = [k + offset for k in range(len(names))]
+        axes.barh(places, rows["value"], 0.34, color=theme.of(subject), label=SUBJECT_NAMES[subject])
+        known = rows["low"].notna()
+        errors = [(rows["value"] - rows["low"]).clip(0)[known], (rows["high"] - rows["value"]).clip(0)[known]]
+        at = [place for place, has in zip(places, known, strict=True) if has]
+        axes.errorbar(rows["value"][known], at, xerr=errors, fmt="none", ecolor=theme.text, elinewidth=0.9, capsize=2)
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.tick_params(axis="y", labelcolor=theme.text)
+    axes.set(xlim=(0, 1.02), title="GenEval by task, share of correct images")
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.07))
+    return figure
+
+
+def retention_curve(table: pd.DataFrame, theme: Theme) -> Figure | None:
+    """GenEval retention against compute (images trained on): one point a recipe, its seeds small, 95 % intervals."""
+    rows = table[(table["benchmark"] == "geneval") & (table["train_images"] > 0)]
+    if rows.empty:
+        return None
+    several = rows[rows["num_seeds"] > 1]["group"]
+    is_seed = rows["group"].isin(several) & (rows["num_seeds"] == 1)
+    seeds, points = rows[is_seed], rows[~is_seed].sort_values(["train_images", "value"])
+    figure = Figure(figsize=(WIDTH, 3.5))
+    axes = figure.subplots()
+    axes.axhspan(*C1_BAND, color=theme.pixel, alpha=0.13, lw=0)
+    axes.axhline(0.93, color=theme.pixel, lw=1, ls=(0, (4, 3)), label="paper, 0.93 ± 0.05")
+    errors = [points["value"] - points["low"], points["high"] - points["value"]]
+    axes.errorbar(points["train_images"], points["value"], yerr=errors, fmt="o", ms=7, color=theme.pixel, capsize=3)
+    axes.plot(seeds["train_images"], seeds["value"], "o", ms=3.5, color=theme.text, ls="none", zorder=3)
+    _label_points(axes, points, theme)
+    axes.set(xscale="log", xlabel="images trained on (steps × batch)", title="GenEval retention against compute")
+    axes.set_xticks(sorted(set(points["train_images"])))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.3, y=0.15)
+    axes.grid(axis="y")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    return figure
+
+
+def _label_points(axes: Axes, points: pd.DataFrame, theme: Theme) -> None:
+    """Names beside the points; of two at one place the lower is labelled below, the upper above."""
+    crowded = points["train_images"].duplicated(keep="last")
+    for point, below in zip(points.itertuples(), crowded, strict=True):
+        place = (8, -13) if below else (8, 5)
+        at = (point.train_images, point.value)
+        axes.annotate(point.run, at, place, textcoords="offset points", color=theme.text, fontsize=8.5)
+
+
+def cost_bars(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
+    """Measured latency (median of the raw timings) and peak memory by case."""
+    records = [record for record in costs if record.kind == "measured"]
+    if not records:
+        return None
+    figure = Figure(figsize=(WIDTH, 2 * (0.36 * len(records) + 0.75)))
+    panels = figure.subplots(2, 1)
+    latencies = [1e3 * float(pd.Series(r.latency_s).median()) if r.latency_s else float("nan") for r in records]
+    memories = [float("nan") if r.peak_memory_bytes is None else r.peak_memory_bytes / 2**20 for r in records]
+    for axes, values, title in zip(panels, (latencies, memories), ("Latency, ms", "Peak memory, MiB"), strict=True):
+        _cost_panel(axes, records, values, title, theme)
+    return figure
+
+
+def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], title: str, theme: Theme) -> None:
+    colors = [theme.pixel if "l2p" in record.case else theme.source for record in records]
+    known = [0.0 if pd.isna(value) else value for value in values]
+    bars = axes.barh(range(len(records)), known, 0.62, color=colors)
+    labels = ["not measured" if pd.isna(value) else f"{value:,.4g}" for value in values]
+    axes.bar_label(bars, labels, padding=4, color=theme.text, fontsize=8.5)
+    axes.set_yticks(range(len(records)), [record.case for record in records])
+    axes.tick_params(axis="y", labelcolor=theme.text)
+    axes.set(title=title, xlim=(0, 1.22 * max(known) or 1), xticks=[])
+    axes.spines["bottom"].set_visible(False)
+    axes.invert_yaxis()
+
+
+def figure4_bands(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
+    """Figure 4 regenerated from predicted costs: the change of one step at 4K under each protocol, the paper's beside."""
+    every = figure4.protocols(costs)
+    if not every:
+        return None
+    figure = Figure(figsize=(WIDTH, 2 * (0.27 * len(every) + 0.85)))
+    top, bottom = figure.subplots(2, 1)
+    for k, protocol in enumerate(every):
+        top.plot(protocol.latency, [k, k], color=theme.pixel, lw=5, solid_capstyle="round", marker="o", ms=5)
+        bottom.plot(protocol.memory, k, "o", color=theme.pixel, ms=7)
+    panels = (
+        (top, FIGURE4_LATENCY, "Latency of a step at 4K, change in %"),
+        (bottom, FIGURE4_MEMORY, "Peak memory, change in %"),
+    )
+    for axes, value, title in panels:
+        axes.axvline(value, color=theme.text, lw=1, ls=(0, (4, 3)))
+        axes.text(value, -0.62, f"paper {value:g} ", color=theme.text, fontsize=8.5, ha="right", va="center")
+        axes.set_title(title)
+        axes.set_yticks(range(len(every)), [f"{protocol.family}, {protocol.name}" for protocol in every])
+        axes.tick_params(axis="y", labelcolor=theme.text)
+        axes.set_ylim(len(every) - 0.5, -0.95)
+        axes.margins(x=0.3)
+        axes.grid(axis="x")
+    return figure
+
+
+def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
+    """Draw in both themes: write ``<name>.png`` and ``<name>-dark.png``, return their data URIs by theme name."""
+    uris = {}
+    for theme in THEMES:
+        with matplotlib.rc_context(theme.rc()):
+            figure = draw(theme)
+            if figure is None:
+                return None
+            buffer = io.BytesIO()
+            figure.savefig(buffer, dpi=200, format="png", metadata={"Software": None})
+        suffix = "" if theme.name == "light" else f"-{theme.name}"
+        (out_dir / f"{name}{suffix}.png").write_bytes(buffer.getvalue())
+        uris[theme.name] = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return uris

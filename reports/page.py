@@ -1,0 +1,256 @@
+"""The report's folder: index.html (one self-contained file), tables, claims and figures, written as a whole."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.records import CostRecord
+from reports import figures, paper, pictures, tables
+from reports.claims import Judgement, judge_claims, judging_group, write_claims
+from reports.estimates import NoEvidence
+from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, cost_records, load_runs, manifest_json
+from reports.scorecard import alarms, scorecard, verdict_counts
+from reports.theme import DARK, LIGHT
+
+COST_RESULTS = Path(__file__).parents[1] / "docs" / "results" / "cost"  # predicted costs of the full-size models
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(
+    run_dirs: Sequence[Path | str], out_dir: Path | str, *, cost_dir: Path | str = COST_RESULTS
+) -> list[Judgement]:
+    """Write the report of these runs into ``out_dir`` and return the claims' verdicts.
+
+    Reads files only. What a run lacks is named on the page. ``cost_dir`` holds JSON files of cost records that belong to
+    no run (the paper's size, predicted); it may be absent. Raises FileNotFoundError or ValueError for what is no run
+    folder or a broken file, before anything is written. Files are made beside ``out_dir`` and then moved into it.
+    """
+    runs, out_dir = load_runs(run_dirs), Path(out_dir)
+    costs = all_costs(runs, Path(cost_dir))
+    judgements = judge_claims(runs, costs)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".writing-") as folder:
+        staging = Path(folder)
+        _write_files(runs, costs, judgements, staging)
+        for file in sorted(staging.iterdir()):
+            os.replace(file, out_dir / file.name)
+    return judgements
+
+
+def all_costs(runs: Sequence[Run], cost_dir: Path) -> list[CostRecord]:
+    """The runs' cost records and those of ``cost_dir``, each once (several runs may carry the same prediction)."""
+    records = [record for run in runs for record in run.costs]
+    for file in sorted(cost_dir.glob("*.json")) if cost_dir.is_dir() else ():
+        records += cost_records(file)
+    unique = {(tuple(vars(record).items()).__repr__()): record for record in records}
+    return list(unique.values())
+
+
+def _write_files(runs: list[Run], costs: list[CostRecord], judgements: list[Judgement], out_dir: Path) -> None:
+    frame = tables.table1(runs)
+    tables.write_table1(frame, out_dir)
+    write_claims(judgements, out_dir / "claims.json")
+    card = scorecard(runs)
+    (out_dir / "scorecard.md").write_text(tables.markdown(card), encoding="utf-8")
+    context = {
+        **summary_context(runs, judgements),
+        **evidence_context(runs, costs, frame, out_dir),
+        "scorecard": card,
+        "judgements": judgements,
+        "light": LIGHT,
+        "dark": DARK,
+    }
+    (out_dir / "index.html").write_text(render(context), encoding="utf-8")
+
+
+def render(context: dict[str, Any]) -> str:
+    """The page's HTML; every value is escaped, a name that the template lacks is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": tables.number, "clock": clock, "gib": gib}
+    return environment.get_template("page.html").render(context)
+
+
+def summary_context(runs: list[Run], judgements: list[Judgement]) -> dict[str, Any]:
+    """What the page opens with: headline numbers of the leading run, verdict counts, pictures, warnings."""
+    leading = leading_runs(runs)
+    pairs = pictures.picture_pairs(leading[0])
+    return {
+        "title": "L2P reproduction, " + ", ".join(dict.fromkeys(run.family for run in runs)),
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "runs": runs,
+        "leading": leading,
+        "headline": headline(leading, judgements),
+        "counts": verdict_counts(judgements),
+        "pairs": [
+            (pair, {subject: pictures.data_uri(pair.pictures[subject].path) for subject in SUBJECTS}) for pair in pairs
+        ],
+        "alarms": [(run.name, message) for run in runs for message in alarms(run)],
+        "warnings": [warning for run in runs for warning in warnings(run)],
+        "missing": [(run.name, run.missing) for run in runs if run.missing],
+        "subjects": SUBJECT_NAMES,
+    }
+
+
+def leading_runs(runs: list[Run]) -> list[Run]:
+    """The runs that judge the claims; without any, the run with the most scores."""
+    try:
+        return judging_group(runs)
+    except NoEvidence:
+        return [max(runs, key=lambda run: (len(run.scored), run.num_train_images))]
+
+
+JUDGED_BY = {"geneval": "C1", "dpg": "C2", "heldout": "C9"}
+PAPER_SAYS = {"geneval": "paper about 93 %", "dpg": f"paper {paper.TABLE1_L2P.dpg / paper.TABLE1_SOURCE.dpg:.1%}"}
+
+
+def headline(leading: list[Run], judgements: list[Judgement]) -> list[dict[str, Any]]:
+    """One entry a benchmark with scores: retention with its interval, both models' overall, and the claim it judges."""
+    table = tables.retention_table(leading)
+    entries = []
+    for benchmark, name in BENCHMARK_NAMES.items():
+        rows = table[table["benchmark"] == benchmark].sort_values("num_seeds")
+        judged = [j for j in judgements if j.claim.id == JUDGED_BY[benchmark] and j.scope == leading[0].size]
+        if not rows.empty:
+            entry = {"name": name, "decimals": 1 if benchmark == "dpg" else 3, "judgement": next(iter(judged), None)}
+            band = None if benchmark == "dpg" else figures.C1_BAND
+            entries.append({**entry, "band": band, "paper": PAPER_SAYS.get(benchmark), **rows.iloc[-1].to_dict()})
+    return entries
+
+
+def warnings(run: Run) -> list[str]:
+    """What a reader must know before believing a run's numbers."""
+    found = []
+    if run.manifest.get("allow_missing"):
+        rejected = (run.transfer or {}).get("rejected", [])
+        found.append(
+            f"{run.name}: went on with --allow-missing; {len(rejected)} corpus images were missing or damaged."
+        )
+    if (run.manifest.get("git") or {}).get("dirty"):
+        found.append(f"{run.name}: made by code with uncommitted changes.")
+    for (subject, benchmark), scored in run.scored.items():
+        summary = scored.summary
+        if summary.num_scored < summary.num_expected:
+            what = f"{run.name}: {SUBJECT_NAMES[subject].lower()} on {BENCHMARK_NAMES[benchmark]}"
+            found.append(f"{what}: {summary.num_scored} of {summary.num_expected} scored.")
+    return found
+
+
+def evidence_context(runs: list[Run], costs: list[CostRecord], frame: pd.DataFrame, out_dir: Path) -> dict[str, Any]:
+    """Tables and figures; a figure whose files are absent is None, and the page says so."""
+    leading = leading_runs(runs)
+    retention = tables.retention_table(runs)
+    measured = [record for run in leading[:1] for record in run.costs if record.kind == "measured"]
+    pairs = pictures.picture_pairs(leading[0])
+    draw = {
+        "grid": lambda theme: pictures.draw_grid(pairs, theme) if pairs else None,
+        "training-curve": lambda theme: figures.training_curve(leading, theme),
+        "geneval-tasks": lambda theme: figures.task_bars(tables.task_table(leading[:1]), theme),
+        "retention": lambda theme: figures.retention_curve(retention, theme),
+        "cost": lambda theme: figures.cost_bars(measured, theme),
+        "figure4": lambda theme: figures.figure4_bands(costs, theme),
+    }
+    predicted = [record for record in costs if record.kind == "predicted"]
+    return {
+        "figures": {name: figures.save(name, function, out_dir) for name, function in draw.items()},
+        "blocks": [(title, tables.displayed(part)) for title, part in reversed(tables.blocks(frame))],
+        "notes": paper.TABLE1_NOTES,
+        "retention": retention_shown(retention),
+        "measured": costs_shown(measured),
+        "predicted": costs_shown(predicted),
+        "variants": variant_rows(runs),
+        "manifests": [(run.name, manifest_json(run)) for run in runs],
+        "passports": passport_rows(runs),
+    }
+
+
+def retention_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The retention table as text."""
+    decimals = [1 if benchmark == "dpg" else 3 for benchmark in table["benchmark"]]
+    return pd.DataFrame(
+        {
+            "Run": table["run"],
+            "Benchmark": table["benchmark"].map(BENCHMARK_NAMES),
+            **{
+                SUBJECT_NAMES[subject]: [tables.number(v, d) for v, d in zip(table[subject], decimals, strict=True)]
+                for subject in SUBJECTS
+            },
+            "Retention": [tables.interval(*cells) for cells in table[["value", "low", "high"]].itertuples(index=False)],
+            "Seeds": table["num_seeds"].astype(str),
+            "n": [tables.number(n, 0) for n in table["n"]],
+            "Images trained on": [tables.number(n, 0) for n in table["train_images"]],
+            "Transfer": [clock(seconds) for seconds in table["seconds"]],
+        }
+    )
+
+
+def costs_shown(records: Sequence[CostRecord]) -> pd.DataFrame:
+    """Cost records as text, one row a case and protocol."""
+    table = tables.cost_table(records)
+    if table.empty:
+        return table
+    texts = {
+        "Case": table["case"],
+        "Batch": table["batch"].astype(str),
+        "TFLOP": [tables.number(value, 3) for value in table["TFLOP"]],
+        "Peak MiB": [tables.number(value, 0) for value in table["peak MiB"]],
+        "Latency ms": [tables.number(value, 2) for value in table["latency ms"]],
+        "Timings": table["timings"].astype(str),
+        "Protocol": table["protocol"],
+        "Device": table["device"],
+    }
+    return pd.DataFrame(texts)
+
+
+def variant_rows(runs: Sequence[Run]) -> pd.DataFrame:
+    """DPG-Bench under every scoring variant that was kept, side by side."""
+    rows = [
+        {
+            "Run": run.name,
+            "Subject": SUBJECT_NAMES[subject],
+            "Variant": name,
+            "DPG": tables.interval(summary.overall, *summary.overall_ci95, 2),
+            "Scored": f"{summary.num_scored} of {summary.num_expected}",
+        }
+        for run in runs
+        for (subject, benchmark), scored in run.scored.items()
+        if benchmark == "dpg"
+        for name, summary in scored.variants.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def passport_rows(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
+    """The settings behind each score, by run, subject and benchmark."""
+    return [
+        (f"{run.name}, {SUBJECT_NAMES[subject].lower()}, {BENCHMARK_NAMES[benchmark]}", scored.summary.passport)
+        for run in runs
+        for (subject, benchmark), scored in run.scored.items()
+    ]
+
+
+def clock(seconds: float | None) -> str:
+    """ "3 min 20 s", "2 h 05 min"; an en dash for an unknown time."""
+    if seconds is None or pd.isna(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def gib(num_bytes: float | None) -> str:
+    """Bytes as GiB with two decimals; an en dash for an unknown amount."""
+    return "–" if num_bytes is None else f"{num_bytes / 2**30:.2f} GiB"

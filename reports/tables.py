@@ -1,0 +1,236 @@
+"""Tables as data frames, and their files: CSV (raw values), Markdown and LaTeX (rounded, everything escaped).
+
+Table 1 keeps published and measured rows in blocks of their own, by size, and never mixes them.
+"""
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.records import CostRecord, Summary
+from bench.statistics import Estimate
+from reports import estimates, paper
+from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, groups
+
+METRICS = (*paper.DPG_COLUMNS, "dpg", "geneval")
+METRIC_NAMES = {**{name: name.capitalize() for name in paper.DPG_COLUMNS}, "dpg": "DPG", "geneval": "GenEval"}
+DECIMALS = {"geneval": 3, "dpg": 1, **dict.fromkeys(paper.DPG_COLUMNS, 1)}
+COLUMNS = (
+    *("kind", "method", "family", "size"),
+    *(column for metric in METRICS for column in (metric, f"{metric}_low", f"{metric}_high")),
+    *("n", "n_dpg", "space"),
+)
+"""Table 1's columns: ``n`` counts GenEval's scored images, ``n_dpg`` DPG's items; ``space`` is latent or pixel."""
+
+
+def table1(runs: Sequence[Run]) -> pd.DataFrame:
+    """The paper's table 1 (kind "published", size "paper") followed by the runs' rows (kind "measured")."""
+    rows = [_published_row(row) for row in paper.TABLE1]
+    for members in groups(runs).values():
+        rows += _measured_rows(members)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _published_row(row: paper.Published) -> dict[str, Any]:
+    metrics = {**dict(zip(paper.DPG_COLUMNS, row.categories, strict=True)), "dpg": row.dpg, "geneval": row.geneval}
+    start = {"kind": "published", "method": row.method, "family": row.family, "size": "paper", "space": row.space}
+    return {**start, **metrics}
+
+
+def _measured_rows(members: list[Run]) -> list[dict[str, Any]]:
+    """Source and pixel model of each seed; the source once where all seeds share it; a mean row over several seeds."""
+    rows, seen = [], set()
+    for subject in SUBJECTS:
+        for run in members:
+            row = _measured_row(run, subject)
+            values = tuple(row.get(metric) for metric in METRICS)
+            if any(value is not None for value in values) and (subject != "source" or values not in seen):
+                rows.append(row)
+            seen.add(values)
+    return rows + _mean_row(members)
+
+
+def _measured_row(run: Run, subject: str) -> dict[str, Any]:
+    row = {**_start(run, subject, run.name), "n": None}
+    for benchmark, count in (("geneval", "n"), ("dpg", "n_dpg")):
+        if scored := run.scored.get((subject, benchmark)):
+            row |= _summary_cells(scored.summary, benchmark) | {count: scored.summary.num_scored}
+    return row
+
+
+def _start(run: Run, subject: str, name: str) -> dict[str, Any]:
+    method = f"{SUBJECT_NAMES[subject]}, {name}"
+    space = "latent" if subject == "source" else "pixel"
+    return {"kind": "measured", "method": method, "family": run.family, "size": run.size, "space": space}
+
+
+def _summary_cells(summary: Summary, benchmark: str) -> dict[str, float]:
+    low, high = summary.overall_ci95
+    cells = {benchmark: summary.overall, f"{benchmark}_low": low, f"{benchmark}_high": high}
+    if benchmark == "dpg":  # L1 and L2 categories stand side by side: table 1 takes L1
+        cells |= {name: summary.by_category[name] for name in paper.DPG_COLUMNS if name in summary.by_category}
+    return cells
+
+
+def _mean_row(members: list[Run]) -> list[dict[str, Any]]:
+    """The pixel model's mean over transfer seeds, where there are several with score rows."""
+    scored = [run for run in members if ("l2p", "geneval") in run.scored and run.scored["l2p", "geneval"].rows]
+    if len(scored) < 2:
+        return []
+    row = _start(scored[0], "l2p", f"{scored[0].group}, mean of {len(scored)} seeds")
+    mean = estimates.pooled_overall(scored, "l2p", "geneval")
+    return [{**row, **_cells("geneval", mean), "n": mean.num_values}]
+
+
+def _cells(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def table2() -> pd.DataFrame:
+    """The paper's table 2 (4K, UltraHR-eval4k), all published."""
+    columns = ["method", "how", *paper.TABLE2_COLUMNS]
+    return pd.DataFrame(list(paper.TABLE2), columns=columns).assign(kind="published")
+
+
+def task_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """GenEval by task: one row a run, subject and task, with ``value``, ``low``, ``high`` (NaN without score rows)."""
+    rows = []
+    for run in runs:
+        for subject in SUBJECTS:
+            if scored := run.scored.get((subject, "geneval")):
+                for task, value in scored.summary.by_category.items():
+                    estimate = or_none(estimates.category_estimate, run, subject, "geneval", task)
+                    low, high, n = (estimate.low, estimate.high, estimate.num_values) if estimate else (None,) * 3
+                    cells = {"value": value, "low": low, "high": high, "n": n}
+                    rows.append({"run": run.name, "subject": subject, "task": task, **cells})
+    return pd.DataFrame(rows, columns=["run", "subject", "task", "value", "low", "high", "n"])
+
+
+def retention_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Retention (pixel model / source) by benchmark: each run, and the mean over seeds of a group with several.
+
+    ``seconds`` is the transfer's time, ``n`` the pixel model's images (DPG: items).
+    """
+    rows = []
+    for group, members in groups(runs).items():
+        for benchmark in BENCHMARK_NAMES:
+            rows += [_retention_row(run.name, [run], benchmark) for run in members]
+            if len(members) > 1:
+                rows.append(_retention_row(f"{group}, mean", members, benchmark))
+    columns = (
+        "run",
+        "group",
+        "benchmark",
+        "num_seeds",
+        *SUBJECTS,
+        "value",
+        "low",
+        "high",
+        "n",
+        "train_images",
+        "seconds",
+    )
+    return pd.DataFrame([row for row in rows if row], columns=list(columns))
+
+
+def _retention_row(name: str, members: list[Run], benchmark: str) -> dict[str, Any] | None:
+    estimate = or_none(estimates.pooled_retention, members, benchmark)
+    if estimate is None:
+        return None
+    overall = {
+        subject: sum(run.scored[subject, benchmark].summary.overall for run in members) / len(members)
+        for subject in SUBJECTS
+    }
+    start = {"run": name, "group": members[0].group, "benchmark": benchmark, "num_seeds": len(members)}
+    cost = {"train_images": members[0].num_train_images, "seconds": (members[0].transfer or {}).get("seconds")}
+    interval = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.num_values}
+    return {**start, **overall, **interval, **cost}
+
+
+def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
+    """Cost records in readable units; a latency is its median over the raw ones (predicted: its modelled band)."""
+    rows = [
+        {
+            "kind": record.kind,
+            "case": record.case,
+            "protocol": record.protocol,
+            "resolution": record.resolution,
+            "batch": record.batch_size,
+            "device": f"{record.device}, {record.dtype}",
+            "TFLOP": None if record.flops is None else record.flops / 1e12,
+            "peak MiB": None if record.peak_memory_bytes is None else record.peak_memory_bytes / 2**20,
+            "latency ms": 1e3 * float(pd.Series(record.latency_s).median()) if record.latency_s else None,
+            "timings": len(record.latency_s),
+        }
+        for record in records
+    ]
+    return pd.DataFrame(rows)
+
+
+def or_none(function: Callable[..., Estimate], *arguments: Any) -> Estimate | None:
+    """The estimate, or None where the files hold no evidence for it (the page's missing-data list says what lacks)."""
+    try:
+        return function(*arguments)
+    except estimates.NoEvidence:
+        return None
+
+
+def number(value: Any, decimals: int = 3) -> str:
+    """A value rounded for reading; an en dash for an absent one."""
+    return "–" if value is None or pd.isna(value) else f"{value:,.{decimals}f}"
+
+
+def interval(value: Any, low: Any, high: Any, decimals: int = 3) -> str:
+    """ "0.620 (0.571, 0.664)", or the bare value where there is no interval."""
+    if value is None or pd.isna(value) or low is None or pd.isna(low):
+        return number(value, decimals)
+    return f"{number(value, decimals)} ({number(low, decimals)}, {number(high, decimals)})"
+
+
+def displayed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Table 1's rows as text: one column a metric with its interval, absent values as a dash."""
+    shown = pd.DataFrame({"Method": frame["method"], "Kind": frame["kind"], "Space": frame["space"]})
+    for metric in METRICS:
+        decimals = DECIMALS[metric] if (frame["kind"] == "measured").any() else 2
+        columns = frame[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False)
+        shown[METRIC_NAMES[metric]] = [interval(*cells, decimals) for cells in columns]
+    shown["n"] = [number(count, 0) for count in frame["n"]]
+    return shown
+
+
+def blocks(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Table 1 cut into titled blocks by kind and size, published first: no block holds two kinds."""
+    titles = {"published": "Published at 1024 × 1024", "measured": "Measured here", "predicted": "Predicted"}
+    parts = frame.groupby(["kind", "size"], sort=False)
+    return [(f"{titles[kind]}, {size} size", part) for (kind, size), part in parts]
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame of text as a Markdown table; pipes, angle brackets and line ends of outside names cannot break out."""
+    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    flat = html.escape(re.sub(r"\s+", " ", text), quote=False)
+    return re.sub(r"([|`*_\[\]\\])", r"\\\1", flat)
+
+
+def write_table1(frame: pd.DataFrame, out_dir: Path) -> None:
+    """Write table1.csv, table1.md and table1.tex; NaN stands as an empty cell in the CSV."""
+    frame.to_csv(out_dir / "table1.csv", index=False)
+    notes = "\n".join(f"- {note}" for note in paper.TABLE1_NOTES)
+    parts = [f"## {title}\n\n{markdown(displayed(part))}" for title, part in blocks(frame)]
+    (out_dir / "table1.md").write_text("# Table 1\n\n" + "\n".join(parts) + f"\nNotes\n{notes}\n", encoding="utf-8")
+    (out_dir / "table1.tex").write_text("\n".join(_latex(*block) for block in blocks(frame)), encoding="utf-8")
+
+
+def _latex(title: str, frame: pd.DataFrame) -> str:
+    """One block as a booktabs table; pandas escapes every special character of TeX."""
+    caption = title.replace("×", r"$\times$")
+    body = displayed(frame).replace("–", "--", regex=True)
+    return body.to_latex(index=False, escape=True, caption=caption, column_format="lll" + "r" * (len(body.columns) - 3))

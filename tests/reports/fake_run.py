@@ -1,0 +1,204 @@
+"""FIXTURE DATA: writes a small invented run folder in the layout of ``reproduce``, for tests only, never a result."""
+
+import random
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from bench.records import CostRecord, Summary, write_json, write_jsonl
+from bench.statistics import bootstrap_ci, category_means
+
+COLORS = ("red", "green", "blue", "orange", "purple")
+PROMPTS = {
+    "single_object": "a circle, case {k}",
+    "two_object": "a circle and a square, case {k}",
+    "counting": "three circles, case {k}",
+    "colors": "a red circle, case {k}",
+    "position": "a circle left of a square, case {k}",
+    "color_attr": "a red circle and a blue square, case {k}",
+}
+PAIRS = ("red star", "blue ring", "green cross", "pink circle", "black square", "white triangle")
+
+
+def fake_run(
+    path: Path,
+    *,
+    pixel_accuracy: float = 0.8,
+    source_accuracy: float = 0.85,
+    num_prompts: int = 8,
+    num_images: int = 2,
+    seed: int = 0,
+    family: str = "flux",
+    size: str = "miniature",
+    num_train_steps: int = 1000,
+    options: dict | None = None,
+    trainable: int = 200_000,
+) -> Path:
+    """Write a whole run folder whose pixel model is right with ``pixel_accuracy``; returns its path."""
+    recipe = {"name": path.name, "family": family, "size": size, "num_images": 24}
+    stages = {name: _stage(k) for k, name in enumerate(("corpus", "transfer", "sample", "score", "cost", "report"))}
+    manifest = {
+        "format": 1,
+        "recipe": recipe,
+        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+        "versions": {"torch": "fixture", "diffusers": "fixture"},
+        "device": "cpu",
+        "machine": {"cpu": "fixture", "cores": 2},
+        "seeds": {"transfer": seed},
+        "stages": stages,
+    }
+    write_json(path / "run.json", manifest)
+    rows = [
+        {
+            "file_name": f"images/{k:05d}.png",
+            "text": f"case {k}",
+            "prompt_id": f"{k:05d}",
+            "index": 0,
+            "seed": k,
+            "category": "colors",
+        }
+        for k in range(24)
+    ]
+    write_jsonl(path / "corpus/metadata.jsonl", rows)
+    _transfer(path, num_train_steps, options or {}, trainable, seed)
+    for subject, accuracy, drawn in (("source", source_accuracy, 0), ("l2p", pixel_accuracy, seed)):
+        _geneval(path, subject, accuracy, num_prompts, num_images, random.Random(f"{subject} {drawn}"))
+        _heldout(path, subject, accuracy, num_images, random.Random(f"heldout {subject} {drawn}"))
+        _dpg(path, subject, accuracy, random.Random(f"dpg {subject} {drawn}"))
+    write_json(
+        path / "cost/measured.json", [_measured(case, ms) for case, ms in (("flux-48", 12), ("l2p-flux-48", 21))]
+    )
+    write_json(path / "cost/predicted.json", predicted_4k())
+    return path
+
+
+def predicted_4k() -> list[CostRecord]:
+    """Invented predicted costs of Z-Image at 4K for guidance batches 1 and 2."""
+    table = {("zimage-4096", 1): (2872e12, 19e9), ("l2p-zimage-4096", 1): (60e12, 14e9)}
+    table |= {("zimage-4096", 2): (5744e12, 26.35e9), ("l2p-zimage-4096", 2): (120e12, 16.1e9)}
+    return [
+        CostRecord(
+            case=case,
+            kind="predicted",
+            resolution=4096,
+            batch_size=batch,
+            dtype="bfloat16",
+            device="fake",
+            protocol="one denoiser forward",
+            flops=flops,
+            peak_memory_bytes=int(peak),
+            latency_s=[],
+        )  # fmt: skip
+        for (case, batch), (flops, peak) in table.items()
+    ]
+
+
+def _measured(case: str, milliseconds: float) -> CostRecord:
+    return CostRecord(
+        case=case, kind="measured", resolution=48, batch_size=1, dtype="float32", device="cpu", protocol="one step",
+        flops=1e9, peak_memory_bytes=300 << 20, latency_s=[milliseconds / 1e3 * f for f in (0.98, 1.0, 1.05)],
+    )  # fmt: skip
+
+
+def _stage(k: int) -> dict:
+    started = f"2026-01-01T00:0{k}:00+00:00"
+    return {
+        "started": started,
+        "finished": started,
+        "seconds": 60.0 * (k + 1),
+        "peak_memory_bytes": 1 << 30,
+        "num_processes": 1,
+    }
+
+
+def _transfer(path: Path, num_train_steps: int, options: dict, trainable: int, seed: int) -> None:
+    noise = random.Random(seed)
+    rows: list[dict] = []
+    for step in range(0, num_train_steps, 20):
+        loss = 0.2 + 0.8 / (1 + step / 60) + noise.gauss(0, 0.02)
+        rows.append({"step": step, "loss": loss, "learning_rate": 1e-3, "num_images": 16 * step, "seconds": step / 4})
+        if step % 100 == 0:
+            losses = {str(s): (0.15 + s / 5) * (1 + 2 / (1 + step / 90)) for s in (0.15, 0.4, 0.65, 0.9)}
+            rows.append({"step": step, "validation_loss": losses})
+    write_jsonl(path / "transfer/log.jsonl", rows)
+    summary = {
+        "num_train_steps": num_train_steps, "batch_size": 16, "num_trainable_parameters": trainable,
+        "num_parameters": 2_000_000, "num_trainable_blocks": 1, "seconds": num_train_steps / 4, "final_loss": 0.25,
+        "options": {"upsample": "unfold", "prediction": "clean", **options},
+        "frozen_sha256_before": "ab12", "frozen_sha256_after": "ab12",
+        "conversion": {"copied": 60, "new": ["detailer.out.weight"], "dropped": ["proj_out.weight"]}, "alarms": [],
+    }  # fmt: skip
+    write_json(path / "transfer/summary.json", summary)
+
+
+def _geneval(path: Path, subject: str, accuracy: float, num_prompts: int, num_images: int, dice: random.Random) -> None:
+    rows = []
+    for task, template in PROMPTS.items():
+        for k in range(num_prompts):
+            number, text = len(rows) // num_images, template.format(k=k)
+            folder = path / f"samples/{subject}/geneval/{number:05d}"
+            write_jsonl(folder / "metadata.jsonl", [{"tag": task, "prompt": text, "include": []}])
+            for index in range(num_images):
+                correct = dice.random() < accuracy
+                _draw(folder / f"samples/{index:04d}.png", correct, dice)
+                reason = "" if correct else "expected circle>=1, found 0"
+                rows.append({"prompt_id": f"{number:05d}", "index": index, "category": task, "text": text,
+                             "value": float(correct), "reason": reason})  # fmt: skip
+    _score(path / f"scores/{subject}/geneval", "geneval", subject, rows, "text")
+
+
+def _heldout(path: Path, subject: str, accuracy: float, num_images: int, dice: random.Random) -> None:
+    rows = [
+        {"prompt_id": f"{k:05d}", "index": index, "category": pair, "text": f"a {pair}, case {k}",
+         "value": float(dice.random() < accuracy), "reason": ""}
+        for k, pair in enumerate(PAIRS * 4) for index in range(num_images)
+    ]  # fmt: skip
+    _score(path / f"scores/{subject}/heldout", "geneval", subject, rows, "text")
+
+
+def _dpg(path: Path, subject: str, accuracy: float, dice: random.Random) -> None:
+    folder = path / f"scores/{subject}/dpg"
+    rows = [
+        {
+            "prompt_id": f"item{k}",
+            "index": 0,
+            "category": "dense",
+            "value": min(1, dice.gauss(accuracy, 0.05)),
+            "reason": "",
+        }
+        for k in range(40)
+    ]
+    write_jsonl(folder / "scores-corrected.jsonl", rows)
+    overall = 100 * sum(row["value"] for row in rows) / len(rows)
+    for name in ("summary.json", "summary-corrected.json", "summary-official.json"):
+        summary = Summary(
+            benchmark="dpg", version="1", variant="official" if "official" in name else "corrected", subject=subject,
+            overall=overall, overall_ci95=(overall - 2, overall + 2),
+            by_category={"entity": 90.0, "entity - whole": 90.0, "attribute": 88.0, "relation": 80.0, "global": 91.0, "other": 70.0},
+            num_expected=40, num_scored=40, passport={"prompts_sha256": "dpg"},
+        )  # fmt: skip
+        write_json(folder / name, summary)
+
+
+def _score(folder: Path, benchmark: str, subject: str, rows: list[dict], cluster: str) -> None:
+    columns = [[row[name] for row in rows] for name in ("category", cluster, "value")]
+    estimate = bootstrap_ci(*columns)
+    write_jsonl(folder / "scores.jsonl", rows)
+    summary = Summary(
+        benchmark=benchmark, version="1", variant="published", subject=subject, overall=estimate.value,
+        overall_ci95=(estimate.low, estimate.high), by_category=category_means(columns[0], columns[2]),
+        num_expected=len(rows), num_scored=len(rows),
+        passport={"prompts": "fixture", "prompts_sha256": "f" * 64, "images_per_prompt": 2, "resolution": 48,
+                  "thresholds": {"score": 0.3}, "device": "cpu"},
+    )  # fmt: skip
+    write_json(folder / "summary.json", summary)
+
+
+def _draw(path: Path, correct: bool, dice: random.Random) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", (48, 48), (225, 222, 215))
+    draw = ImageDraw.Draw(image)
+    for _ in range(1 + correct):
+        x, y, r = dice.randint(6, 26), dice.randint(6, 26), dice.randint(10, 18)
+        (draw.ellipse if dice.random() < 0.5 else draw.rectangle)((x, y, x + r, y + r), fill=dice.choice(COLORS))
+    image.save(path)
