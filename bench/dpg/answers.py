@@ -22,7 +22,7 @@ def read_answers(path: str | Path, file: QuestionFile) -> Answers:
     """
     path = Path(path)
     content = read_text_bytes(path)
-    rows = _json_rows(content, path) if content.lstrip()[:1] == b"{" else csv_rows(content, path, COLUMNS)
+    rows = _json_rows(path, content) if content.lstrip()[:1] == b"{" else csv_rows(content, path, COLUMNS)
     return collect_answers(rows, file, path)
 
 
@@ -47,10 +47,15 @@ def collect_answers(rows: Iterable[tuple[int, dict[str, Any]]], file: QuestionFi
     return answers
 
 
-def answer_rows(item_id: str, crop: int, answers: dict[int, str]) -> Iterator[dict[str, Any]]:
-    """The rows of one crop, ready for `answers.jsonl`."""
-    for proposition_id, answer in answers.items():
-        yield {"item_id": item_id, "crop": crop, "proposition_id": proposition_id, "answer": answer}
+def answer_cells(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, cell) of JSON rows: an answer each, or as in our `answers.jsonl` an image each with all its `answers`."""
+    for line, row in enumerate(rows, 1):
+        if "prompt_id" not in row:
+            yield line, row
+            continue
+        for proposition_id, answer in row.get("answers", {}).items():  # none where the image could not be read
+            cell = {"item_id": row["prompt_id"], "crop": row["index"], "proposition_id": proposition_id}
+            yield line, cell | {"answer": answer}
 
 
 def _number(cell: str | int) -> int | None:
@@ -59,13 +64,15 @@ def _number(cell: str | int) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _json_rows(content: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in enumerate(content.decode("utf-8").strip("\n").split("\n"), 1):
-        try:
-            row = json.loads(text)
-            well_formed = all(isinstance(row[name], (str, int)) for name in COLUMNS) and isinstance(row["answer"], str)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {line}: expected an object with {', '.join(COLUMNS)}") from error
-        if not well_formed:
-            raise ValueError(f"{path}, line {line}: {', '.join(COLUMNS)} must be text or whole numbers")
-        yield line, row
+def _json_rows(path: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Cells of a JSON Lines file; ValueError with the line for one that lacks a column."""
+    try:
+        rows = [json.loads(line) for line in content.decode("utf-8").strip().split("\n")]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON Lines file: {error}") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: every line must be an object")
+    for line, cell in answer_cells(rows):
+        if not isinstance(cell.get("answer"), str) or not all(isinstance(cell.get(c), (str, int)) for c in COLUMNS):
+            raise ValueError(f"{path}, line {line}: expected {', '.join(COLUMNS)} as text or whole numbers")
+        yield line, cell

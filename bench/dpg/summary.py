@@ -1,0 +1,150 @@
+"""From saved answers to scores and summaries, with no model and no image: the rules applied, again and again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.dpg.answers import answer_cells, collect_answers
+from bench.dpg.questions import QuestionFile
+from bench.dpg.rules import (
+    UNANSWERED,
+    Answers,
+    ItemScore,
+    answer_counts,
+    category_scores,
+    overall_score,
+    score_items,
+)
+from bench.geneval.summary import IncompleteError
+from bench.records import Score, Summary, iter_jsonl, read_json, to_json, write_json, write_jsonl
+from bench.statistics import bootstrap_ci
+
+BENCHMARK = "dpg"
+ALWAYS = ("official", "corrected")  # written whatever variant is asked for
+CATEGORY = "dense"  # of every score: an item's questions have categories, the item has none
+
+
+def write_scores(directory: Path, file: QuestionFile, *, variant: str, allow_partial: bool) -> Summary:
+    """Apply the rules to the answers saved in `directory` and write scores and summaries there.
+
+    Raises IncompleteError, after writing the scores, when items are unscored and no partial score was asked for.
+    """
+    rows = list(iter_jsonl(directory / "answers.jsonl"))
+    settings = read_json(directory / "passport.json")
+    answers = collect_answers(answer_cells(rows), file, directory / "answers.jsonl")
+    unscored = {row["prompt_id"]: row["unscored"] for row in rows if "unscored" in row}
+    return write_variants(
+        directory, file, answers, settings, variant=variant, allow_partial=allow_partial, unscored=unscored
+    )
+
+
+def write_variants(
+    out_dir: Path,
+    file: QuestionFile,
+    answers: Answers,
+    settings: Mapping[str, Any],
+    *,
+    variant: str,
+    allow_partial: bool,
+    unscored: Mapping[str, str] | None = None,
+) -> Summary:
+    """Write `scores-V.jsonl` and `summary-V.json` of official, corrected and the asked variant (also plainly).
+
+    `unscored` says why items have no answers, where that is known. Raises IncompleteError when items lack
+    answers and `allow_partial` is not set, or when the asked variant scores no item.
+    """
+    for name in dict.fromkeys((*ALWAYS, variant)):
+        items = score_items(file, answers, variant=name, num_crops=settings["images_per_prompt"])
+        items = [_with_reason(item, (unscored or {}).get(item.item_id)) for item in items]
+        lacking = [f"{item.item_id}: {item.reason}" for item in items if _lacks(item)]
+        none_scored = overall_score(items) is None
+        names = [f"-{name}", ""] if name == variant else [f"-{name}"]
+        for suffix in names:
+            write_jsonl(out_dir / f"scores{suffix}.jsonl", map(_score_row, items))
+            (out_dir / f"summary{suffix}.json").unlink(missing_ok=True)  # of an earlier, complete state
+        if (lacking and not allow_partial) or (none_scored and name == variant):
+            raise IncompleteError(lacking or [f"{item.item_id}: {item.reason}" for item in items], len(items))
+        if none_scored:
+            print(f"note: variant {name} scores no item here", file=sys.stderr)
+            continue
+        for suffix in names:
+            write_json(out_dir / f"summary{suffix}.json", summarise(items, file, answers, settings, name))
+    return read_summary(out_dir)
+
+
+def _lacks(item: ItemScore) -> bool:
+    """Whether the item is unscored for want of answers, not by the variant's own rule."""
+    return item.value is None and item.reason.startswith(UNANSWERED)
+
+
+def _with_reason(item: ItemScore, reason: str | None) -> ItemScore:
+    return replace(item, reason=f"{UNANSWERED}: {reason}") if reason and _lacks(item) else item
+
+
+def _score_row(item: ItemScore) -> dict[str, Any]:
+    """A line of `scores.jsonl`: the Score, 0..1, and [sum, count] of raw answers by category."""
+    score = Score(prompt_id=item.item_id, index=0, category=CATEGORY, value=item.value, reason=item.reason)
+    return to_json(score) | {"categories": item.categories}
+
+
+def summarise(
+    items: list[ItemScore], file: QuestionFile, answers: Answers, settings: Mapping[str, Any], variant: str
+) -> Summary:
+    """Overall and categories x 100, with a 95 % interval bootstrapped over items.
+
+    The passport names the items that the variant's rule leaves out (`left_out`), and says `partial` where answers lack.
+    """
+    scored = [item for item in items if item.value is not None]
+    values = [100 * item.value for item in scored if item.value is not None]
+    estimate = bootstrap_ci([CATEGORY] * len(scored), [item.item_id for item in scored], values)
+    overall = overall_score(items)
+    assert overall is not None
+    details = {
+        "unscored_items": {item.item_id: item.reason for item in items if item.value is None},
+        "by_category_ci95": {name: category_interval(scored, name) for name in sorted(_broad_names(file))},
+        "question_file": file.finding_counts(),
+        "answers": answer_counts(answers),
+    }
+    return Summary(
+        benchmark=BENCHMARK,
+        version=f"questions {file.sha256[:12]}",
+        variant=variant,
+        subject=settings["generation"]["subject"],
+        overall=overall,
+        overall_ci95=(estimate.low, estimate.high),
+        by_category=category_scores(items),
+        num_expected=len(items),
+        num_scored=len(scored),
+        passport={
+            **settings,
+            "thresholds": {"malformed": file.malformed, "yes": "normalised" if variant == "corrected" else "exact"},
+            "left_out": [item.item_id for item in items if item.value is None and not _lacks(item)],
+            "partial": any(map(_lacks, items)),
+            "details": details,
+        },
+    )
+
+
+def _broad_names(file: QuestionFile) -> set[str]:
+    return {question.broad_category for question in file.rows}
+
+
+def category_interval(scored: list[ItemScore], name: str) -> tuple[float, float] | None:
+    """95 % interval of one category's score, bootstrapped over items; None where no scored item asks about it."""
+    totals = [(item.item_id, *item.categories[name]) for item in scored if name in item.categories]
+    if not totals:
+        return None
+    clusters = [item_id for item_id, _, count in totals for _ in range(count)]
+    values = [100 * total / count for _, total, count in totals for _ in range(count)]
+    estimate = bootstrap_ci([name] * len(values), clusters, values)
+    return estimate.low, estimate.high
+
+
+def read_summary(directory: Path, variant: str | None = None) -> Summary:
+    """The summary written into a folder: the asked variant's, or that of `variant`."""
+    saved = read_json(directory / f"summary{f'-{variant}' if variant else ''}.json")
+    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})

@@ -1,0 +1,108 @@
+"""VQA back ends by name: each is a `VQA`, (image, questions) -> answers, that encodes the image once for all questions.
+
+A back end may carry `passport` (model, weights, settings). Only mPLUG's answers compare with published scores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from bench.dpg.answers import read_answers
+from bench.dpg.questions import QuestionFile
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bench.records import VQA
+
+MPLUG = "damo/mplug_visual-question-answering_coco_large_en"
+NOT_COMPARABLE = "not comparable with published scores"
+COMPARABLE = "the published scores' VQA model, if these are its weights"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_vqa(name: str, *, model: str = "", device: str = "cpu", file: QuestionFile | None = None) -> VQA:
+    """The back end of that name, or of `package.module:function`, a zero-argument loader of your own.
+
+    `model` is a weights folder or hub id (mplug, transformers), the model's name at the server (openai) or the file of
+    saved answers (replay, which also needs the question file). Raises ValueError for an unknown name.
+    """
+    if ":" in name:
+        return load_own(name)
+    if name not in BACKENDS:
+        raise ValueError(f"unknown VQA {name!r}; known: {', '.join(BACKENDS)}, or your own package.module:function")
+    return BACKENDS[name](model, device, file)
+
+
+def load_own(name: str) -> VQA:
+    """Call the zero-argument loader `package.module:function`; ValueError says what is wrong with the name."""
+    try:
+        loader = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name!r} is no importable package.module:function ({error})") from error
+    vqa = loader() if callable(loader) else None
+    if not callable(vqa):
+        raise ValueError(f"{name} must be a function without arguments that returns (image, questions) -> answers")
+    return vqa
+
+
+def mplug(model: str, device: str, file: QuestionFile | None) -> VQA:
+    """mPLUG-large, in a worker process of `.venv-mplug` (or of $L2P_MPLUG_PYTHON)."""
+    from bench.dpg.worker import Worker
+
+    python = Path(os.environ.get("L2P_MPLUG_PYTHON", ROOT / ".venv-mplug/bin/python"))
+    if not python.exists():
+        raise FileNotFoundError(
+            f"no {python}: make mPLUG's environment with `nox -s dpg-mplug`, or set L2P_MPLUG_PYTHON"
+        )
+    worker = Worker([str(python), str(Path(__file__).with_name("mplug_worker.py")), model or MPLUG, "--device", device])
+    worker.passport["comparability"] = COMPARABLE
+    return worker
+
+
+def transformers(model: str, device: str, file: QuestionFile | None) -> VQA:
+    """BLIP-VQA, ViLT or Qwen2.5-VL from a folder or hub id, in this environment."""
+    from bench.dpg.models import load_transformers
+
+    if not model:
+        raise ValueError("--vqa transformers needs --vqa-model: a folder or hub id of BLIP-VQA, ViLT or Qwen2.5-VL")
+    return load_transformers(model, device)
+
+
+def openai(model: str, device: str, file: QuestionFile | None) -> VQA:
+    """A model behind an OpenAI-compatible server: $OPENAI_BASE_URL, key in $OPENAI_API_KEY."""
+    from bench.dpg.server import ServerVQA
+
+    if not model:
+        raise ValueError("--vqa openai needs --vqa-model: the model's name at the server in OPENAI_BASE_URL")
+    return ServerVQA(model)
+
+
+def replay(model: str, device: str, file: QuestionFile | None) -> VQA:
+    """Saved answers again. The runner marks each image with its item and crop (`image.info`)."""
+    if not model or file is None:
+        raise ValueError("--vqa replay needs --vqa-model: a file of saved answers (answers.jsonl, or a CSV)")
+    saved = read_answers(model, file)
+
+    def answer(image: Image, questions: list[str]) -> list[str]:
+        item_id, crop = image.info["item_id"], image.info["crop"]
+        by_text = {question.text: question.proposition_id for question in file.items[item_id]}
+        try:
+            return [saved[item_id][crop][by_text[question]] for question in questions]
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"{model} holds no full set of answers for item {item_id!r}, crop {crop}") from error
+
+    answer.passport = {"vqa": "replay", "model": model, "comparability": "as the saved answers"}  # type: ignore[attr-defined]
+    return answer
+
+
+BACKENDS: dict[str, Callable[[str, str, QuestionFile | None], Any]] = {
+    "mplug": mplug,
+    "transformers": transformers,
+    "openai": openai,
+    "replay": replay,
+}
