@@ -127,8 +127,8 @@ class DetailerHead(nn.Module):
             width = level.decoder
         self.out_conv = nn.Conv2d(width, 3, 1)
         # A head that starts at zero does not send random gradients into the pre-trained blocks.
-        nn.init.zeros_(self.out_conv.weight)
-        nn.init.zeros_(self.out_conv.bias)
+        for parameter in self.out_conv.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, noisy: Tensor, token_map: Tensor) -> Tensor:
         """Paint: noisy [B, 3, H, W], token_map [B, D, h, w] -> [B, 3, H, W]; H and W divide by the pooling."""

@@ -112,7 +112,7 @@ class L2PPipeline(DiffusionPipeline):
     ) -> EncodedPrompt:
         if (prompt is None) == (embeds is None):
             raise ValueError("give either `prompt` or `prompt_embeds` (from encode_prompt), and not both")
-        return embeds if prompt is None else self.encode_prompt(prompt, max_sequence_length)
+        return self.encode_prompt(prompt, max_sequence_length) if embeds is None else embeds  # type: ignore[arg-type]
 
     def _negatives(
         self, prompt: str | list[str], embeds: EncodedPrompt | None, batch_size: int, max_sequence_length: int

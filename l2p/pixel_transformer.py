@@ -69,7 +69,8 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
         if prediction not in PREDICTIONS:
             raise ValueError(f"unknown prediction {prediction!r}; known: {sorted(PREDICTIONS)}")
         family = get_architecture(architecture)
-        transformer_class = getattr(diffusers, family.transformer_class)
+        self._scale = output_scale * (family.velocity_sign if prediction == "velocity" else 1)
+        transformer_class: Any = getattr(diffusers, family.transformer_class)
         self.transformer = transformer_class.from_config(family.pixel_config(source_config, patch_size))
         self._tap = [family.replace_final_layer(self.transformer, patch_size)]  # in a list: no second module path
         self.detailer = DetailerHead(family.hidden_size(source_config), patch_size, _detailer_config(detailer_config))
@@ -77,7 +78,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
     @classmethod
     def from_source(
         cls,
-        transformer: nn.Module,
+        transformer: ModelMixin,
         architecture: str | None = None,
         *,
         patch_size: int,
@@ -113,8 +114,8 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
         noisy [B, 3, H, W] in the model's dtype, H and W multiples of the patch size; sigma [B], 1 = pure noise; prompt
         as the architecture's encode_prompt gives it. Returns [B, 3, H, W]. Raises ValueError for other image sizes.
         """
-        painted = self.detailer(noisy, self.token_map(noisy, sigma, prompt))  # [B, 3, H, W]
-        velocity = PREDICTIONS[self.config.prediction](painted * self.config.output_scale, noisy, per_image(sigma))
+        painted = self.detailer(noisy, self.token_map(noisy, sigma, prompt)) * self._scale  # [B, 3, H, W]
+        velocity = PREDICTIONS[self.config.prediction](painted, noisy, per_image(sigma))
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
     def token_map(self, noisy: Tensor, sigma: Tensor, prompt: EncodedPrompt) -> Tensor:

@@ -2,8 +2,18 @@
 
 from l2p.architectures.base import Architecture, EncodedPrompt, patchify, source_pipeline, split_prompts, stack_prompts
 from l2p.architectures.flux import FLUX
+from l2p.architectures.flux2 import FLUX2
+from l2p.architectures.qwenimage import QWENIMAGE
+from l2p.architectures.sd3 import SD3
+from l2p.architectures.zimage import ZIMAGE
 
-ARCHITECTURES: dict[str, Architecture] = {"flux": FLUX}
+ARCHITECTURES: dict[str, Architecture] = {
+    "flux": FLUX,
+    "sd3": SD3,
+    "zimage": ZIMAGE,
+    "qwenimage": QWENIMAGE,
+    "flux2": FLUX2,
+}
 
 __all__ = [
     "ARCHITECTURES",

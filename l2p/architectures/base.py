@@ -30,6 +30,7 @@ class Architecture:
     encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class.
     source_projection(transformer): weight [D, C] and bias [D] of the source's own input projection.
     latent_tokens(pipeline, images): images [B, 3, H, W] in [-1, 1] -> what that projection reads, [B, N, C].
+    velocity_sign: what a head that paints the velocity is multiplied by; -1 where the family's own output is negative.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Architecture:
     encode_prompt: Callable[[Any, list[str], int], EncodedPrompt]
     source_projection: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
     latent_tokens: Callable[[Any, Tensor], Tensor]
+    velocity_sign: Literal[1, -1] = 1
 
 
 class TokenTap(nn.Module):
@@ -70,6 +72,17 @@ class TokenTap(nn.Module):
         tokens, self._tokens = self._tokens, None
         assert tokens is not None, "the transformer's forward did not reach its final layer"
         return tokens
+
+
+def replace_norm_and_projection(transformer: Any, out_features: int) -> TokenTap:
+    """Put a tap in place of `norm_out` and nothing in place of `proj_out`, the final layer of most families."""
+    transformer.norm_out, transformer.proj_out = TokenTap(out_features), nn.Identity()
+    return transformer.norm_out
+
+
+def attention_width(config: dict[str, Any]) -> int:
+    """Return the width of a token, number of heads times their width."""
+    return config["num_attention_heads"] * config["attention_head_dim"]
 
 
 def patchify(images: Tensor, patch_size: int, layout: str = "ph pw c") -> Tensor:

@@ -3,24 +3,22 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from l2p.architectures.base import Architecture, EncodedPrompt, TokenTap, encode_images, patchify, position_grid
-
-
-def _hidden_size(config: dict[str, Any]) -> int:
-    return config["num_attention_heads"] * config["attention_head_dim"]
+from l2p.architectures.base import (
+    Architecture,
+    EncodedPrompt,
+    attention_width,
+    encode_images,
+    patchify,
+    position_grid,
+    replace_norm_and_projection,
+)
 
 
 def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
     # FLUX's own patch_size only scales its output projection, which is not kept.
     return {**config, "in_channels": 3 * patch_size**2, "out_channels": 1, "patch_size": 1}
-
-
-def _replace_final_layer(transformer: nn.Module, patch_size: int) -> TokenTap:
-    transformer.norm_out = TokenTap(out_features=1)
-    transformer.proj_out = nn.Identity()
-    return transformer.norm_out
 
 
 def _call(
@@ -65,10 +63,10 @@ FLUX = Architecture(
     block_lists=("transformer_blocks", "single_transformer_blocks"),
     refiners=("time_text_embed", "context_embedder"),
     patch_layout="ph pw c",
-    hidden_size=_hidden_size,
+    hidden_size=attention_width,
     input_projection=lambda patch_size: "x_embedder",
     pixel_config=_pixel_config,
-    replace_final_layer=_replace_final_layer,
+    replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, out_features=1),
     call=_call,
     encode_prompt=_encode_prompt,
     source_projection=_source_projection,
