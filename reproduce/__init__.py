@@ -1,0 +1,1 @@
+"""The paper, stage by stage, as recipes."""

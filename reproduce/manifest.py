@@ -1,0 +1,186 @@
+"""`run.json`: what a run folder is, what was done in it, when, by which code and on which machine."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.records import read_json, to_json, write_json
+from reproduce.recipes import Recipe
+
+FORMAT = 1
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow")
+SAMPLE_EVERY_S, SAVE_EVERY_S = 0.5, 5.0
+
+
+def open_run(recipe: Recipe, run_dir: Path, *, allow_missing: bool = False) -> None:
+    """Write the manifest of a new run folder, or find that this recipe began the one that is there.
+
+    `allow_missing` is kept in it: the report must say that a transfer went on without some images. Raises
+    ValueError, having touched nothing, for a folder of another recipe or format, or with files but no manifest.
+    """
+    path = run_dir / "run.json"
+    if path.exists():
+        manifest = read_json(path)
+        check_manifest(manifest, recipe, run_dir)
+        if allow_missing and not manifest["allow_missing"]:
+            write_json(path, manifest | {"allow_missing": True})
+        return
+    found = sorted(entry.name for entry in run_dir.iterdir())[:5] if run_dir.exists() else []
+    if found:
+        raise ValueError(f"{run_dir} holds {', '.join(found)} but no run.json: it is no run folder. Give another --run")
+    write_json(path, new_manifest(recipe) | {"allow_missing": allow_missing})
+
+
+def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path) -> None:
+    """Raise ValueError when `run_dir` belongs to another format or recipe; the message names both."""
+    if manifest.get("format") != FORMAT:
+        commit = (manifest.get("git") or {}).get("commit")
+        raise ValueError(
+            f"{run_dir} has run format {manifest.get('format')!r} (written by commit {commit}), this code writes "
+            f"format {FORMAT}. Go on with that commit, or give another --run"
+        )
+    theirs, ours = manifest["recipe"], to_json(recipe)
+    if theirs != ours:
+        differences = ", ".join(f"{name} {was!r} there, {now!r} here" for name, was, now in differing(theirs, ours))
+        raise ValueError(
+            f"{run_dir} holds a run of recipe {theirs.get('name')!r}, you asked for {ours['name']!r}: {differences}. "
+            f"Give another --run, or the same recipe"
+        )
+
+
+def differing(theirs: Any, ours: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, their value, our value) for each setting of two nested dicts that is not the same."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in {**theirs, **ours}:
+            yield from differing(theirs.get(name), ours.get(name), f"{prefix}.{name}" if prefix else name)
+    elif theirs != ours:
+        yield prefix, theirs, ours
+
+
+def new_manifest(recipe: Recipe) -> dict[str, Any]:
+    """The manifest of a run that has done nothing yet."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "format": FORMAT,
+        "recipe": to_json(recipe),
+        "git": git_state(),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor_name(),
+            "num_cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "num_gpus": torch.cuda.device_count() if cuda else 0,
+        },
+        "seeds": {"corpus": recipe.corpus.seed, "transfer": recipe.transfer.seed, "sample": recipe.sample_seed},
+        "stages": {},
+    }
+
+
+def processor_name() -> str:
+    """The processor's model name; Linux says it in /proc/cpuinfo only."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and dirtiness of the code that runs; both None outside a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:  # no git on this machine
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def finished(manifest: dict[str, Any], stage: str) -> bool:
+    """Whether the stage has ended well in this run folder."""
+    return bool(manifest["stages"].get(stage, {}).get("finished"))
+
+
+@contextmanager
+def recorded(manifest: dict[str, Any], run_dir: Path, stage: str, num_processes: int) -> Iterator[None]:
+    """Record a stage's times and peak memory; saved every few seconds, so that a killed stage's seconds count too.
+
+    `peak_memory_bytes` is the resident memory of all the run's processes together (what they share counts in each).
+    """
+    entry = manifest["stages"].setdefault(stage, {"started": now(), "seconds": 0.0, "peak_memory_bytes": 0})
+    entry |= {"finished": None, "num_processes": num_processes, "commit": git_state()["commit"]}
+    before, start, stop = entry["seconds"], time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        saved = -SAVE_EVERY_S
+        while True:
+            elapsed = time.monotonic() - start
+            entry["seconds"] = round(before + elapsed, 3)
+            entry["peak_memory_bytes"] = max(entry["peak_memory_bytes"], memory_bytes(num_processes))
+            if elapsed - saved >= SAVE_EVERY_S:
+                saved = elapsed
+                write_json(run_dir / "run.json", manifest)
+            if stop.wait(SAMPLE_EVERY_S):
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+        entry["finished"] = now()
+    finally:
+        stop.set()
+        watcher.join()
+        entry["seconds"] = round(before + time.monotonic() - start, 3)
+        entry |= device_peak()
+        write_json(run_dir / "run.json", manifest)
+
+
+def memory_bytes(num_processes: int) -> int:
+    """Resident memory of this process and its children; of all its launcher's processes where there are several."""
+    root = psutil.Process() if num_processes == 1 else psutil.Process().parent()
+    total = 0
+    for process in [root, *root.children(recursive=True)] if root else []:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it ended between the listing and the question
+    return total
+
+
+def device_peak() -> dict[str, int]:
+    """This process's peak of GPU memory since the last call, {} without a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    peak = torch.cuda.max_memory_reserved()
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return {"peak_device_memory_bytes": peak}
+
+
+def now() -> str:
+    """The time, in ISO 8601 with UTC's offset, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,74 @@
+"""What is checked before a run begins: the folder, the source, the room on the disk. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from bench.records import read_json
+from reproduce.manifest import check_manifest
+from reproduce.plan import disk_bytes
+from reproduce.recipes import Recipe
+
+GIB = 2**30
+SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it replaces
+
+
+def check(recipe: Recipe, run_dir: Path) -> None:
+    """Raise ValueError, FileNotFoundError or PermissionError when a run of `recipe` in `run_dir` could not end well."""
+    if (run_dir / "run.json").exists():
+        check_manifest(read_json(run_dir / "run.json"), recipe, run_dir)
+    check_source(recipe.source, SOURCE_CLASSES[recipe.family])
+    check_disk(recipe, run_dir)
+
+
+def check_source(source: str, pipeline_class: str) -> None:
+    """Raise FileNotFoundError or ValueError unless `source` is a hub id or a diffusers folder of `pipeline_class`."""
+    folder = Path(source)
+    if not folder.exists():
+        if source.count("/") == 1 and not source.startswith((".", "~", "/")):
+            return  # a hub id: from_pretrained says what is wrong with it
+        raise FileNotFoundError(f"no source at {source}: give a diffusers pipeline folder or a hub id (owner/name)")
+    index = folder / "model_index.json"
+    if not index.is_file():
+        found = sorted(entry.name for entry in folder.iterdir())[:8] if folder.is_dir() else ["a single file"]
+        raise ValueError(
+            f"{source} is no diffusers pipeline folder: no model_index.json, but {', '.join(found) or 'nothing'}. "
+            f"Give what {pipeline_class}.save_pretrained wrote"
+        )
+    found_class = read_json(index).get("_class_name")
+    if found_class != pipeline_class:
+        raise ValueError(f"{source} holds a {found_class}, this recipe's family needs a {pipeline_class}")
+
+
+SOURCE_CLASSES = {"flux": "FluxPipeline"}
+
+
+def check_disk(recipe: Recipe, run_dir: Path) -> None:
+    """Raise PermissionError where `run_dir` cannot be written, ValueError where its disk is too full for the run."""
+    existing = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{existing} is a file; give a folder for the run with --run")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write in {existing}: give another folder with --run")
+    present = sum(file.stat().st_size for file in run_dir.rglob("*") if file.is_file())
+    wanted, free = disk_bytes(recipe) - present + SPARE_BYTES, shutil.disk_usage(existing).free
+    if wanted > free:
+        raise ValueError(
+            f"{existing} has {free / GIB:.1f} GiB free, the run needs up to {wanted / GIB:.1f} GiB more: "
+            f"make room, or give a folder on another disk with --run"
+        )
+
+
+def num_gpus() -> int:
+    """How many GPUs this machine has."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def num_processes(recipe: Recipe) -> int:
+    """The processes that share a run's work: the recipe's number or one a GPU, never more than one on a GPU."""
+    gpus = num_gpus()
+    return min(recipe.num_processes or gpus, gpus) if gpus else recipe.num_processes or 1

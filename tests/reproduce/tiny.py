@@ -1,0 +1,175 @@
+"""A run small enough for tests: a random FLUX of some 60 k parameters, a detector that guesses, a child that dies.
+
+The recipe's source lies at $L2P_TINY_SOURCE, so that processes started anew find it.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from bench.records import Detection
+from l2p.detailer import DetailerConfig
+from l2p.transfer import TransferConfig
+from reproduce.miniature.scenes import COLORS, SHAPES
+from reproduce.miniature.sources import word_tokenizer
+from reproduce.recipes import Corpus, Recipe, Sampler, Suite
+
+SAMPLER = Sampler(num_inference_steps=2, guidance_scale=3.0, max_sequence_length=24, batch_size=4, shift=3.0)
+
+
+def save_source(folder: Path) -> None:
+    """Write a random FluxPipeline: 2 heads of 12, one double and two single blocks, a VAE of factor 4."""
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer()
+    clip = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    t5 = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=24,
+        d_kv=12,
+        d_ff=24,
+        num_layers=1,
+        num_heads=2,
+        use_cache=False,
+        is_encoder_decoder=False,
+    )
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=False),
+        vae=AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(4, 8, 8),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            mid_block_add_attention=False,
+            sample_size=32,
+            scaling_factor=1.0,
+            shift_factor=0.0,
+        ),
+        text_encoder=CLIPTextModel(clip),
+        tokenizer=tokenizer,
+        text_encoder_2=T5EncoderModel(t5),
+        tokenizer_2=tokenizer,
+        transformer=FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=12,
+            num_attention_heads=2,
+            joint_attention_dim=24,
+            pooled_projection_dim=16,
+            guidance_embeds=False,
+            axes_dims_rope=(4, 4, 4),
+        ),
+    ).save_pretrained(folder)
+
+
+def recipe() -> Recipe:
+    """32 px, 16 corpus images, 12 transfer steps, 8 prompts of two images."""
+    return Recipe(
+        name="tiny",
+        family="flux",
+        size="miniature",
+        source=os.environ["L2P_TINY_SOURCE"],
+        dtype="float32",
+        resolution=32,
+        corpus=Corpus(prompts="reproduce.miniature.prompts:corpus_prompts", num_prompts=16),
+        transfer=TransferConfig(
+            patch_size=8,
+            prediction="preconditioned",  # its skip of the noisy image makes images differ after a few steps already
+            detailer=DetailerConfig(channels=(4, 8, 16), upsampling="unfold"),
+            input_projection="ridge",
+            num_trainable_blocks=1,
+            num_train_steps=12,
+            batch_size=4,
+            learning_rate=1e-2,
+            ema_decay=0.9,
+            max_sequence_length=24,
+            num_validation_images=4,
+            validate_every=6,
+            save_every=3,
+            log_every=2,
+        ),
+        source_sampler=SAMPLER,
+        l2p_sampler=SAMPLER,
+        suites=(
+            Suite(
+                name="geneval",
+                benchmark="geneval",
+                prompts="reproduce.miniature.prompts:geneval_suite",
+                arguments={"num_per_task": 2, "seed": 1},
+                images_per_prompt=2,
+            ),
+        ),
+        detector="tests.reproduce.tiny:detector",
+        num_processes=1,
+    )
+
+
+def recipe_of_two() -> Recipe:
+    """The same on two processes."""
+    return replace(recipe(), num_processes=2)
+
+
+def other_recipe() -> Recipe:
+    """Another run altogether: it differs in name and in one setting."""
+    return replace(recipe(), name="other", resolution=48)
+
+
+def detector():
+    """A detector that guesses one shape and colour from the picture's bytes: the same picture, the same guess."""
+
+    def detect(images):
+        return [[_guess(hashlib.sha256(image.tobytes()).digest())] for image in images]
+
+    return detect
+
+
+def _guess(digest: bytes) -> Detection:
+    label, color = SHAPES[digest[0] % len(SHAPES)], COLORS[digest[1] % len(COLORS)]
+    return Detection(label=label, box=(2.0, 2.0, 20.0, 20.0), score=0.95, color=color)
+
+
+def command(*arguments: str, log: str) -> None:
+    """Run `python -m reproduce <arguments>` in this process and leave it with the command's exit status."""
+    with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        sys.argv = ["reproduce", *arguments]
+        importlib.import_module("reproduce.__main__").app(list(arguments))
+
+
+def command_killed(place: str, num_calls: int, *arguments: str, log: str) -> None:
+    """The same, killed by SIGKILL at the `num_calls`-th call of `place` (`module:function`, as looked up there)."""
+    module_name, name = place.split(":")
+    module = importlib.import_module(module_name)
+    original, calls = getattr(module, name), 0
+
+    def counted(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == num_calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(module, name, counted)
+    command(*arguments, log=log)
