@@ -6,8 +6,12 @@ Lengths are fractions of the image side, so that one scene can be rendered at an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from bench.records import VQA
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -161,3 +165,10 @@ def mixed_scenes(rng: np.random.Generator, count: int) -> list[Scene]:
     """`count` random scenes: a quarter dense, the rest spread over GenEval's tasks."""
     kinds = rng.integers(0, len(TASKS) + 2, count)
     return [task_scene(rng, TASKS[k]) if k < len(TASKS) else dense_scene(rng) for k in kinds]
+
+
+def answerer() -> VQA:
+    """The VQA that answers questions about a picture of the small world; lives in `reproduce.miniature.answers`."""
+    from reproduce.miniature.answers import answerer as load
+
+    return load()

@@ -1,0 +1,112 @@
+"""The miniature's VQA: answers the small world's questions from what its detector finds; plays mPLUG's part.
+
+`python -m reproduce.miniature.answers` measures it on rendered scenes, where the true answers are known.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from bench.records import Detection, write_json
+from reproduce.miniature.questions import dpg_scenes, is_true, scene_questions
+from reproduce.miniature.render import EXTENT, render
+from reproduce.miniature.scenes import SceneObject
+
+if TYPE_CHECKING:
+    from bench.records import VQA, Detector
+
+RESOLUTION = 48
+SURE_SCORE = 0.3  # GenEval's threshold
+DARK_BELOW, LIGHT_ABOVE = 0.42, 0.62  # half-way between the backgrounds' tones
+
+
+def answerer() -> VQA:
+    """The VQA of the miniature world: the detector looks once at an image, then every question is answered from it."""
+    from reproduce.miniature.detector import load
+
+    detect: Detector = load()
+
+    def answer(image: Image.Image, questions: list[str]) -> list[str]:
+        objects, background = seen(image, detect([image])[0])
+        return ["yes" if is_true(question, objects, background) else "no" for question in questions]
+
+    answer.passport = {  # type: ignore[attr-defined]
+        "vqa": "miniature scene answers",
+        "model": "reproduce.miniature.detector",
+        "threshold": SURE_SCORE,
+        "comparability": "miniature world only",
+    }
+    return answer
+
+
+def seen(image: Image.Image, detections: list[Detection]) -> tuple[list[SceneObject], str]:
+    """The objects and the background's name that an image shows: sure detections as scene objects."""
+    sure = [detection for detection in detections if detection.score >= SURE_SCORE]
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255  # [H, W, 3]
+    free = np.ones(pixels.shape[:2], dtype=bool)
+    for detection in sure:
+        x0, y0, x1, y1 = (round(max(side, 0)) for side in detection.box)
+        free[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = False
+    tone = float(np.median((pixels[free] if free.any() else pixels.reshape(-1, 3)).mean(-1)))
+    background = "dark" if tone < DARK_BELOW else "light" if tone > LIGHT_ABOVE else "gray"
+    return [scene_object(detection, image.width) for detection in sure], background
+
+
+def scene_object(detection: Detection, side: int) -> SceneObject:
+    """A detection as a scene object: centre and radius from its box (pixels of an image of that side)."""
+    left, top, right, bottom = (value / side for value in detection.box)
+    x0, y0, x1, y1 = EXTENT[detection.label]
+    radius = ((right - left) / (x1 - x0) + (bottom - top) / (y1 - y0)) / 2
+    x, y = (left + right - radius * (x0 + x1)) / 2, (top + bottom - radius * (y0 + y1)) / 2
+    return SceneObject(shape=detection.label, color=detection.color or "", x=x, y=y, radius=radius)
+
+
+def accuracy(vqa: VQA, num_items: int, seed: int) -> dict[str, dict[str, float]]:
+    """Share of right answers on rendered scenes by L1 category and `all`, with n.
+
+    `own`: questions about the scene's own prompt, all true. `other`: another scene's, mostly false: an answerer that
+    always says yes fails there.
+    """
+    scenes = list(dpg_scenes(num_items, seed).values())
+    right: dict[str, dict[str, list[bool]]] = {"own": {}, "other": {}}
+    for number, scene in enumerate(scenes):
+        image = Image.fromarray(render(scene, RESOLUTION))
+        for kind, told in (("own", scene), ("other", scenes[number - 1])):
+            asked = scene_questions(told)
+            answers = vqa(image, [one.question for one in asked])
+            for one, answer in zip(asked, answers, strict=True):
+                hit = (answer == "yes") == is_true(one.question, scene.objects, scene.background)
+                right[kind].setdefault(one.broad, []).append(hit)
+                right[kind].setdefault("all", []).append(hit)
+    return {
+        kind: {name: float(np.mean(hits)) for name, hits in sorted(by_name.items())} | {"n": len(by_name["all"])}
+        for kind, by_name in right.items()
+    }
+
+
+def main(
+    seed: Annotated[int, typer.Option(help="a seed that training and tuning never used")] = 0,
+    num_items: Annotated[int, typer.Option(help="rendered scenes")] = 500,
+    json: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
+    floor: Annotated[float, typer.Option(help="exit 1 where either kind of question is below it")] = 0.0,
+) -> None:
+    """Measure the scene answers on rendered scenes.
+
+    Example: python -m reproduce.miniature.answers --seed 7 --num-items 500 --floor 0.95
+    """
+    figures = accuracy(answerer(), num_items, seed)
+    for kind, shares in figures.items():
+        typer.echo(f"{kind}: " + "  ".join(f"{name} {share:.4g}" for name, share in shares.items()))
+    if json:
+        write_json(json, figures | {"seed": seed, "num_items": num_items})
+    if min(shares["all"] for shares in figures.values()) < floor:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
