@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from bench.geneval.score import ColorClassifier
     from bench.records import Detector
 
+BUILT_IN = ("mask2former", "mmdet")
+
 
 def load_by_name(name: str) -> Any:
     """Call the zero-argument loader named `package.module:function`; ValueError says what is wrong with the name."""
     module_name, _, function = name.partition(":")
     if not function or not all(part.isidentifier() for part in [*module_name.split("."), function]):
-        raise ValueError(f"{name!r} is no `package.module:function`.")
+        raise ValueError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a `package.module:function`.")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -24,11 +26,29 @@ def load_by_name(name: str) -> Any:
     return getattr(module, function)()
 
 
-def load_detector(name: str, weights: str, preprocessing: str, device: str) -> Detector:
-    """A detector by name."""
+def load_detector(name: str, weights: str = "", preprocessing: str = "", device: str = "cpu") -> Detector:
+    """A detector by name; `weights` and `preprocessing` are for the built-in ones.
+
+    Raises ValueError for an unknown name and for weights that do not fit, FileNotFoundError for missing ones.
+    """
+    if name == "mask2former":
+        from bench.geneval.mask2former import load_mask2former
+
+        return load_mask2former(weights, preprocessing, device)
+    if name == "mmdet":
+        from bench.geneval.mmdet import start_mmdet
+
+        return start_mmdet(weights, device)
+    if weights or preprocessing:
+        raise ValueError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
     return load_by_name(name)
 
 
 def load_colors(name: str, weights: str, detector: str, device: str) -> ColorClassifier | None:
-    """The colour classifier."""
-    return None
+    """The colour classifier; without a name GenEval's own for the built-in detectors, none (`none`) for others."""
+    chosen = name or ("ViT-L-14-quickgelu" if detector in BUILT_IN else "none")
+    if chosen == "none":
+        return None
+    from bench.geneval import colors
+
+    return colors.load_colors(chosen, weights, device)

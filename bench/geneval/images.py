@@ -50,7 +50,7 @@ def read_folder(directory: Path, entries: Sequence[Entry] | None, num_prompts: i
         images = _images(by_number[number], num_images) if number in by_number else {}
         for index in range(num_images):
             path = images.get(index)
-            samples.append(path and ImageSample(prompt_id=prompt.id, index=index, seed=-1, path=path))
+            samples.append(ImageSample(prompt_id=prompt.id, index=index, seed=-1, path=path) if path else None)
             missing += [] if path else [f"{prompt.id}/samples/{index:04}.png"]
     return Folder(
         prompts=prompts, samples=samples, missing=missing, images_per_prompt=num_images, sha256=suite_sha256(suite)

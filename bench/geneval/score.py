@@ -132,8 +132,10 @@ def _settings(folder: Folder, models: dict[str, Any], config: ScoreConfig) -> di
 
 
 def _refuse_unknown_classes(folder: Folder, detector: Detector) -> None:
-    labels = getattr(detector, "labels", None)
-    for prompt in folder.prompts if labels is not None else ():
+    labels: Sequence[str] | None = getattr(detector, "labels", None)
+    if labels is None:
+        return
+    for prompt in folder.prompts:
         for clause in [*prompt.spec["include"], *prompt.spec.get("exclude", ())]:
             if clause["class"] not in labels:
                 raise ValueError(
