@@ -1,0 +1,180 @@
+"""Measure a step on a real device: every raw latency, peak memory by the device's own allocator, FLOPs by the meter.
+
+For any callable:
+
+    record = measure_step(step, resident=[model, optimizer], case="transfer-shallow", resolution=64, batch_size=8,
+                          dtype="float32", device="cpu", protocol="one training step, 1 + 1 blocks")
+
+and `measure_case` for the named cases, with random weights and no download. The same lines run on the CPU and on CUDA.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.cost import torch_private
+from bench.cost.cases import Case
+from bench.cost.families import Family
+from bench.cost.meter import Meter, resident_bytes
+from bench.cost.predict import prepare
+from bench.records import CostRecord
+
+KIBIBYTE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A measured record and what it has no field for: allocator reserve (0 on the CPU), the process's largest resident
+    set."""
+
+    record: CostRecord
+    reserved_bytes: int
+    process_max_rss_bytes: int
+
+
+def measure_step(
+    step: Callable[[], object],
+    *,
+    resident: Iterable[Any],
+    case: str,
+    resolution: int,
+    batch_size: int,
+    dtype: str,
+    device: str,
+    protocol: str,
+    num_warmup: int = 1,
+    num_repeats: int = 5,
+    count_flops: bool = True,
+) -> CostRecord:
+    """Run `step` for warm-up, then timed, then once for memory and once for FLOPs.
+
+    resident: the modules, optimisers and tensors that live through the step; peak memory = their bytes (with
+    gradients) +
+    what one step held at most above its start (CUDA: the allocator's statistics; CPU: the allocator's profiled events).
+    latency_s: seconds of each of `num_repeats` calls, in order, unrounded. The step runs num_warmup + num_repeats + 1
+    (+ 1)
+    times, so a step that trains does train. Raises ValueError for a device that is not there.
+    """
+    check_device(device)
+    for _ in range(num_warmup):
+        step()
+    latencies = [timed(step, device) for _ in range(num_repeats)]
+    growth = peak_growth_bytes(step, device)
+    return CostRecord(
+        case=case,
+        kind="measured",
+        resolution=resolution,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device_name(device),
+        protocol=protocol,
+        flops=float(_counted_flops(step)) if count_flops else None,
+        peak_memory_bytes=resident_bytes(*resident) + growth,
+        latency_s=latencies,
+    )
+
+
+def measure_case(
+    case: Case,
+    family: Family | None = None,
+    *,
+    device: str,
+    dtype: torch.dtype = torch.bfloat16,
+    num_repeats: int = 10,
+) -> Measurement:
+    """Measure a named case with random weights on a device, in one process of its own if the reserve is to mean
+    something.
+
+    Raises ValueError for a device that is not there or a case that only predicts (8-bit state); the device's own
+    out-of-memory error passes through.
+    """
+    check_device(device)
+    if case.optimizer == "8bit":
+        raise ValueError(f"{case.name} is only predicted: its 8-bit state is a memory layout, not an optimiser")
+    prepared = prepare(case, family, dtype=dtype, device=device)
+    record = measure_step(
+        prepared.run,
+        resident=prepared.resident,
+        case=case.name,
+        resolution=case.resolution,
+        batch_size=case.batch_size,
+        dtype=str(dtype).removeprefix("torch."),
+        device=device,
+        protocol=case.protocol,
+        num_warmup=max(2, prepared.num_warmup),
+        num_repeats=num_repeats,
+    )
+    reserved = torch.cuda.max_memory_reserved(device) if _is_cuda(device) else 0
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+    return Measurement(record=record, reserved_bytes=reserved, process_max_rss_bytes=rss)
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError for a device that torch does not have here, naming what it has."""
+    kind = torch.device(device).type
+    if kind == "cpu" or (kind == "cuda" and torch.cuda.is_available()):
+        return
+    known = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    raise ValueError(
+        f"device {device!r} is not on this machine, which has {', '.join(known)}. Fake CUDA is not offered: leave "
+        "the device out to predict the case instead."
+    )
+
+
+def timed(step: Callable[[], object], device: str) -> float:
+    """Seconds that one call takes: CUDA events on a GPU, the monotonic clock on the CPU."""
+    if not _is_cuda(device):
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    begin.record()
+    step()
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end) / 1e3
+
+
+def peak_growth_bytes(step: Callable[[], object], device: str) -> int:
+    """The most that one call held above its start, by the device's allocator."""
+    if not _is_cuda(device):
+        return torch_private.profiled_growth_bytes(step)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the processor's with the threads that torch uses."""
+    if _is_cuda(device):
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _counted_flops(step: Callable[[], object]) -> int:
+    with Meter() as meter:
+        step()
+    return meter.flops
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _is_cuda(device: str) -> bool:
+    return torch.device(device).type == "cuda"

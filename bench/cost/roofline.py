@@ -1,0 +1,117 @@
+"""Latency as a band from a roofline: always a model, never a measurement.
+
+Per operator: time = max(FLOPs / (peak x efficiency), bytes / (bandwidth x efficiency)) + launch overhead; operators
+run one
+after another (eager mode). The band's fast end has perfect efficiency, its slow end the named efficiencies below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from bench.cost.meter import OperatorWork
+
+COMPUTE_EFFICIENCY = (1.0, 0.5)  # large matrix products reach some 50-80 % of the data sheet
+BANDWIDTH_EFFICIENCY = (1.0, 0.7)
+LAUNCH_S = (0.0, 5e-6)  # an eager kernel launch costs some microseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Peak rates of a device: FLOP/s by dtype (dense), bytes/s, bytes of memory; `source` says where from."""
+
+    name: str
+    flops_per_s: dict[str, float]
+    bytes_per_s: float
+    memory_bytes: int
+    source: str
+
+
+GIB = 2**30
+DEVICES: dict[str, Device] = {
+    "h100": Device(
+        name="H100 SXM 80 GB",
+        flops_per_s={"bfloat16": 989e12, "float32": 494e12},  # float32 as TF32
+        bytes_per_s=3.35e12,
+        memory_bytes=80 * GIB,
+        source="NVIDIA H100 data sheet, dense",
+    ),
+    "a100": Device(
+        name="A100 SXM 80 GB",
+        flops_per_s={"bfloat16": 312e12, "float32": 156e12},
+        bytes_per_s=2.039e12,
+        memory_bytes=80 * GIB,
+        source="NVIDIA A100 data sheet, dense",
+    ),
+    "rtx4090": Device(
+        name="RTX 4090 24 GB",
+        flops_per_s={"bfloat16": 165.2e12, "float32": 82.6e12},
+        bytes_per_s=1.008e12,
+        memory_bytes=24 * GIB,
+        source="NVIDIA Ada architecture paper, bf16 with float32 accumulation",
+    ),
+}
+
+
+def device_named(name: str) -> Device:
+    """A device of DEVICES, or `cpu`: this machine's, measured now. ValueError lists the known ones."""
+    if name == "cpu":
+        return this_cpu()
+    if name not in DEVICES:
+        raise ValueError(f"unknown device {name!r} for the roofline: known are {', '.join([*DEVICES, 'cpu'])}")
+    return DEVICES[name]
+
+
+def latency_band_s(operators: Iterable[OperatorWork], device: Device) -> tuple[float, float]:
+    """Fast and slow end of the modelled seconds for the counted operators."""
+    operators = list(operators)
+    fast, slow = (_seconds(operators, device, end) for end in (0, 1))
+    return fast, slow
+
+
+def _seconds(operators: list[OperatorWork], device: Device, end: int) -> float:
+    bandwidth = device.bytes_per_s * BANDWIDTH_EFFICIENCY[end]
+    total = 0.0
+    for work in operators:
+        rate = device.flops_per_s.get(work.dtype, device.flops_per_s["float32"]) * COMPUTE_EFFICIENCY[end]
+        total += work.count * (max(work.flops / rate, work.bytes / bandwidth) + LAUNCH_S[end])
+    return total
+
+
+def this_cpu(size: int = 768, num_repeats: int = 3) -> Device:
+    """This machine's rates: the best of a few matrix products [size, size] in each dtype, and of a copy of 64 MiB."""
+    rates = {str(dtype).removeprefix("torch."): _matmul_rate(size, dtype, num_repeats) for dtype in _DTYPES}
+    source = torch.ones(16 * 2**20)
+    copied = 2 * source.numel() * source.element_size()  # read and written
+    rate = copied / _best_s(lambda: source.clone(), num_repeats)
+    return Device(
+        name="this CPU", flops_per_s=rates, bytes_per_s=rate, memory_bytes=_host_memory(), source="measured now"
+    )
+
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def _matmul_rate(size: int, dtype: torch.dtype, num_repeats: int) -> float:
+    matrix = torch.ones(size, size, dtype=dtype)
+    return 2 * size**3 / _best_s(lambda: matrix @ matrix, num_repeats)
+
+
+def _best_s(step: Callable[[], object], num_repeats: int) -> float:
+    step()
+    seconds = []
+    for _ in range(num_repeats):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _host_memory() -> int:
+    import psutil
+
+    return psutil.virtual_memory().total
