@@ -25,9 +25,11 @@ def dpg(
     images: Annotated[Path, typer.Argument(help="Folder of images named by item.")],
     questions: Annotated[Path, typer.Option(help="The questions' CSV (dpg_bench.csv), plain or .gz.")],
     vqa: Annotated[str, typer.Option(help="mplug, transformers, openai, replay, or your own package.module:function.")],
-    out: Annotated[Path, typer.Option(help="Where answers and scores go; a killed run goes on there.")],
     resolution: Annotated[int, typer.Option(help="Side of one image in pixels (a grid has twice that).")],
     pic_num: Annotated[int, typer.Option(help="Images an item, 1 to 4.")] = 4,
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go, a killed run goes on there; default: scores/<folder's name>.")
+    ] = None,
     vqa_model: Annotated[
         str, typer.Option(help="Weights folder or hub id; the server's model; for replay the file of answers.")
     ] = "",
@@ -45,7 +47,7 @@ def dpg(
     from bench.runner import this_process
 
     file = read_questions(questions, malformed=malformed)
-    process = this_process(device)
+    process, out = this_process(device), out or Path("scores") / images.resolve().name
     score_folder(
         images,
         questions,
@@ -131,13 +133,13 @@ def show(directory: Path, file: QuestionFile, variant: str) -> None:
     typer.echo(
         f"DPG-Bench of {summaries[0].subject}: {file.path.name}, VQA {summaries[0].passport['models']['vqa']['vqa']}"
     )
-    typer.echo(f"  {'':<12}" + "".join(f"{name:>22}" for name in names))
+    typer.echo(f"  {'':<12}" + "".join(f"{name:>24}" for name in names))
     for category in sorted({question.broad_category for question in file.rows}):
         cells = [summary.by_category.get(category) for summary in summaries]
-        typer.echo(f"  {category:<12}" + "".join(f"{'-' if c is None else f'{c:.2f}':>22}" for c in cells))
+        typer.echo(f"  {category:<12}" + "".join(f"{'-' if c is None else f'{c:.2f}':>24}" for c in cells))
     overall = [f"{s.overall:.2f} [{s.overall_ci95[0]:.2f}, {s.overall_ci95[1]:.2f}]" for s in summaries]
-    typer.echo(f"  {'overall':<12}" + "".join(f"{cell:>22}" for cell in overall))
-    typer.echo(f"  {'items':<12}" + "".join(f"{f'{s.num_scored} of {s.num_expected}':>22}" for s in summaries))
+    typer.echo(f"  {'overall':<12}" + "".join(f"{cell:>24}" for cell in overall))
+    typer.echo(f"  {'items':<12}" + "".join(f"{f'{s.num_scored} of {s.num_expected}':>24}" for s in summaries))
     for summary in summaries:
         unscored = summary.passport["details"]["unscored_items"]
         for item_id, reason in list(unscored.items())[:5]:
