@@ -61,7 +61,7 @@ def regression(
 
 
 def main(arguments: list[str]) -> None:
-    """Run the page command, or regression where the first word says so (a run folder of that name: write ./regression)."""
+    """Run the page command, or regression where the first word says so (a run folder so named: write ./regression)."""
     app, words = (regression_app, arguments[1:]) if arguments[:1] == ["regression"] else (page_app, arguments)
     prog = "python -m reports" + (" regression" if app is regression_app else "")
     try:

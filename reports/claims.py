@@ -11,7 +11,7 @@ from typing import Any
 from bench.records import CostRecord, write_json
 from bench.statistics import Estimate
 from reports import figure4
-from reports.estimates import NoEvidence, pooled_retention, run_difference
+from reports.estimates import NoEvidenceError, pooled_retention, run_difference
 from reports.paper import CLAIMS, Claim, Rule
 from reports.runs import Run, groups
 
@@ -71,7 +71,7 @@ def judge(claim: Claim, scope: str, runs: Sequence[Run], costs: Sequence[CostRec
         return Judgement(claim=claim, scope=scope, verdict=NOT_TESTED, evidence=None, why=claim.untested)
     try:
         evidence = measure(runs, costs)
-    except NoEvidence as absent:
+    except NoEvidenceError as absent:
         why = f"{claim.untested} ({absent})" if str(absent) else claim.untested
         return Judgement(claim=claim, scope=scope, verdict=NOT_TESTED, evidence=None, why=why)
     verdict, reason = apply_rule(claim.rule, evidence)
@@ -114,15 +114,16 @@ def trains_everything(run: Run) -> bool:
 
 
 def judging_group(runs: Sequence[Run], family: str | None = None) -> list[Run]:
-    """The runs that judge retention: all seeds of the longest transfer that keeps to the paper; NoEvidence if none.
+    """The runs that judge retention: all seeds of the longest transfer that keeps to the paper.
 
     Longest = most images trained on, then most seeds, then first by name: never by result.
+    Raises NoEvidenceError where no run fits.
     """
     fitting = [run for run in runs if family in (None, run.family)]
     refused = [reason for run in fitting if (reason := keeps_to_paper(run))]
     eligible = groups([run for run in fitting if keeps_to_paper(run) is None])
     if not eligible:
-        raise NoEvidence("; ".join(refused))
+        raise NoEvidenceError("; ".join(refused))
     return min(eligible.values(), key=lambda members: (-members[0].num_train_images, -len(members), members[0].name))
 
 
@@ -131,7 +132,7 @@ def retention_evidence(runs: Sequence[Run], benchmark: str) -> Evidence:
     members = judging_group(runs)
     scored = [run for run in members if all((subject, benchmark) in run.scored for subject in ("source", "l2p"))]
     if not scored:
-        raise NoEvidence(f"{members[0].group} has no {benchmark} scores of both models")
+        raise NoEvidenceError(f"{members[0].group} has no {benchmark} scores of both models")
     estimate = pooled_retention(scored, benchmark)
     seeds = f"{len(scored)} transfer seeds" if len(scored) > 1 else "one transfer seed"
     return _evidence(estimate, f"{scored[0].group}, {seeds}, {estimate.num_clusters} prompts.")
@@ -150,7 +151,7 @@ def shallow_minus_full(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evid
         if trains_everything(full) and keeps_to_paper(shallow) is None and _same_transfer(full, shallow)
     ]
     if not pairs:
-        raise NoEvidence("")
+        raise NoEvidenceError("")
     full, shallow = max(pairs, key=lambda pair: pair[0].num_train_images)
     difference = run_difference(full, shallow, "l2p", "geneval").difference
     return _evidence(difference, f"{shallow.name} minus {full.name}, {difference.num_clusters} prompts.")
@@ -165,7 +166,7 @@ def _same_transfer(one: Run, other: Run) -> bool:
 
 
 def families_meeting_c1(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
-    """C13: how many families' transfers meet C1's criterion; NoEvidence for fewer than two families with scores."""
+    """C13: how many families' transfers meet C1's criterion; no evidence from fewer than two families."""
     rule = next(claim.rule for claim in CLAIMS if claim.id == "C1")
     verdicts = {}
     for family in sorted({run.family for run in runs}):
@@ -173,10 +174,10 @@ def families_meeting_c1(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evi
             verdicts[family], _ = apply_rule(
                 rule, retention_evidence([r for r in runs if r.family == family], "geneval")
             )
-        except NoEvidence:
+        except NoEvidenceError:
             continue
     if len(verdicts) < 2:
-        raise NoEvidence(f"this report has {', '.join(verdicts) or 'none'}")
+        raise NoEvidenceError(f"this report has {', '.join(verdicts) or 'none'}")
     why = ", ".join(f"{family}: {verdict}" for family, verdict in verdicts.items()) + "."
     return Evidence(value=list(verdicts.values()).count(REPRODUCED), ci95=None, n=len(verdicts), why=why)
 
@@ -186,7 +187,9 @@ def source_made_retention(runs: Sequence[Run], costs: Sequence[CostRecord]) -> E
     for run in judging_group(runs):
         drawn = [row for row in run.corpus if row.get("prompt_id") is not None and row.get("seed") is not None]
         if not run.corpus or len(drawn) < len(run.corpus):
-            raise NoEvidence(f"{run.name}: {len(drawn)} of {len(run.corpus)} corpus images have a prompt and a seed")
+            raise NoEvidenceError(
+                f"{run.name}: {len(drawn)} of {len(run.corpus)} corpus images have a prompt and a seed"
+            )
     evidence = retention_evidence(runs, "geneval")
     num_images = len(judging_group(runs)[0].corpus)
     why = f"{evidence.why} All {num_images} training images carry the prompt and seed that the source drew them from."
@@ -197,7 +200,7 @@ def figure4_gap(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
     """C6: percentage points between the paper and the nearest of the predicted protocols."""
     protocols = figure4.protocols(costs)
     if not protocols:
-        raise NoEvidence("")
+        raise NoEvidenceError("")
     gap, why = figure4.verdict(protocols)
     return Evidence(value=gap, ci95=None, n=len(protocols), why=why)
 

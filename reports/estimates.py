@@ -3,15 +3,18 @@
 All intervals come from ``bench.statistics``; only the spread between transfer seeds is added here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
+from typing import TypeVar
 
 from bench.statistics import Comparison, Estimate, bootstrap_ci, paired_difference, retention
 from reports.runs import Run
 
+Result = TypeVar("Result", Estimate, Comparison)
 
-class NoEvidence(ValueError):
+
+class NoEvidenceError(ValueError):
     """A quantity cannot be estimated from these files; the message says what is missing, for the reader of the page."""
 
 
@@ -38,37 +41,40 @@ class Rows:
 
 
 def score_rows(run: Run, subject: str, benchmark: str) -> Rows:
-    """Rows of one subject; NoEvidence when they are absent or hold unscored images.
+    """Rows of one subject; NoEvidenceError when they are absent, or unscored without the summary saying so.
 
     GenEval resamples by prompt text (a suite may hold one text twice), DPG by item; DPG's overall is a mean over items,
-    so its rows share one category.
+    so its rows share one category. Values as in the summaries: GenEval 0..1, DPG 0..100.
     """
     scored = run.scored.get((subject, benchmark))
     if scored is None or not scored.rows:
-        raise NoEvidence(f"{run.name}: no score rows of {subject} on {benchmark}")
+        raise NoEvidenceError(f"{run.name}: no score rows of {subject} on {benchmark}")
+    passport = scored.summary.passport
     unscored = [row for row in scored.rows if row["value"] is None]
-    left_out = set(scored.summary.passport.get("left_out", ()))
-    if any(row["prompt_id"] not in left_out for row in unscored):
-        raise NoEvidence(f"{run.name}: {len(unscored)} images of {subject} on {benchmark} are unscored")
+    explained = {row["prompt_id"] for row in unscored if passport.get("partial")} | {*passport.get("left_out", ())}
+    if any(row["prompt_id"] not in explained for row in unscored):
+        raise NoEvidenceError(f"{run.name}: {len(unscored)} images of {subject} on {benchmark} are unscored")
     rows = [row for row in scored.rows if row["value"] is not None]
     is_dpg = benchmark == "dpg"
     return Rows(
         categories=["all" if is_dpg else row["category"] for row in rows],
         clusters=[str(row["prompt_id"] if is_dpg else row.get("text", row["prompt_id"])) for row in rows],
-        values=[float(row["value"]) for row in rows],
+        values=[
+            float(row["value"]) * (100 if is_dpg else 1) for row in rows
+        ],  # DPG's rows are 0..1, its summary 0..100
     )
 
 
 def category_estimate(run: Run, subject: str, benchmark: str, category: str) -> Estimate:
-    """One category's mean with its interval; NoEvidence without rows of it."""
+    """One category's mean with its interval; NoEvidenceError without rows of it."""
     rows = score_rows(run, subject, benchmark).only(category)
     if not rows.values:
-        raise NoEvidence(f"{run.name}: no rows of {category} for {subject} on {benchmark}")
+        raise NoEvidenceError(f"{run.name}: no rows of {category} for {subject} on {benchmark}")
     return bootstrap_ci(*rows.parts())
 
 
 def run_retention(run: Run, benchmark: str) -> Estimate:
-    """Pixel model / source on one benchmark, paired by prompt; NoEvidence where that has no value."""
+    """Pixel model / source on one benchmark, paired by prompt; NoEvidenceError where that has no value."""
     source, pixel = (score_rows(run, subject, benchmark) for subject in ("source", "l2p"))
     return _evidence(retention, run, source, pixel)
 
@@ -111,7 +117,7 @@ def pooled_overall(runs: Sequence[Run], subject: str, benchmark: str) -> Estimat
 
 
 def run_difference(first: Run, other: Run, subject: str, benchmark: str, category: str | None = None) -> Comparison:
-    """The other run's score minus the first's for one subject, paired by prompt; NoEvidence where they don't pair."""
+    """The other run's score minus the first's for one subject, paired by prompt; NoEvidenceError without pairs."""
     pair = [score_rows(run, subject, benchmark) for run in (first, other)]
     if category is not None:
         pair = [rows.only(category) for rows in pair]
@@ -126,8 +132,8 @@ def _pooled(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _evidence(statistic, run: Run, first: Rows, other: Rows):
+def _evidence(statistic: Callable[..., Result], run: Run, first: Rows, other: Rows) -> Result:
     try:
         return statistic(*first.parts(), *other.parts())
     except ValueError as error:
-        raise NoEvidence(f"{run.name}: {error}") from error
+        raise NoEvidenceError(f"{run.name}: {error}") from error

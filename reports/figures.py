@@ -55,9 +55,9 @@ def _validation(axes: Axes, run: Run, theme: Theme) -> None:
         axes.text(0.5, 0.5, "none logged", transform=axes.transAxes, color=theme.muted, ha="center")
         return
     frame = pd.DataFrame(rows).set_index("step")
-    colors = matplotlib.colormaps["viridis" if theme.name == "light" else "cividis"]
+    colors, first = matplotlib.colormaps["viridis"], 0.05 if theme.name == "light" else 0.35
     for k, sigma in enumerate(sorted(frame.columns, key=float)):
-        place = 0.15 + 0.7 * k / max(1, len(frame.columns) - 1)
+        place = first + 0.6 * k / max(1, len(frame.columns) - 1)
         axes.plot(frame.index, frame[sigma], color=colors(place), lw=1.6, label=f"σ {float(sigma):g}")
     axes.legend(
         ncols=len(frame.columns), loc="upper center", bbox_to_anchor=(0.5, -0.24), columnspacing=1, handlelength=1.2
@@ -102,7 +102,7 @@ def retention_curve(table: pd.DataFrame, theme: Theme) -> Figure | None:
     axes.axhline(0.93, color=theme.pixel, lw=1, ls=(0, (4, 3)), label="paper, 0.93 ± 0.05")
     errors = [points["value"] - points["low"], points["high"] - points["value"]]
     axes.errorbar(points["train_images"], points["value"], yerr=errors, fmt="o", ms=7, color=theme.pixel, capsize=3)
-    axes.plot(seeds["train_images"], seeds["value"], "o", ms=3.5, color=theme.text, ls="none", zorder=3)
+    axes.plot(0.95 * seeds["train_images"], seeds["value"], "o", ms=3.5, color=theme.text, ls="none", zorder=3)
     _label_points(axes, points, theme)
     axes.set(xscale="log", xlabel="images trained on (steps × batch)", title="GenEval retention against compute")
     axes.set_xticks(sorted(set(points["train_images"])))
@@ -151,7 +151,7 @@ def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], titl
 
 
 def figure4_bands(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
-    """Figure 4 regenerated from predicted costs: the change of one step at 4K under each protocol, the paper's beside."""
+    """Figure 4 from predicted costs: the change of one step at 4K under each protocol, the paper's beside."""
     every = figure4.protocols(costs)
     if not every:
         return None

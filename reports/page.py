@@ -13,12 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.records import CostRecord
 from reports import figures, paper, pictures, tables
 from reports.claims import Judgement, judge_claims, judging_group, write_claims
-from reports.estimates import NoEvidence
+from reports.estimates import NoEvidenceError
 from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, cost_records, load_runs, manifest_json
 from reports.scorecard import alarms, scorecard, verdict_counts
 from reports.theme import DARK, LIGHT
 
 COST_RESULTS = Path(__file__).parents[1] / "docs" / "results" / "cost"  # predicted costs of the full-size models
+FAMILY_NAMES = {"flux": "FLUX", "sd3": "SD3", "zimage": "Z-Image", "qwenimage": "Qwen-Image", "flux2": "FLUX.2"}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -27,8 +28,8 @@ def write_report(
 ) -> list[Judgement]:
     """Write the report of these runs into ``out_dir`` and return the claims' verdicts.
 
-    Reads files only. What a run lacks is named on the page. ``cost_dir`` holds JSON files of cost records that belong to
-    no run (the paper's size, predicted); it may be absent. Raises FileNotFoundError or ValueError for what is no run
+    Reads files only. What a run lacks is named on the page. ``cost_dir`` holds JSON files of cost records that belong
+    to no run (the paper's size, predicted); it may be absent. Raises FileNotFoundError or ValueError for what is no run
     folder or a broken file, before anything is written. Files are made beside ``out_dir`` and then moved into it.
     """
     runs, out_dir = load_runs(run_dirs), Path(out_dir)
@@ -48,8 +49,7 @@ def all_costs(runs: Sequence[Run], cost_dir: Path) -> list[CostRecord]:
     records = [record for run in runs for record in run.costs]
     for file in sorted(cost_dir.glob("*.json")) if cost_dir.is_dir() else ():
         records += cost_records(file)
-    unique = {(tuple(vars(record).items()).__repr__()): record for record in records}
-    return list(unique.values())
+    return list({repr(record): record for record in records}.values())
 
 
 def _write_files(runs: list[Run], costs: list[CostRecord], judgements: list[Judgement], out_dir: Path) -> None:
@@ -87,7 +87,7 @@ def summary_context(runs: list[Run], judgements: list[Judgement]) -> dict[str, A
     leading = leading_runs(runs)
     pairs = pictures.picture_pairs(leading[0])
     return {
-        "title": "L2P reproduction, " + ", ".join(dict.fromkeys(run.family for run in runs)),
+        "title": title(runs),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "runs": runs,
         "leading": leading,
@@ -103,11 +103,18 @@ def summary_context(runs: list[Run], judgements: list[Judgement]) -> dict[str, A
     }
 
 
+def title(runs: Sequence[Run]) -> str:
+    """ "L2P on FLUX, in miniature": the families and sizes of the runs."""
+    families = ", ".join(FAMILY_NAMES.get(name, name) for name in dict.fromkeys(run.family for run in runs))
+    sizes = {run.size for run in runs}
+    return f"L2P on {families}" + (", in miniature" if sizes == {"miniature"} else "")
+
+
 def leading_runs(runs: list[Run]) -> list[Run]:
     """The runs that judge the claims; without any, the run with the most scores."""
     try:
         return judging_group(runs)
-    except NoEvidence:
+    except NoEvidenceError:
         return [max(runs, key=lambda run: (len(run.scored), run.num_train_images))]
 
 
@@ -182,11 +189,11 @@ def retention_shown(table: pd.DataFrame) -> pd.DataFrame:
         {
             "Run": table["run"],
             "Benchmark": table["benchmark"].map(BENCHMARK_NAMES),
+            "Retention": [tables.interval(*cells) for cells in table[["value", "low", "high"]].itertuples(index=False)],
             **{
                 SUBJECT_NAMES[subject]: [tables.number(v, d) for v, d in zip(table[subject], decimals, strict=True)]
                 for subject in SUBJECTS
             },
-            "Retention": [tables.interval(*cells) for cells in table[["value", "low", "high"]].itertuples(index=False)],
             "Seeds": table["num_seeds"].astype(str),
             "n": [tables.number(n, 0) for n in table["n"]],
             "Images trained on": [tables.number(n, 0) for n in table["train_images"]],
@@ -214,21 +221,18 @@ def costs_shown(records: Sequence[CostRecord]) -> pd.DataFrame:
 
 
 def variant_rows(runs: Sequence[Run]) -> pd.DataFrame:
-    """DPG-Bench under every scoring variant that was kept, side by side."""
+    """DPG-Bench under every scoring variant that was kept: a row a run and subject, a column a variant."""
     rows = [
-        {
-            "Run": run.name,
-            "Subject": SUBJECT_NAMES[subject],
-            "Variant": name,
-            "DPG": tables.interval(summary.overall, *summary.overall_ci95, 2),
-            "Scored": f"{summary.num_scored} of {summary.num_expected}",
+        {"Run": run.name, "Model": SUBJECT_NAMES[subject]}
+        | {
+            name: tables.interval(variant.overall, *variant.overall_ci95, 2)
+            for name, variant in scored.variants.items()
         }
         for run in runs
         for (subject, benchmark), scored in run.scored.items()
-        if benchmark == "dpg"
-        for name, summary in scored.variants.items()
+        if benchmark == "dpg" and scored.variants
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("–") if rows else pd.DataFrame()
 
 
 def passport_rows(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:

@@ -161,9 +161,9 @@ CLAIMS = (
         statement="At 4K one step is 97.67 % faster and needs 38.81 % less peak memory than the source.",
         source="figure 4",
         scope="paper",
-        criterion="One protocol (guidance batch, text encoder resident or not, VAE counted or not) is within 1 percentage "
-        "point of both published reductions; the band over all protocols stands beside. Predicted from the full-size "
-        "networks (FLOPs and memory exact, latency by FLOPs or roofline): consistency, not a measurement.",
+        criterion="One protocol (guidance batch, text encoder resident or not, VAE counted or not) is within 1 "
+        "percentage point of both published reductions; the band over all protocols stands beside. Predicted from the "
+        "full-size networks (FLOPs and memory exact, latency by FLOPs or roofline): consistency, not a measurement.",
         rule=Rule(quantity="figure4_gap", relation="at most", bound=1.0),
         untested="Needs predicted cost records of source and pixel model at 4096 px (`python -m bench cost --paper`).",
     ),
@@ -182,8 +182,8 @@ CLAIMS = (
         statement="Across seeds L2P is more diverse (LPIPS) than DeCo and PixelGen.",
         source="figure 5",
         scope="paper",
-        criterion="Mean LPIPS between seeds of one prompt, L2P minus the better of DeCo and PixelGen: the 95 % interval "
-        "lies above 0.",
+        criterion="Mean LPIPS between seeds of one prompt, L2P minus the better of DeCo and PixelGen: the 95 % "
+        "interval lies above 0.",
         rule=Rule(quantity="diversity_gain", relation="above", bound=0.0),
         untested="Needs images of DeCo and PixelGen at full size: their weights and a GPU.",
     ),
@@ -241,8 +241,8 @@ CLAIMS = (
         statement="No real data is needed.",
         source="abstract (true of the 1K transfer; the 4K model trains on real photographs)",
         scope="miniature",
-        criterion="C1's criterion, met by a transfer whose every training image was drawn by the source from a recorded "
-        "prompt and seed.",
+        criterion="C1's criterion, met by a transfer whose every training image was drawn by the source from a "
+        "recorded prompt and seed.",
         rule=Rule(quantity="source_made_retention", relation="reaches", bound=0.88, max_width=0.25),
         untested="Needs C1's evidence and the corpus's metadata.",
     ),

@@ -1,4 +1,4 @@
-"""The picture grid: the same prompts from source and pixel model with the scorer's verdicts, chosen by rule, not by eye."""
+"""The picture grid: the same prompts from both models with the scorer's verdicts, chosen by rule, not by eye."""
 
 import base64
 import io
@@ -7,6 +7,8 @@ from pathlib import Path
 from textwrap import fill
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -50,7 +52,7 @@ def picture_pairs(run: Run, per_task: int = 2) -> list[Pair]:
 
 
 def _first_images(run: Run, subject: str) -> dict[str, dict]:
-    """Score rows of image 0 by prompt id; a row whose id is no plain folder name is left out (it comes from outside)."""
+    """Score rows of image 0 by prompt id; an id that is no plain folder name (it comes from outside) is left out."""
     rows = run.scored[subject, "geneval"].rows
     return {str(row["prompt_id"]): row for row in rows if row["index"] == 0 and str(row["prompt_id"]).isalnum()}
 
@@ -93,7 +95,8 @@ def data_uri(path: Path) -> str:
 def draw_grid(pairs: list[Pair], theme: Theme = LIGHT, num_columns: int = 3) -> Figure:
     """The grid as one figure for README and slides: a prompt above each pair, a coloured mark under each image."""
     num_rows = -(-len(pairs) // num_columns)
-    figure = Figure(figsize=(3.1 * num_columns, 2.1 * num_rows), facecolor=theme.background, layout="none")
+    with rc_context({"figure.constrained_layout.use": False}):  # the cells are placed by hand
+        figure = Figure(figsize=(3.1 * num_columns, 2.1 * num_rows), facecolor=theme.background)
     cells = figure.subplots(num_rows, 3 * num_columns, squeeze=False, width_ratios=[1, 1, 0.12] * num_columns)
     figure.subplots_adjust(0.01, 0.22 / num_rows, 1, 1 - 0.22 / num_rows, wspace=0.06, hspace=0.42)
     for axes in cells.flat:
@@ -108,7 +111,7 @@ def draw_grid(pairs: list[Pair], theme: Theme = LIGHT, num_columns: int = 3) -> 
     return figure
 
 
-def _draw_picture(axes, picture: Picture, subject: str, theme: Theme) -> None:
+def _draw_picture(axes: Axes, picture: Picture, subject: str, theme: Theme) -> None:
     axes.imshow(np.asarray(thumbnail(picture.path)), interpolation="nearest")
     mark, color = {True: ("✓", theme.good), False: ("✗", theme.bad), None: ("?", theme.muted)}[picture.correct]
     axes.text(0, -0.04, mark, transform=axes.transAxes, color=color, fontsize=10, weight="bold", va="top")

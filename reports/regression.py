@@ -11,7 +11,7 @@ from statistics import median
 
 from bench.records import CostRecord
 from bench.statistics import Comparison
-from reports.estimates import NoEvidence, run_difference
+from reports.estimates import NoEvidenceError, run_difference
 from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, Run, load_run
 from reports.scorecard import alarms
 
@@ -59,7 +59,7 @@ def checks_for(baseline: Run, current: Run) -> Iterator[Check]:
 
 
 def score_check(key: tuple[str, str], category: str | None, alpha: float) -> Check:
-    """A score that must not fall: overall, or one category; ``alpha`` is the two-sided error that this check may make."""
+    """A score that must not fall: overall, or one category; ``alpha`` is the two-sided error allowed to this check."""
     subject, benchmark = key
     name = f"{BENCHMARK_NAMES[benchmark]} of {SUBJECT_NAMES[subject].lower()}"
     name += f", {category}" if category else ""
@@ -69,7 +69,7 @@ def score_check(key: tuple[str, str], category: str | None, alpha: float) -> Che
             return f"{name}: scored in {baseline.name}, not in {current.name}"
         try:
             comparison = run_difference(baseline, current, subject, benchmark, category)
-        except NoEvidence:
+        except NoEvidenceError:
             return None if category else _unpaired_fails(current, baseline, key, name)
         return _worse(comparison, alpha, name)
 
@@ -81,8 +81,8 @@ def _worse(comparison: Comparison, alpha: float, name: str) -> str | None:
     if comparison.verdict != "worse" or comparison.p_value > alpha:
         return None
     return (
-        f"{name}: {difference.value:+.3f} ({difference.low:+.3f}, {difference.high:+.3f}), p = {comparison.p_value:.4f} "
-        f"on {difference.num_clusters} paired prompts"
+        f"{name}: {difference.value:+.3f} ({difference.low:+.3f}, {difference.high:+.3f}), "
+        f"p = {comparison.p_value:.4f} on {difference.num_clusters} paired prompts"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from reports.claims import Judgement, judging_group
-from reports.estimates import NoEvidence, pooled_retention
+from reports.estimates import NoEvidenceError, pooled_retention
 from reports.runs import BENCHMARK_NAMES, Run
 from reports.tables import interval, number, or_none
 
@@ -34,7 +34,7 @@ def _row(family: str, size: str, runs: list[Run]) -> dict[str, Any]:
     row = {"Family": family, "Size": size, "Runs": ", ".join(run.name for run in runs)}
     try:
         judging = judging_group(runs)
-    except NoEvidence as absent:
+    except NoEvidenceError as absent:
         return {**row, "Runs": f"{row['Runs']} ({absent})"}
     for benchmark, name in BENCHMARK_NAMES.items():
         estimate = or_none(pooled_retention, judging, benchmark)

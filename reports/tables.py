@@ -71,19 +71,27 @@ def _start(run: Run, subject: str, name: str) -> dict[str, Any]:
 def _summary_cells(summary: Summary, benchmark: str) -> dict[str, float]:
     low, high = summary.overall_ci95
     cells = {benchmark: summary.overall, f"{benchmark}_low": low, f"{benchmark}_high": high}
-    if benchmark == "dpg":  # L1 and L2 categories stand side by side: table 1 takes L1
-        cells |= {name: summary.by_category[name] for name in paper.DPG_COLUMNS if name in summary.by_category}
+    if benchmark != "dpg":
+        return cells
+    intervals = summary.passport.get("details", {}).get("by_category_ci95", {})
+    for name in paper.DPG_COLUMNS:  # L1 and L2 categories stand side by side: table 1 takes L1
+        if name in summary.by_category:
+            cells[name] = summary.by_category[name]
+            cells |= dict(zip((f"{name}_low", f"{name}_high"), intervals.get(name) or (), strict=False))
     return cells
 
 
 def _mean_row(members: list[Run]) -> list[dict[str, Any]]:
     """The pixel model's mean over transfer seeds, where there are several with score rows."""
-    scored = [run for run in members if ("l2p", "geneval") in run.scored and run.scored["l2p", "geneval"].rows]
-    if len(scored) < 2:
+    if len(members) < 2:
         return []
-    row = _start(scored[0], "l2p", f"{scored[0].group}, mean of {len(scored)} seeds")
-    mean = estimates.pooled_overall(scored, "l2p", "geneval")
-    return [{**row, **_cells("geneval", mean), "n": mean.num_values}]
+    means = {name: or_none(estimates.pooled_overall, members, "l2p", name) for name in ("geneval", "dpg")}
+    row = _start(members[0], "l2p", f"{members[0].group}, mean of {len(members)} seeds")
+    counts = {"n": means["geneval"], "n_dpg": means["dpg"]}
+    row |= {name: estimate.num_values for name, estimate in counts.items() if estimate}
+    for name, estimate in means.items():
+        row |= _cells(name, estimate) if estimate else {}
+    return [row] if any(means.values()) else []
 
 
 def _cells(name: str, estimate: Estimate) -> dict[str, float]:
@@ -116,8 +124,8 @@ def retention_table(runs: Sequence[Run]) -> pd.DataFrame:
     ``seconds`` is the transfer's time, ``n`` the pixel model's images (DPG: items).
     """
     rows = []
-    for group, members in groups(runs).items():
-        for benchmark in BENCHMARK_NAMES:
+    for benchmark in BENCHMARK_NAMES:
+        for group, members in groups(runs).items():
             rows += [_retention_row(run.name, [run], benchmark) for run in members]
             if len(members) > 1:
                 rows.append(_retention_row(f"{group}, mean", members, benchmark))
@@ -145,7 +153,7 @@ def _retention_row(name: str, members: list[Run], benchmark: str) -> dict[str, A
         subject: sum(run.scored[subject, benchmark].summary.overall for run in members) / len(members)
         for subject in SUBJECTS
     }
-    start = {"run": name, "group": members[0].group, "benchmark": benchmark, "num_seeds": len(members)}
+    start: dict[str, Any] = {"run": name, "group": members[0].group, "benchmark": benchmark, "num_seeds": len(members)}
     cost = {"train_images": members[0].num_train_images, "seconds": (members[0].transfer or {}).get("seconds")}
     interval = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.num_values}
     return {**start, **overall, **interval, **cost}
@@ -175,7 +183,7 @@ def or_none(function: Callable[..., Estimate], *arguments: Any) -> Estimate | No
     """The estimate, or None where the files hold no evidence for it (the page's missing-data list says what lacks)."""
     try:
         return function(*arguments)
-    except estimates.NoEvidence:
+    except estimates.NoEvidenceError:
         return None
 
 
@@ -192,14 +200,17 @@ def interval(value: Any, low: Any, high: Any, decimals: int = 3) -> str:
 
 
 def displayed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Table 1's rows as text: one column a metric with its interval, absent values as a dash."""
-    shown = pd.DataFrame({"Method": frame["method"], "Kind": frame["kind"], "Space": frame["space"]})
+    """Table 1's rows as text, averages first: one column a metric with its interval, absent values as a dash."""
+    shown = pd.DataFrame({"Method": frame["method"]})
+    decimals = DECIMALS if (frame["kind"] != "published").any() else dict.fromkeys(METRICS, 2)
     for metric in METRICS:
-        decimals = DECIMALS[metric] if (frame["kind"] == "measured").any() else 2
-        columns = frame[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False)
-        shown[METRIC_NAMES[metric]] = [interval(*cells, decimals) for cells in columns]
-    shown["n"] = [number(count, 0) for count in frame["n"]]
-    return shown
+        cells = zip(frame[metric], frame[f"{metric}_low"], frame[f"{metric}_high"], strict=True)
+        name = METRIC_NAMES[metric]
+        shown[name] = [interval(value, low, high, decimals[metric]) for value, low, high in cells]
+    shown = shown[["Method", "GenEval", "DPG", *(METRIC_NAMES[name] for name in paper.DPG_COLUMNS)]]
+    counts = {"n": "GenEval images", "n_dpg": "DPG items"}
+    texts = {title: [number(count, 0) for count in frame[name]] for name, title in counts.items()}
+    return shown.assign(**texts, Space=frame["space"], Kind=frame["kind"])
 
 
 def blocks(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -233,4 +244,4 @@ def _latex(title: str, frame: pd.DataFrame) -> str:
     """One block as a booktabs table; pandas escapes every special character of TeX."""
     caption = title.replace("×", r"$\times$")
     body = displayed(frame).replace("–", "--", regex=True)
-    return body.to_latex(index=False, escape=True, caption=caption, column_format="lll" + "r" * (len(body.columns) - 3))
+    return body.to_latex(index=False, escape=True, caption=caption, column_format="l" + "r" * (len(body.columns) - 1))

@@ -2,6 +2,7 @@
 
 import matplotlib
 import pytest
+
 from tests.reports.fake_run import fake_run
 
 matplotlib.use("Agg")

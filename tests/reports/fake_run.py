@@ -33,8 +33,9 @@ def fake_run(
     num_train_steps: int = 1000,
     options: dict | None = None,
     trainable: int = 200_000,
+    pictures: bool = False,
 ) -> Path:
-    """Write a whole run folder whose pixel model is right with ``pixel_accuracy``; returns its path."""
+    """Write a whole run folder whose pixel model is right with ``pixel_accuracy``, images only if asked for; returns its path."""
     recipe = {"name": path.name, "family": family, "size": size, "num_images": 24}
     stages = {name: _stage(k) for k, name in enumerate(("corpus", "transfer", "sample", "score", "cost", "report"))}
     manifest = {
@@ -62,7 +63,7 @@ def fake_run(
     write_jsonl(path / "corpus/metadata.jsonl", rows)
     _transfer(path, num_train_steps, options or {}, trainable, seed)
     for subject, accuracy, drawn in (("source", source_accuracy, 0), ("l2p", pixel_accuracy, seed)):
-        _geneval(path, subject, accuracy, num_prompts, num_images, random.Random(f"{subject} {drawn}"))
+        _geneval(path, subject, accuracy, num_prompts, num_images, pictures, random.Random(f"{subject} {drawn}"))
         _heldout(path, subject, accuracy, num_images, random.Random(f"heldout {subject} {drawn}"))
         _dpg(path, subject, accuracy, random.Random(f"dpg {subject} {drawn}"))
     write_json(
@@ -131,16 +132,20 @@ def _transfer(path: Path, num_train_steps: int, options: dict, trainable: int, s
     write_json(path / "transfer/summary.json", summary)
 
 
-def _geneval(path: Path, subject: str, accuracy: float, num_prompts: int, num_images: int, dice: random.Random) -> None:
+def _geneval(
+    path: Path, subject: str, accuracy: float, num_prompts: int, num_images: int, pictures: bool, dice: random.Random
+) -> None:
     rows = []
     for task, template in PROMPTS.items():
         for k in range(num_prompts):
             number, text = len(rows) // num_images, template.format(k=k)
             folder = path / f"samples/{subject}/geneval/{number:05d}"
-            write_jsonl(folder / "metadata.jsonl", [{"tag": task, "prompt": text, "include": []}])
+            if pictures:
+                write_jsonl(folder / "metadata.jsonl", [{"tag": task, "prompt": text, "include": []}])
             for index in range(num_images):
                 correct = dice.random() < accuracy
-                _draw(folder / f"samples/{index:04d}.png", correct, dice)
+                if pictures:
+                    _draw(folder / f"samples/{index:04d}.png", correct, dice)
                 reason = "" if correct else "expected circle>=1, found 0"
                 rows.append({"prompt_id": f"{number:05d}", "index": index, "category": task, "text": text,
                              "value": float(correct), "reason": reason})  # fmt: skip
@@ -174,8 +179,9 @@ def _dpg(path: Path, subject: str, accuracy: float, dice: random.Random) -> None
         summary = Summary(
             benchmark="dpg", version="1", variant="official" if "official" in name else "corrected", subject=subject,
             overall=overall, overall_ci95=(overall - 2, overall + 2),
-            by_category={"entity": 90.0, "entity - whole": 90.0, "attribute": 88.0, "relation": 80.0, "global": 91.0, "other": 70.0},
-            num_expected=40, num_scored=40, passport={"prompts_sha256": "dpg"},
+            by_category={"entity": 90.0, "entity - whole": 90.0, "attribute": 88.0, "relation": 80.0, "global": 91.0},
+            num_expected=40, num_scored=40,
+            passport={"prompts_sha256": "dpg", "details": {"by_category_ci95": {"entity": (88.5, 91.5)}}},
         )  # fmt: skip
         write_json(folder / name, summary)
 

@@ -1,0 +1,143 @@
+"""Verdicts follow from files: each case changes the files and sees the verdict change."""
+
+import shutil
+
+import pytest
+
+from bench.records import read_json, read_jsonl, write_json, write_jsonl
+from reports.claims import Evidence, apply_rule, judge_claims, judging_group, to_rows, write_claims
+from reports.paper import Rule
+from reports.runs import load_run, load_runs
+from tests.reports.fake_run import fake_run, predicted_4k
+
+KEYS = ["id", "statement", "criterion", "scope", "verdict", "value", "ci95", "n", "source"]
+
+
+def verdicts(runs, costs=()):
+    return {judgement.claim.id: judgement for judgement in judge_claims(runs, list(costs))}
+
+
+def edit(path, **changes):
+    write_json(path, {**read_json(path), **changes})
+
+
+@pytest.mark.parametrize(
+    ("relation", "low", "value", "high", "expected"),
+    [
+        ("reaches", 0.80, 0.85, 0.90, "reproduced"),
+        ("reaches", 0.80, 0.84, 0.87, "not reproduced"),
+        ("reaches", 0.60, 0.84, 1.10, "not tested"),  # passes, but 0.5 wide
+        ("reaches", 0.10, 0.30, 0.60, "not reproduced"),  # wide, but clear
+        ("above", 0.88, 0.90, 0.92, "not reproduced"),
+        ("above", 0.89, 0.90, 0.92, "reproduced"),
+        ("at most", 0.0, 0.88, 9.9, "reproduced"),
+        ("at least", 0.0, 0.87, 9.9, "not reproduced"),
+    ],
+)
+def test_rules(relation, low, value, high, expected):
+    max_width = 0.25 if relation == "reaches" else None
+    rule = Rule(quantity="x", relation=relation, bound=0.88, max_width=max_width)
+    assert apply_rule(rule, Evidence(value=value, ci95=(low, high), n=1, why=""))[0] == expected
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.85, "reproduced"), (0.5, "not reproduced")])
+def test_c1_and_c14_follow_the_scores(tmp_path, accuracy, expected):
+    run = load_run(fake_run(tmp_path / "flux-mini", pixel_accuracy=accuracy, num_prompts=40, num_images=1))
+    judged = verdicts([run])
+    assert judged["C1"].verdict == judged["C14"].verdict == expected
+    assert judged["C1"].evidence.n == 240
+
+
+def test_too_few_images_decide_nothing(tmp_path):
+    run = load_run(fake_run(tmp_path / "flux-mini", num_prompts=3, num_images=1))
+    judgement = verdicts([run])["C1"]
+    assert judgement.verdict == "not tested" and "too few images" in judgement.why
+
+
+def test_without_scores_nothing_is_claimed(tmp_path):
+    path = fake_run(tmp_path / "flux-mini", num_prompts=2)
+    shutil.rmtree(path / "scores")
+    judged = verdicts([load_run(path)])
+    assert {judgement.verdict for judgement in judged.values()} == {"not tested"}
+    assert all(judgement.why for judgement in judged.values())
+
+
+def test_a_changed_frozen_block_disqualifies(tmp_path):
+    path = fake_run(tmp_path / "flux-mini", num_prompts=40)
+    edit(path / "transfer/summary.json", frozen_sha256_after="other")
+    judgement = verdicts([load_run(path)])["C1"]
+    assert judgement.verdict == "not tested" and "not shown unchanged by hash" in judgement.why
+
+
+def test_the_longest_transfer_judges_whatever_it_scored(tmp_path):
+    fake_run(tmp_path / "flux-mini", pixel_accuracy=0.95, num_prompts=20)
+    for seed in (1, 2, 3):
+        fake_run(
+            tmp_path / f"flux-mini-long-seed{seed}", pixel_accuracy=0.4, num_train_steps=3000, seed=seed, num_prompts=20
+        )
+    fake_run(tmp_path / "flux-mini-full", num_train_steps=9000, trainable=2_000_000, num_prompts=2)
+    runs = load_runs(tmp_path.iterdir())
+    assert [run.name for run in judging_group(runs)] == [f"flux-mini-long-seed{k}" for k in (1, 2, 3)]
+    judgement = verdicts(runs)["C1"]
+    assert judgement.verdict == "not reproduced" and "3 transfer seeds" in judgement.why
+
+
+def test_c4_compares_only_the_same_transfer(tmp_path):
+    paths = [fake_run(tmp_path / "flux-mini", pixel_accuracy=0.8, num_prompts=40)]
+    paths.append(fake_run(tmp_path / "flux-mini-full", pixel_accuracy=0.6, trainable=1_950_000, num_prompts=40))
+    assert verdicts(load_runs(paths))["C4"].verdict == "reproduced"
+    edit(paths[1] / "transfer/summary.json", num_train_steps=999)
+    assert verdicts(load_runs(paths))["C4"].verdict == "not tested"
+
+
+def test_c4_is_refuted_when_full_tuning_wins(tmp_path):
+    paths = [fake_run(tmp_path / "flux-mini", pixel_accuracy=0.5, num_prompts=40)]
+    paths.append(fake_run(tmp_path / "flux-mini-full", pixel_accuracy=0.9, trainable=2_000_000, num_prompts=40))
+    assert verdicts(load_runs(paths))["C4"].verdict == "not reproduced"
+
+
+def test_c6_needs_predicted_costs_and_checks_them(run_dir):
+    run = load_run(run_dir)
+    assert verdicts([run])["C6"].verdict == "not tested"
+    judged = verdicts([run], predicted_4k())["C6"]
+    assert judged.verdict == "reproduced" and judged.scope == "paper" and judged.evidence.n == 2
+    only_batch_1 = [record for record in predicted_4k() if record.batch_size == 1]
+    assert verdicts([run], only_batch_1)["C6"].verdict == "not reproduced"  # -26.3 % memory, not -38.8 %
+
+
+def test_c13_needs_two_families(tmp_path):
+    flux = fake_run(tmp_path / "flux-mini", num_prompts=40)
+    assert verdicts(load_runs([flux]))["C13"].verdict == "not tested"
+    zimage = fake_run(tmp_path / "zimage-mini", family="zimage", num_prompts=40)
+    assert verdicts(load_runs([flux, zimage]))["C13"].verdict == "reproduced"
+    sd3 = fake_run(tmp_path / "sd3-mini", family="sd3", pixel_accuracy=0.4, num_prompts=40)
+    assert verdicts(load_runs([flux, sd3]))["C13"].verdict == "not reproduced"
+
+
+def test_c14_wants_every_image_drawn_by_the_source(tmp_path):
+    path = fake_run(tmp_path / "flux-mini", num_prompts=40)
+    corpus = path / "corpus/metadata.jsonl"
+    rows = read_jsonl(corpus)
+    write_jsonl(corpus, [*rows[:-1], {"file_name": "images/photo.png", "text": "a photograph"}])
+    judgement = verdicts([load_run(path)])["C14"]
+    assert judgement.verdict == "not tested" and "23 of 24" in judgement.why
+
+
+def test_sizes_are_judged_apart(tmp_path):
+    runs = load_runs(
+        [
+            fake_run(tmp_path / "flux-mini", num_prompts=30),
+            fake_run(tmp_path / "flux-paper", size="paper", num_prompts=30),
+        ]
+    )
+    scopes = [judgement.scope for judgement in judge_claims(runs, []) if judgement.claim.id == "C1"]
+    assert scopes == ["miniature", "paper"]
+
+
+def test_claims_json_has_the_agreed_keys(run_dir, tmp_path):
+    judgements = judge_claims([load_run(run_dir)], [])
+    write_claims(judgements, tmp_path / "claims.json")
+    rows = read_json(tmp_path / "claims.json")
+    assert rows == to_rows(judgements)
+    assert all(list(row) == KEYS for row in rows) and len(rows) == 14
+    assert {row["verdict"] for row in rows} <= {"reproduced", "not reproduced", "not tested"}

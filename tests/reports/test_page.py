@@ -1,0 +1,146 @@
+"""The page: self-contained, escaped, complete, and honest about what is not there."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bench.records import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from reports import write_report
+from reports.__main__ import main
+from reports.page import clock
+from reports.runs import load_run
+from tests.reports.fake_run import fake_run
+
+FILES = {"index.html", "table1.csv", "table1.md", "table1.tex", "claims.json", "scorecard.md"}
+EVIL = "<script>alert('x')</script> \"quoted\" & ${{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The report of a run whose prompts, alarms and names try to break out; no predicted costs but its own."""
+    folder = tmp_path_factory.mktemp("report")
+    run = fake_run(folder / "flux-mini", num_prompts=3, pictures=True)
+    for subject in ("source", "l2p"):
+        scores = run / f"scores/{subject}/geneval/scores.jsonl"
+        write_jsonl(scores, [{**row, "text": f"{EVIL} {row['text']}", "reason": EVIL} for row in read_jsonl(scores)])
+    append_jsonl(run / "transfer/log.jsonl", [{"step": 50, "alarm": "patch-grid", "message": EVIL}])
+    manifest = read_json(run / "run.json")
+    write_json(run / "run.json", {**manifest, "allow_missing": True, "device": EVIL})
+    write_report([run], folder / "out", cost_dir=folder / "no-costs")
+    return folder / "out"
+
+
+class Outside(HTMLParser):
+    """Collects every address that a page would load, and every script."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.scripts, self.images = [], 0, 0
+
+    def handle_starttag(self, tag, attrs):
+        self.scripts += tag in ("script", "iframe", "object", "link")
+        self.images += tag == "img"
+        self.loads += [value for name, value in attrs if name in ("src", "srcset", "href", "data") and value]
+
+
+def test_all_files_are_written_and_no_other(report):
+    names = {file.name for file in report.iterdir()}
+    figures = {"grid", "training-curve", "geneval-tasks", "retention", "cost", "figure4"}
+    assert names == FILES | {f"{name}{suffix}.png" for name in figures for suffix in ("", "-dark")}
+
+
+def test_the_page_loads_nothing_from_outside(report):
+    text = (report / "index.html").read_text()
+    parser = Outside()
+    parser.feed(text)
+    assert parser.scripts == 0 and parser.images >= 12
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in parser.loads)
+    assert not re.search(r"@import|url\(", text)
+
+
+def test_outside_text_is_escaped(report):
+    text = (report / "index.html").read_text()
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "{{ 7 * 7 }}" in text and "$49" not in text
+
+
+def test_the_page_says_what_a_reader_must_know(report):
+    text = (report / "index.html").read_text()
+    for needed in ("patch-grid", "--allow-missing", *(f"<b>C{k}</b>" for k in range(1, 15))):
+        assert needed in text
+    for section in (
+        "verdicts",
+        "pictures",
+        "table1",
+        "retention",
+        "training",
+        "cost",
+        "claims",
+        "scorecard",
+        "settings",
+    ):
+        assert f'id="{section}"' in text
+    assert text.index('id="verdicts"') < text.index('id="pictures"') < text.index('id="table1"')
+    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+    assert "published rows mix protocols" in text
+    assert "Every stage’s files were there" in text
+
+
+def test_a_run_without_later_stages_names_what_is_missing(tmp_path):
+    run = fake_run(tmp_path / "flux-mini", num_prompts=2)
+    for folder in ("scores", "cost"):
+        shutil.rmtree(run / folder)
+    write_report([run], tmp_path / "out", cost_dir=tmp_path / "none")
+    text = (tmp_path / "out/index.html").read_text()
+    for needed in ("scores/l2p/geneval/summary.json", "cost/predicted.json", "No pictures", "No measured costs"):
+        assert needed in text
+    assert not (tmp_path / "out/grid.png").exists() and (tmp_path / "out/training-curve.png").exists()
+    assert {row["verdict"] for row in read_json(tmp_path / "out/claims.json")} == {"not tested"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("run.json", "{"),
+        ("scores/l2p/geneval/summary.json", '{"overall": 1}'),
+        ("cost/measured.json", '[{"case": "x"}]'),
+    ],
+)
+def test_a_broken_file_is_named_and_nothing_written(tmp_path, capsys, file, content):
+    run = fake_run(tmp_path / "flux-mini", num_prompts=1)
+    (run / file).write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        main([str(run), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert file in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run_folder_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"photos holds no run \(found: cat.txt\)"):
+        write_report([tmp_path / "photos"], tmp_path / "out")
+    other = fake_run(tmp_path / "a/flux-mini", num_prompts=1)
+    with pytest.raises(ValueError, match="Two runs are named 'flux-mini'"):
+        write_report([other, fake_run(tmp_path / "b/flux-mini", num_prompts=1)], tmp_path / "out")
+    write_json(other / "run.json", {"format": 99})
+    with pytest.raises(ValueError, match="has format 99"):
+        load_run(other)
+
+
+def test_reports_need_no_torch():
+    code = "import sys, reports.__main__, reports.regression; assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "–"), (42, "42 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (59.6, "1 min 00 s")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
