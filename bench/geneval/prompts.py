@@ -178,9 +178,7 @@ def _clause_fault(clause: Any, number: int, prompt: str) -> str | None:
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         return f"`count` must be a whole number of at least 1; got {count!r}"
     checks: list[Callable[[], str | None]] = [
-        lambda: (
-            None if clause["class"] in prompt else f"its metadata asks for {clause['class']!r}, its prompt does not"
-        ),
+        lambda: None if clause["class"] in prompt else f"its metadata asks for {clause['class']}, its prompt does not",
         lambda: _color_fault(clause, prompt) if "color" in clause else None,
         lambda: _position_fault(clause["position"], number, prompt) if "position" in clause else None,
     ]
