@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.autoencoder import train_autoencoder
 from reproduce.miniature.detector import to_tensor
+from reproduce.miniature.muon import Muon
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, dense_prompt, task_entry
 from reproduce.miniature.render import render_batch
 from reproduce.miniature.scenes import COLORS, SHAPES, TASKS, Scene, dense_scene, task_scene
@@ -161,13 +162,7 @@ def _optimizers(module: SourceTraining, config: PretrainConfig) -> list[torch.op
     """Muon for the blocks' matrices, AdamW for the rest."""
     named = dict(module.named_parameters())
     matrices = {k for k, p in named.items() if p.ndim == 2 and "transformer_blocks" in k and "norm" not in k}
-    muon = torch.optim.Muon(
-        [named[k] for k in sorted(matrices)],
-        lr=config.muon_learning_rate,
-        momentum=0.95,
-        weight_decay=0.01,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = Muon([named[k] for k in sorted(matrices)], lr=config.muon_learning_rate)
     rest = [p for k, p in named.items() if k not in matrices]
     return [muon, torch.optim.AdamW(rest, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)]
 
@@ -269,16 +264,13 @@ def train_source(pipe: FluxPipeline, config: PretrainConfig, folder: Path) -> No
 
 
 def _save_pipeline(pipe: FluxPipeline, average: dict[str, Tensor], folder: Path) -> None:
-    """The pipeline with the averaged weights as a diffusers folder."""
-    averaged = copy.deepcopy({"clip": pipe.text_encoder, "t5": pipe.text_encoder_2, "transformer": pipe.transformer})
-    for name, part in averaged.items():
+    """A pipeline with the averaged weights as a diffusers folder."""
+    averaged = SOURCES["flux"]()
+    averaged.register_modules(vae=pipe.vae)
+    parts = {"clip": averaged.text_encoder, "t5": averaged.text_encoder_2, "transformer": averaged.transformer}
+    for name, part in parts.items():
         part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in average.items() if k.startswith(f"{name}.")})
-    components = pipe.components | {
-        "text_encoder": averaged["clip"],
-        "text_encoder_2": averaged["t5"],
-        "transformer": averaged["transformer"],
-    }
-    FluxPipeline(**components).save_pretrained(folder)
+    averaged.save_pretrained(folder)
 
 
 def _warm_start(pipe: FluxPipeline, file: Path) -> list[str]:
