@@ -1,5 +1,7 @@
 """From a source to a pixel model: initialisation, fitted input projection, deltas, and the releases' files."""
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from l2p.architectures import get_architecture, patchify
 from l2p.pixel_transformer import PixelTransformer2DModel
 
+DELTA_CONFIG = "pixel_transformer_config"  # where a delta's header keeps the model's configuration
 RELEASED_HEAD = "local_decoder."  # what the released files call the Detailer Head
 
 
@@ -107,12 +110,39 @@ def fit_input_projection(
     return fit
 
 
-def save_delta(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors under the pixel model's names to one safetensors file, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors to one safetensors file, whole or not at all."""
+    temporary = Path(path).with_name(Path(path).name + ".tmp")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {})})
     temporary.replace(path)
+
+
+def save_delta(model: PixelTransformer2DModel, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write some of the model's tensors by name, and its configuration, so that source and delta give the model."""
+    config = {key: value for key, value in model.config.items() if not key.startswith("_")}
+    save_tensors(tensors, path, {DELTA_CONFIG: json.dumps(config)})
+
+
+def load_delta(source: Any, path: Path) -> PixelTransformer2DModel:
+    """Build the pixel model that a delta describes: the source pipeline's weights with the delta's over them.
+
+    Raises FileNotFoundError or ValueError for no delta, and for a source whose transformer is another one.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no delta at {path}; a transfer leaves delta.safetensors in its folder")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if DELTA_CONFIG not in metadata:
+        raise ValueError(f"{path} is no delta: its header has no {DELTA_CONFIG}; released files go through `convert`")
+    config = json.loads(metadata[DELTA_CONFIG])
+    given = {key: value for key, value in source.transformer.config.items() if not key.startswith("_")}
+    if json.loads(json.dumps(given)) != config["source_config"]:
+        raise ValueError(f"{path} belongs to a source transformer with the configuration {config['source_config']}")
+    model = PixelTransformer2DModel(**config)
+    copy_source_weights(model, source.transformer)
+    merge_file(model, path)
+    return model
 
 
 def merge_file(model: PixelTransformer2DModel, path: Path) -> tuple[str, ...]:
@@ -158,7 +188,7 @@ def released_name(name: str) -> str:
 
 def save_release(model: PixelTransformer2DModel, path: Path) -> None:
     """Write the whole model as one file under the released keys (checkpoints of `zhen-nan/L2P`)."""
-    save_delta({released_name(name): tensor for name, tensor in model.state_dict().items()}, path)
+    save_tensors({released_name(name): tensor for name, tensor in model.state_dict().items()}, path)
 
 
 def released_patch_size(path: Path) -> int:
@@ -175,3 +205,36 @@ def released_patch_size(path: Path) -> int:
 
 def _embedder_keys(file: Any) -> Iterator[str]:
     return (key for key in file.keys() if key.startswith("all_x_embedder."))  # noqa: SIM118 (safe_open is no dict)
+
+
+def model_config(path: Path) -> dict[str, Any]:
+    """Return the pixel model's configuration from a model's or pipeline's folder or a delta's header; {} for none."""
+    candidates = [path / "config.json", path / "transformer" / "config.json"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return json.loads(candidate.read_text("utf-8"))
+    if path.is_file():
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(DELTA_CONFIG, "{}"))
+    return {}
+
+
+def describe_files(paths: list[Path]) -> dict[str, list[tuple[int, str]]]:
+    """List the number of elements and the dtype of each tensor in weight files, by part of the model.
+
+    A part is the first words of the tensors' names without block numbers; of several files, below their folder's name.
+    """
+    parts: dict[str, list[tuple[int, str]]] = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (safe_open is no dict)
+                tensor = file.get_slice(key)
+                part = f"{path.parent.name}/{_part(key)}" if len(paths) > 1 else _part(key)
+                parts.setdefault(part, []).append((math.prod(tensor.get_shape()), tensor.get_dtype()))
+    return parts
+
+
+def _part(key: str) -> str:
+    words = key.split(".")[:-1]
+    depth = 2 if words[:1] in (["transformer"], ["detailer"], ["local_decoder"]) else 1
+    return ".".join(word for word in words[:depth] if not word.isdigit())

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -158,3 +159,11 @@ def options(config: TransferConfig) -> dict[str, Any]:
 def frozen_sha256(model: nn.Module) -> str:
     """Return one SHA-256 over the names and bytes of all parameters that do not train."""
     return sha256_of((name, p) for name, p in model.named_parameters() if not p.requires_grad)
+
+
+def refuse_other_options(saved: dict[str, Any], config: TransferConfig, folder: Path) -> None:
+    """Raise ValueError that names what differs when a folder's transfer was started with other options."""
+    given = options(config)
+    other = {name: (saved.get(name), given[name]) for name in given if saved.get(name) != given[name]}
+    if other:
+        raise ValueError(f"{folder} holds a transfer with other options (there, here): {other}; use another folder")
