@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Sampler:
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A source: denoiser, VAE, text encoders, prompt length in tokens, pixels a token's side spans, its sampler, its
-    largest side."""
+    largest side; `pixel_options` are the pixel model's besides its patch ("detailer": fields of DetailerConfig)."""
 
     name: str
     transformer: Component
@@ -48,6 +48,7 @@ class Family:
     pixels_per_token: int
     sampler: Sampler
     max_resolution: int = 10240
+    pixel_options: dict[str, Any] = field(default_factory=dict)
     published: bool = True
 
 
@@ -339,7 +340,9 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-def family_from_folder(name: str, folder: Path, *, text_tokens: int, sampler: Sampler) -> Family:
+def family_from_folder(
+    name: str, folder: Path, *, text_tokens: int, sampler: Sampler, pixel_options: dict[str, Any] | None = None
+) -> Family:
     """The family with the configurations of a diffusers pipeline folder (a miniature, a variant) in place of the
     published ones.
 
@@ -357,6 +360,7 @@ def family_from_folder(name: str, folder: Path, *, text_tokens: int, sampler: Sa
         text_tokens=text_tokens,
         pixels_per_token=2 * factor,
         sampler=sampler,
+        pixel_options=pixel_options or {},
         published=False,
     )
 
@@ -461,7 +465,7 @@ def denoiser_inputs(family: Family, shape: Shape) -> dict[str, Any]:
 def encoded_prompt(family: Family, shape: Shape) -> dict[str, Any]:
     """An encoded prompt [B, ...] as l2p's architecture of the same name takes it, every token real.
 
-    The masks of prompts without padding are those that torch and diffusers treat as "all": a mask with values would make
+    The masks of prompts without padding are those that torch and diffusers treat as "all": one with values would make
     shapes depend on data, which fake tensors do not have.
     """
     config, size = family.transformer.config, shape.batch_size

@@ -170,7 +170,9 @@ def _materialised(tensor: torch.Tensor, dtype: torch.dtype, device: torch.device
     if not tensor.is_floating_point():
         fresh = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
     else:
-        fresh = torch.empty(tensor.shape, dtype=dtype, device=device).normal_(std=0.02)
+        fresh = torch.empty(tensor.shape, dtype=dtype, device=device)
+        if not torch_private.is_fake(fresh):
+            fresh.normal_(std=0.02)
     return nn.Parameter(fresh, requires_grad=False) if isinstance(tensor, nn.Parameter) else fresh
 
 

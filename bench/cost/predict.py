@@ -192,11 +192,15 @@ def _prepare_text(case: Case, family: Family, dtype: torch.dtype, device: str) -
 
 def pixel_model(case: Case, family: Family, dtype: torch.dtype, device: str) -> nn.Module:
     """The real PixelTransformer2DModel for the family's configuration and the case's patch, random weights."""
+    from l2p.detailer import DetailerConfig
     from l2p.pixel_transformer import PixelTransformer2DModel
+
+    options = dict(family.pixel_options)
+    options["detailer"] = DetailerConfig(**options.get("detailer", {}))
 
     def make() -> nn.Module:
         source = build(family.transformer)
-        return PixelTransformer2DModel.from_source(source, family.name, patch_size=case.patch_size).eval()
+        return PixelTransformer2DModel.from_source(source, family.name, patch_size=case.patch_size, **options).eval()
 
     return materialise(make, dtype=dtype, device=device)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
+import psutil
 import torch
 
 from bench.cost.meter import OperatorWork
@@ -82,23 +84,25 @@ def _seconds(operators: list[OperatorWork], device: Device, end: int) -> float:
     return total
 
 
-def this_cpu(size: int = 768, num_repeats: int = 3) -> Device:
-    """This machine's rates: the best of a few matrix products [size, size] in each dtype, and of a copy of 64 MiB."""
-    rates = {str(dtype).removeprefix("torch."): _matmul_rate(size, dtype, num_repeats) for dtype in _DTYPES}
+# sides of the measured products: processors without bfloat16 units are slow at it
+_MATRIX_SIDES = {torch.float32: 512, torch.bfloat16: 192}
+
+
+@lru_cache
+def this_cpu(num_repeats: int = 3) -> Device:
+    """This machine's rates as it is now, busy or not: the best of a few matrix products and of a copy of 64 MiB."""
+    rates = {str(dtype).removeprefix("torch."): _matmul_rate(dtype, num_repeats) for dtype in _MATRIX_SIDES}
     source = torch.ones(16 * 2**20)
     copied = 2 * source.numel() * source.element_size()  # read and written
     rate = copied / _best_s(lambda: source.clone(), num_repeats)
-    return Device(
-        name="this CPU", flops_per_s=rates, bytes_per_s=rate, memory_bytes=_host_memory(), source="measured now"
-    )
+    memory = psutil.virtual_memory().total
+    return Device(name="this CPU", flops_per_s=rates, bytes_per_s=rate, memory_bytes=memory, source="measured now")
 
 
-_DTYPES = (torch.float32, torch.bfloat16)
-
-
-def _matmul_rate(size: int, dtype: torch.dtype, num_repeats: int) -> float:
-    matrix = torch.ones(size, size, dtype=dtype)
-    return 2 * size**3 / _best_s(lambda: matrix @ matrix, num_repeats)
+def _matmul_rate(dtype: torch.dtype, num_repeats: int) -> float:
+    side = _MATRIX_SIDES[dtype]
+    matrix = torch.ones(side, side, dtype=dtype)
+    return 2 * side**3 / _best_s(lambda: matrix @ matrix, num_repeats)
 
 
 def _best_s(step: Callable[[], object], num_repeats: int) -> float:
@@ -109,9 +113,3 @@ def _best_s(step: Callable[[], object], num_repeats: int) -> float:
         step()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def _host_memory() -> int:
-    import psutil
-
-    return psutil.virtual_memory().total

@@ -1,0 +1,69 @@
+"""Finished predictions, one JSON file each, named by everything that they depend on: an interrupted run loses
+nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from bench.cost.cases import Case
+from bench.cost.families import Family, family_named
+from bench.cost.meter import OperatorWork
+from bench.cost.predict import Prediction, predict
+from bench.records import read_json, to_json, write_json
+
+DEFAULT_FOLDER = Path("runs/cost-cache")
+_METER_FILES = ("meter.py", "torch_private.py", "families.py", "predict.py", "training.py")
+_PIXEL_FILES = ("pixel_transformer.py", "detailer.py", "architectures/*.py")
+_L2P_FILES = {"l2p": _PIXEL_FILES, "train": (*_PIXEL_FILES, "options.py")}
+
+
+def cached_prediction(
+    case: Case,
+    family: Family | None = None,
+    *,
+    folder: Path = DEFAULT_FOLDER,
+    dtype: torch.dtype = torch.bfloat16,
+    force: bool = False,
+) -> Prediction:
+    """The prediction of a case, read from `folder` when code, configuration and library versions are the same."""
+    family = family or family_named(case.family)
+    path = folder / f"{case.name}-{_key(case, family, str(dtype))}.json"
+    if path.is_file():
+        return _from_json(read_json(path))
+    prediction = predict(case, family, dtype=dtype, force=force)
+    write_json(path, prediction)
+    return prediction
+
+
+def _key(case: Case, family: Family, dtype: str) -> str:
+    parts = [to_json(asdict(case)), to_json(asdict(family)), dtype, _versions(), _code(case.kind)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _versions() -> list[str]:
+    return [importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")]
+
+
+@lru_cache
+def _code(kind: str) -> str:
+    """A digest of the code that a prediction runs through, besides the libraries'."""
+    files = [Path(__file__).with_name(name) for name in _METER_FILES]
+    if kind in _L2P_FILES:
+        spec = importlib.util.find_spec("l2p")
+        root = Path(next(iter(spec.submodule_search_locations or []))) if spec else Path()
+        files += [path for pattern in _L2P_FILES[kind] for path in sorted(root.glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _from_json(values: dict) -> Prediction:
+    operators = [OperatorWork(**row) for row in values["operators"]]
+    return Prediction(**{**values, "case": Case(**values["case"]), "operators": operators})
