@@ -135,7 +135,12 @@ def retention_evidence(runs: Sequence[Run], benchmark: str) -> Evidence:
         raise NoEvidenceError(f"{members[0].group} has no {benchmark} scores of both models")
     estimate = pooled_retention(scored, benchmark)
     seeds = f"{len(scored)} transfer seeds" if len(scored) > 1 else "one transfer seed"
-    return _evidence(estimate, f"{scored[0].group}, {seeds}, {estimate.num_clusters} prompts.")
+    return _evidence(estimate, f"{scored[0].group}, {seeds}, {_clusters(estimate, benchmark)}.")
+
+
+def _clusters(estimate: Estimate, benchmark: str) -> str:
+    """How many independent units the interval rests on, in words."""
+    return f"{estimate.num_clusters} {({'dpg': 'items', 'heldout': 'image pairs'}).get(benchmark, 'prompts')}"
 
 
 def _evidence(estimate: Estimate, why: str) -> Evidence:

@@ -6,7 +6,7 @@ All intervals come from ``bench.statistics``; only the spread between transfer s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.statistics import Comparison, Estimate, bootstrap_ci, paired_difference, retention
 from reports.runs import Run
@@ -41,10 +41,11 @@ class Rows:
 
 
 def score_rows(run: Run, subject: str, benchmark: str) -> Rows:
-    """Rows of one subject; NoEvidenceError when they are absent, or unscored without the summary saying so.
+    """Rows of one subject, values as in the summaries (GenEval 0..1, DPG 0..100).
 
-    GenEval resamples by prompt text (a suite may hold one text twice), DPG by item; DPG's overall is a mean over items,
-    so its rows share one category. Values as in the summaries: GenEval 0..1, DPG 0..100.
+    What is resampled (``RESAMPLED``): GenEval's prompt texts (a suite may hold one text twice); DPG's items, in one
+    category, as its overall is a mean over items; the held-out pairs' images, as their prompts are all there are.
+    Raises NoEvidenceError when rows are absent, or unscored without the summary saying so.
     """
     scored = run.scored.get((subject, benchmark))
     if scored is None or not scored.rows:
@@ -58,11 +59,16 @@ def score_rows(run: Run, subject: str, benchmark: str) -> Rows:
     is_dpg = benchmark == "dpg"
     return Rows(
         categories=["all" if is_dpg else row["category"] for row in rows],
-        clusters=[str(row["prompt_id"] if is_dpg else row.get("text", row["prompt_id"])) for row in rows],
-        values=[
-            float(row["value"]) * (100 if is_dpg else 1) for row in rows
-        ],  # DPG's rows are 0..1, its summary 0..100
+        clusters=[RESAMPLED[benchmark](row) for row in rows],
+        values=[float(row["value"]) * (100 if is_dpg else 1) for row in rows],  # DPG's rows are 0..1
     )
+
+
+RESAMPLED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "geneval": lambda row: str(row.get("text", row["prompt_id"])),
+    "dpg": lambda row: str(row["prompt_id"]),
+    "heldout": lambda row: f"{row['prompt_id']}/{row['index']}",
+}
 
 
 def category_estimate(run: Run, subject: str, benchmark: str, category: str) -> Estimate:

@@ -7,6 +7,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib
 import pandas as pd
@@ -143,7 +144,7 @@ def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], titl
     bars = axes.barh(range(len(records)), known, 0.62, color=colors)
     labels = ["not measured" if pd.isna(value) else f"{value:,.4g}" for value in values]
     axes.bar_label(bars, labels, padding=4, color=theme.text, fontsize=8.5)
-    axes.set_yticks(range(len(records)), [record.case for record in records])
+    axes.set_yticks(range(len(records)), [fill(record.case.replace("-", " "), 14) for record in records])
     axes.tick_params(axis="y", labelcolor=theme.text)
     axes.set(title=title, xlim=(0, 1.22 * max(known) or 1), xticks=[])
     axes.spines["bottom"].set_visible(False)

@@ -209,7 +209,11 @@ def displayed(frame: pd.DataFrame) -> pd.DataFrame:
         shown[name] = [interval(value, low, high, decimals[metric]) for value, low, high in cells]
     shown = shown[["Method", "GenEval", "DPG", *(METRIC_NAMES[name] for name in paper.DPG_COLUMNS)]]
     counts = {"n": "GenEval images", "n_dpg": "DPG items"}
-    texts = {title: [number(count, 0) for count in frame[name]] for name, title in counts.items()}
+    texts = {
+        title: [number(count, 0) for count in frame[name]]
+        for name, title in counts.items()
+        if frame[name].notna().any()
+    }
     return shown.assign(**texts, Space=frame["space"], Kind=frame["kind"])
 
 

@@ -17,6 +17,12 @@ PROMPTS = {
     "position": "a circle left of a square, case {k}",
     "color_attr": "a red circle and a blue square, case {k}",
 }
+MEASURED = (
+    ("source-sampling-step", 120),
+    ("l2p-sampling-step", 210),
+    ("l2p-transfer-step-shallow", 480),
+    ("l2p-transfer-step-full", 640),
+)
 PAIRS = ("red star", "blue ring", "green cross", "pink circle", "black square", "white triangle")
 
 
@@ -35,7 +41,7 @@ def fake_run(
     trainable: int = 200_000,
     pictures: bool = False,
 ) -> Path:
-    """Write a whole run folder whose pixel model is right with ``pixel_accuracy``, images only if asked for; returns its path."""
+    """Write a run folder whose pixel model is right with ``pixel_accuracy``; images only if asked for."""
     recipe = {"name": path.name, "family": family, "size": size, "num_images": 24}
     stages = {name: _stage(k) for k, name in enumerate(("corpus", "transfer", "sample", "score", "cost", "report"))}
     manifest = {
@@ -66,9 +72,7 @@ def fake_run(
         _geneval(path, subject, accuracy, num_prompts, num_images, pictures, random.Random(f"{subject} {drawn}"))
         _heldout(path, subject, accuracy, num_images, random.Random(f"heldout {subject} {drawn}"))
         _dpg(path, subject, accuracy, random.Random(f"dpg {subject} {drawn}"))
-    write_json(
-        path / "cost/measured.json", [_measured(case, ms) for case, ms in (("flux-48", 12), ("l2p-flux-48", 21))]
-    )
+    write_json(path / "cost/measured.json", [_measured(case, ms) for case, ms in MEASURED])
     write_json(path / "cost/predicted.json", predicted_4k())
     return path
 
@@ -156,7 +160,7 @@ def _heldout(path: Path, subject: str, accuracy: float, num_images: int, dice: r
     rows = [
         {"prompt_id": f"{k:05d}", "index": index, "category": pair, "text": f"a {pair}, case {k}",
          "value": float(dice.random() < accuracy), "reason": ""}
-        for k, pair in enumerate(PAIRS * 4) for index in range(num_images)
+        for k, pair in enumerate(PAIRS) for index in range(4 * num_images)
     ]  # fmt: skip
     _score(path / f"scores/{subject}/heldout", "geneval", subject, rows, "text")
 

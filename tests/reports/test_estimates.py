@@ -62,3 +62,10 @@ def test_a_source_that_draws_nothing_has_no_retention(tmp_path):
     path = fake_run(tmp_path / "flux-mini", num_prompts=2, source_accuracy=0.0)
     with pytest.raises(NoEvidenceError, match="too little for a ratio"):
         run_retention(load_run(path), "geneval")
+
+
+def test_heldout_pairs_have_one_prompt_each_and_still_an_interval(run_dir):
+    rows = score_rows(load_run(run_dir), "l2p", "heldout")
+    assert len(set(rows.categories)) == 6 and len(set(rows.clusters)) == len(rows.values)
+    estimate = run_retention(load_run(run_dir), "heldout")
+    assert estimate.high - estimate.low > 0.1
