@@ -38,7 +38,7 @@ def main(
     family: Annotated[str, typer.Argument(help="source family: flux")],
     recipe: Annotated[str | None, typer.Option(help="a recipe's name, or package.module:function")] = None,
     size: Annotated[str | None, typer.Option(help="miniature (default) or paper: the family's usual recipe")] = None,
-    stage: Annotated[str | None, typer.Option(help="run this stage alone")] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="run this stage alone; may be given again")] = None,
     run: Annotated[Path | None, typer.Option(help="run folder [default: runs/<recipe's name>]")] = None,
     seed: Annotated[int | None, typer.Option(help="another transfer seed: its run is named <recipe>-seed<n>")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="print the cost in time, disk and memory, and stop")] = False,
@@ -65,7 +65,7 @@ def _run(
     family: str,
     recipe_name: str | None,
     size: str | None,
-    stage: str | None,
+    asked: list[str] | None,
     run_dir: Path | None,
     seed: int | None,
     plan: bool,
@@ -75,14 +75,15 @@ def _run(
     from reproduce.recipes import find_recipe
     from reproduce.run import NEEDS, reproduce
 
-    if stage is not None and stage not in NEEDS:
-        raise ValueError(f"unknown stage {stage!r}; known: {', '.join(NEEDS)}")
+    unknown = [stage for stage in asked or () if stage not in NEEDS]
+    if unknown:
+        raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(NEEDS)}")
     recipe = find_recipe(family, recipe_name, size, seed, run_dir)
     run_dir = run_dir or Path("runs") / recipe.name
     if plan:
         print_plan(recipe, run_dir)
         return 0
-    stages = list(NEEDS) if stage is None else [stage]
+    stages = [stage for stage in NEEDS if not asked or stage in asked]
     return reproduce(recipe, run_dir, stages, arguments=sys.argv[1:], allow_missing=allow_missing)
 
 

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from PIL import Image
 
 from bench.records import write_jsonl
-from reproduce.draw import Drawing, draw, image_seed, source_generator
+from reproduce.draw import Drawing, draw, generator, image_seed, source_pipeline, source_settings
 from reproduce.named import load_function, load_rows
 from reproduce.recipes import Recipe
 
@@ -34,7 +34,8 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         )
         for row in rows
     ]
-    draw(source_generator(recipe), drawings, recipe.source_sampler.batch_size, "corpus: source draws")
+    generate = generator(source_pipeline(recipe), source_settings(recipe))
+    draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws")
     state.wait_for_everyone()
     if state.is_main_process:
         rejected = reject(recipe.corpus.image_filter, folder, rows)

@@ -82,25 +82,38 @@ def source_pipeline(recipe: Recipe) -> Any:
     return pipeline.to(PartialState().device)
 
 
-def source_generator(recipe: Recipe) -> Generator:
-    """Draw with the source and its own sampler settings."""
-    pipeline, sampler = source_pipeline(recipe), recipe.source_sampler
-    settings = sampler_arguments(sampler, recipe.resolution) | SOURCE_GUIDANCE[recipe.family](sampler)
-
-    def generate(prompts: list[str], seeds: list[int]) -> list[Image]:
-        return pipeline(prompt=prompts, generator=generators(seeds), **settings).images
-
-    return generate
-
-
-def pixel_generator(recipe: Recipe, run_dir: Path) -> Generator:
-    """Draw with the run's pixel model, the source's text encoders and the pixel model's own sampler settings."""
-    sampler, dtype = recipe.l2p_sampler, getattr(torch, recipe.dtype)
+def l2p_pipeline(recipe: Recipe, run_dir: Path) -> Any:
+    """The run's pixel model with the source's text encoders (its transformer and VAE are not loaded)."""
+    dtype = getattr(torch, recipe.dtype)
     model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", torch_dtype=dtype)
     text = DiffusionPipeline.from_pretrained(recipe.source, transformer=None, vae=None, torch_dtype=dtype)
-    pipeline = pixel_pipeline(text, model, shift=sampler.shift or 1.0).to(PartialState().device)
+    pipeline = pixel_pipeline(text, model, shift=recipe.l2p_sampler.shift or 1.0).to(PartialState().device)
     pipeline.set_progress_bar_config(disable=True)
-    settings = sampler_arguments(sampler, recipe.resolution) | {"guidance_scale": sampler.guidance_scale}
+    return pipeline
+
+
+def source_settings(recipe: Recipe) -> dict[str, Any]:
+    """What the source's pipeline is called with, beside prompts and generators."""
+    return _settings(recipe.source_sampler, recipe.resolution) | SOURCE_GUIDANCE[recipe.family](recipe.source_sampler)
+
+
+def l2p_settings(recipe: Recipe) -> dict[str, Any]:
+    """What the pixel model's pipeline is called with, beside prompts and generators."""
+    guidance = {"guidance_scale": recipe.l2p_sampler.guidance_scale}
+    return _settings(recipe.l2p_sampler, recipe.resolution) | guidance
+
+
+def _settings(sampler: Sampler, resolution: int) -> dict[str, Any]:
+    return {
+        "height": resolution,
+        "width": resolution,
+        "num_inference_steps": sampler.num_inference_steps,
+        "max_sequence_length": sampler.max_sequence_length,
+    }
+
+
+def generator(pipeline: Any, settings: dict[str, Any]) -> Generator:
+    """A function from prompts and seeds to images."""
 
     def generate(prompts: list[str], seeds: list[int]) -> list[Image]:
         return pipeline(prompt=prompts, generator=generators(seeds), **settings).images
@@ -117,16 +130,6 @@ def flux_guidance(sampler: Sampler) -> dict[str, Any]:
 
 
 SOURCE_GUIDANCE = {"flux": flux_guidance}
-
-
-def sampler_arguments(sampler: Sampler, resolution: int) -> dict[str, Any]:
-    """What source and pixel pipeline call alike."""
-    return {
-        "height": resolution,
-        "width": resolution,
-        "num_inference_steps": sampler.num_inference_steps,
-        "max_sequence_length": sampler.max_sequence_length,
-    }
 
 
 def write_generation(folder: Path, recipe: Recipe, subject: str, sampler: Sampler) -> None:

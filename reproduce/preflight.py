@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.records import read_json
 from reproduce.manifest import check_manifest
+from reproduce.named import load_function
 from reproduce.plan import disk_bytes
 from reproduce.recipes import Recipe
 
@@ -20,6 +21,7 @@ def check(recipe: Recipe, run_dir: Path) -> None:
     if (run_dir / "run.json").exists():
         check_manifest(read_json(run_dir / "run.json"), recipe, run_dir)
     check_source(recipe.source, SOURCE_CLASSES[recipe.family])
+    check_names(recipe)
     check_disk(recipe, run_dir)
 
 
@@ -43,6 +45,18 @@ def check_source(source: str, pipeline_class: str) -> None:
 
 
 SOURCE_CLASSES = {"flux": "FluxPipeline"}
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise ValueError or FileNotFoundError for a function or file that the recipe names and that is not there."""
+    prompts = [recipe.corpus.prompts, *(suite.prompts for suite in recipe.suites)]
+    for name in [recipe.detector, recipe.vqa, recipe.corpus.image_filter, *prompts]:
+        if name is None:
+            continue
+        if ":" in name:
+            load_function(name)
+        elif not Path(name).is_file():
+            raise FileNotFoundError(f"recipe {recipe.name!r} reads {name}, which is not there")
 
 
 def check_disk(recipe: Recipe, run_dir: Path) -> None:

@@ -54,7 +54,9 @@ class Corpus:
 class Suite:
     """A set of prompts that both models draw and a benchmark scores; `name` is its folder under samples/ and scores/.
 
-    `prompts` is `package.module:function`, called with `arguments`, or a JSON Lines file in the benchmark's format.
+    `prompts` is `package.module:function` or a file in the benchmark's format. GenEval: the function returns metadata
+    lines for `arguments`, the file is JSON Lines. DPG: the function writes the question CSV to (path, **arguments); an
+    item has always four images.
     """
 
     name: str
@@ -134,7 +136,7 @@ def flux_mini() -> Recipe:
         corpus=Corpus(
             prompts="reproduce.miniature.prompts:corpus_prompts",
             num_prompts=2400,
-            image_filter="reproduce.miniature.prompts:reject_heldout",
+            image_filter="reproduce.miniature.detector:reject_held_out",
         ),
         transfer=miniature_transfer(num_train_steps=1600),
         source_sampler=Sampler(
@@ -156,8 +158,15 @@ def flux_mini() -> Recipe:
                 prompts="reproduce.miniature.prompts:heldout_suite",
                 images_per_prompt=16,
             ),
+            Suite(
+                name="dpg",
+                benchmark="dpg",
+                prompts="reproduce.miniature.questions:write_questions",
+                arguments={"num_items": 40, "seed": REPORT_SEED},
+            ),
         ),
         detector="reproduce.miniature.detector:load",
+        vqa="reproduce.miniature.answers:answerer",
         sample_seed=REPORT_SEED,
         num_processes=2,
     )
@@ -169,7 +178,7 @@ def flux_mini_long() -> Recipe:
     Hardware: two cores, no GPU. A larger corpus, a longer transfer and more images to score, nothing else.
     """
     short = flux_mini()
-    geneval, heldout = short.suites
+    geneval, heldout, dpg = short.suites
     return replace(
         short,
         name="flux-mini-long",
@@ -178,6 +187,7 @@ def flux_mini_long() -> Recipe:
         suites=(
             replace(geneval, arguments={"num_per_task": 60, "seed": REPORT_SEED}),
             replace(heldout, images_per_prompt=50),
+            replace(dpg, arguments={"num_items": 200, "seed": REPORT_SEED}),
         ),
     )
 

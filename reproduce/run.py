@@ -25,7 +25,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """The stages in order, each with those that it reads."""
 
-ON_ONE_PROCESS = ("score", "cost", "report")  # the others share their work among the processes
+ON_ONE_PROCESS = ("cost", "report")  # the others share their work among the processes
 ALWAYS = ("report",)  # reads the folder as it is now, and takes seconds
 
 

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 from PIL import Image
 
+from bench.dpg.questions import read_questions
 from bench.geneval.prompts import write_suite
-from reproduce.draw import Drawing, draw, image_seed, pixel_generator, save_image, source_generator, write_generation
-from reproduce.named import load_rows
+from reproduce.draw import (
+    Drawing,
+    draw,
+    generator,
+    image_seed,
+    l2p_pipeline,
+    l2p_settings,
+    save_image,
+    source_pipeline,
+    source_settings,
+    write_generation,
+)
+from reproduce.named import load_function, load_rows
 from reproduce.recipes import Recipe, Sampler, Suite
 
 if TYPE_CHECKING:
     from bench.records import Generator
 
 SUBJECTS: dict[str, Callable[[Recipe, Path], Generator]] = {
-    "source": lambda recipe, run_dir: source_generator(recipe),
-    "l2p": pixel_generator,
+    "source": lambda recipe, run_dir: generator(source_pipeline(recipe), source_settings(recipe)),
+    "l2p": lambda recipe, run_dir: generator(l2p_pipeline(recipe, run_dir), l2p_settings(recipe)),
 }
+QUESTIONS, NUM_TILES = "questions.csv", 4
 SUBJECT_NAMES = {"source": "source", "l2p": "pixel model"}
 
 
@@ -43,10 +58,25 @@ def sampler_of(recipe: Recipe, subject: str) -> Sampler:
     return {"source": recipe.source_sampler, "l2p": recipe.l2p_sampler}[subject]
 
 
-def suite_rows(suite: Suite) -> list[dict[str, Any]]:
-    """The suite's prompts: GenEval's metadata lines, or DPG's with `item_id` and `text`."""
-    required = {"geneval": ("tag", "include", "prompt"), "dpg": ("item_id", "text")}[suite.benchmark]
-    return load_rows(suite.prompts, suite.arguments, required)
+def geneval_rows(suite: Suite) -> list[dict[str, Any]]:
+    """A GenEval suite's metadata lines."""
+    return load_rows(suite.prompts, suite.arguments, ("tag", "include", "prompt"))
+
+
+def write_question_file(suite: Suite, path: Path) -> Path:
+    """Put a DPG suite's question file at `path`: made by the function that the suite names, or copied."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if ":" in suite.prompts:
+        load_function(suite.prompts)(path, **suite.arguments)
+    else:
+        shutil.copyfile(suite.prompts, path)
+    return path
+
+
+def dpg_prompts(suite: Suite) -> dict[str, str]:
+    """A DPG suite's prompts by item id, as its question file has them."""
+    with TemporaryDirectory() as folder:  # each process reads its own: none waits for another
+        return read_questions(write_question_file(suite, Path(folder) / QUESTIONS)).prompts
 
 
 def geneval_drawings(recipe: Recipe, suite: Suite, folder: Path) -> list[Drawing]:
@@ -59,44 +89,41 @@ def geneval_drawings(recipe: Recipe, suite: Suite, folder: Path) -> list[Drawing
             text=row["prompt"],
             path=folder / f"{number:05d}" / "samples" / f"{index:04d}.png",
         )
-        for number, row in enumerate(suite_rows(suite))
+        for number, row in enumerate(geneval_rows(suite))
         for index in range(suite.images_per_prompt)
     ]
 
 
 def write_metadata(suite: Suite, folder: Path) -> None:
     """Write each prompt's `metadata.jsonl` into its folder, and the whole suite beside them."""
-    write_suite(folder, suite_rows(suite))
+    write_suite(folder, geneval_rows(suite))
 
 
 def dpg_drawings(recipe: Recipe, suite: Suite, folder: Path) -> list[Drawing]:
-    """DPG-Bench's tiles, `tiles/<item>_<k>.png`; item ids come from outside and must be plain file names."""
-    rows = suite_rows(suite)
-    for row in rows:
-        if Path(str(row["item_id"])).name != str(row["item_id"]):
-            raise ValueError(f"{suite.prompts}: item_id {row['item_id']!r} is no plain file name")
+    """DPG-Bench's four tiles of each item, `tiles/<item>_<k>.png`."""
     return [
         Drawing(
-            prompt_id=str(row["item_id"]),
+            prompt_id=item_id,
             index=index,
-            seed=image_seed(recipe.sample_seed, f"{suite.name}/{row['item_id']}", index),
-            text=row["text"],
-            path=folder / "tiles" / f"{row['item_id']}_{index}.png",
+            seed=image_seed(recipe.sample_seed, f"{suite.name}/{item_id}", index),
+            text=text,
+            path=folder / "tiles" / f"{item_id}_{index}.png",
         )
-        for row in rows
-        for index in range(suite.images_per_prompt)
+        for item_id, text in dpg_prompts(suite).items()
+        for index in range(NUM_TILES)
     ]
 
 
 def stitch_grids(suite: Suite, folder: Path) -> None:
-    """Put each item's four tiles together as DPG-Bench wants them: `<item>.png`, 2 x 2, row by row."""
-    for row in suite_rows(suite):
-        tiles = [Image.open(folder / "tiles" / f"{row['item_id']}_{index}.png") for index in range(4)]
+    """Put each item's tiles together as DPG-Bench wants them, `<item>.png`, 2 x 2, row by row; and the questions."""
+    write_question_file(suite, folder / QUESTIONS)
+    for item_id in dpg_prompts(suite):
+        tiles = [Image.open(folder / "tiles" / f"{item_id}_{index}.png") for index in range(NUM_TILES)]
         width, height = tiles[0].size
         grid = Image.new("RGB", (2 * width, 2 * height))
         for index, tile in enumerate(tiles):
             grid.paste(tile, (index % 2 * width, index // 2 * height))
-        save_image(grid, folder / f"{row['item_id']}.png")
+        save_image(grid, folder / f"{item_id}.png")
 
 
 LAYOUTS = {"geneval": geneval_drawings, "dpg": dpg_drawings}

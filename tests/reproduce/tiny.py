@@ -121,7 +121,14 @@ def recipe() -> Recipe:
                 arguments={"num_per_task": 2, "seed": 1},
                 images_per_prompt=2,
             ),
+            Suite(
+                name="dpg",
+                benchmark="dpg",
+                prompts="reproduce.miniature.questions:write_questions",
+                arguments={"num_items": 2, "seed": 1},
+            ),
         ),
+        vqa="tests.reproduce.tiny:vqa",
         detector="tests.reproduce.tiny:detector",
         num_processes=1,
     )
@@ -144,6 +151,15 @@ def detector():
         return [[_guess(hashlib.sha256(image.tobytes()).digest())] for image in images]
 
     return detect
+
+
+def vqa():
+    """A VQA that answers by the picture's and the question's bytes."""
+
+    def answer(image, questions):
+        return ["yes" if hashlib.sha256(image.tobytes() + q.encode()).digest()[0] % 2 else "no" for q in questions]
+
+    return answer
 
 
 def _guess(digest: bytes) -> Detection:

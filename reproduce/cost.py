@@ -1,0 +1,93 @@
+"""Stage 5: the cost as measured here: one transfer step, shallow against full, and one sampling step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from bench.cost.measure import measure_step
+from bench.records import CostRecord, write_json
+from l2p.architectures import encode_prompt
+from l2p.flow import noisy_image, velocity_target
+from l2p.objective import transfer_loss
+from l2p.options import TransferConfig, parameter_groups, trainable_parameters
+from l2p.pixel_transformer import PixelTransformer2DModel
+from reproduce.draw import generator, l2p_pipeline, l2p_settings, source_pipeline, source_settings
+from reproduce.recipes import Recipe
+
+PROMPT = "a photo of a red circle"
+
+
+def run(recipe: Recipe, run_dir: Path) -> None:
+    """Write `cost/measured.json`, one process; predictions at full size are `python -m bench cost`'s."""
+    source, pixel = source_pipeline(recipe), l2p_pipeline(recipe, run_dir)
+    batch_size = recipe.l2p_sampler.batch_size
+    records = [
+        sampling_record(recipe, "source-sampling-step", source, source_settings(recipe), batch_size, "VAE decode"),
+        sampling_record(recipe, "l2p-sampling-step", pixel, l2p_settings(recipe), batch_size, "no VAE"),
+        transfer_record(recipe, "l2p-transfer-step-shallow", pixel, recipe.transfer),
+        transfer_record(recipe, "l2p-transfer-step-full", pixel, replace(recipe.transfer, trainable="all")),
+    ]
+    write_json(run_dir / "cost" / "measured.json", records)
+
+
+def sampling_record(
+    recipe: Recipe, case: str, pipeline: Any, settings: dict[str, Any], batch_size: int, decoding: str
+) -> CostRecord:
+    """One call with one sampling step: what an image needs beside more of the same steps is in it."""
+    generate = generator(pipeline, settings | {"num_inference_steps": 1})
+    prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
+    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    protocol = f"pipeline call with one step: prompt encoding, guidance as the recipe has it, {decoding}"
+    return _measured(recipe, case, lambda: generate(prompts, seeds), modules, batch_size, recipe.dtype, protocol)
+
+
+def transfer_record(recipe: Recipe, case: str, pipeline: Any, config: TransferConfig) -> CostRecord:
+    """One training step of the recipe's whole batch in one process, float32 weights, AdamW as in the transfer."""
+    model = PixelTransformer2DModel.from_config(pipeline.transformer.config).to(pipeline.device).train()
+    model.load_state_dict(pipeline.transformer.state_dict())
+    num_trained = sum(parameter.numel() for parameter in trainable_parameters(model, config).values())
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, fused=True)
+    step = transfer_step(pipeline, model, optimizer, config, recipe.resolution)
+    protocol = f"training step, {num_trained} parameters trained ({config.trainable}), float32, AdamW fused"
+    return _measured(recipe, case, step, [model, optimizer], config.batch_size, "float32", protocol)
+
+
+def transfer_step(
+    pipeline: Any, model: PixelTransformer2DModel, optimizer: Any, config: TransferConfig, resolution: int
+) -> Callable[[], None]:
+    """A function that takes one step on images of noise: the cost does not depend on what they show."""
+    shape = (config.batch_size, 3, resolution, resolution)
+    clean, noise = torch.rand(shape).to(model.device), torch.randn(shape).to(model.device)  # [B, 3, H, W]
+    sigma = torch.full((config.batch_size,), 0.5, device=model.device)  # [B]
+    prompts = [PROMPT] * config.batch_size
+    prompt = encode_prompt(pipeline, model.config.architecture, prompts, config.max_sequence_length)
+    prompt = {name: tensor.float() for name, tensor in prompt.items()}
+
+    def step() -> None:
+        velocity = model(noisy_image(clean, noise, sigma), sigma, prompt, return_dict=False)[0]
+        transfer_loss(velocity, velocity_target(clean, noise), sigma, config.loss_weight_below).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _measured(
+    recipe: Recipe, case: str, step: Callable[[], object], resident: list, batch_size: int, dtype: str, protocol: str
+) -> CostRecord:
+    return measure_step(
+        step,
+        resident=resident,
+        case=case,
+        resolution=recipe.resolution,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=str(PartialState().device),
+        protocol=protocol,
+    )
