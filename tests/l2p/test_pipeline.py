@@ -1,0 +1,112 @@
+"""L2PPipeline: reproducible images, guidance, inputs, saving."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from l2p.conversion import copy_source_weights
+from l2p.flow import sigmas
+from l2p.pipeline import L2PPipeline, draw_noise, load_source, pixel_pipeline
+from l2p.pixel_transformer import PixelTransformer2DModel
+
+SMALL = {"height": 16, "width": 16, "num_inference_steps": 3, "max_sequence_length": 12, "output_type": "np"}
+PROMPTS = ["a red star", "two blue", "a circle"]
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@pytest.fixture
+def pixels(flux: FluxPipeline) -> L2PPipeline:
+    """The tiny source as a pixel pipeline whose head paints something."""
+    torch.manual_seed(5)
+    model = PixelTransformer2DModel.from_source(flux.transformer, patch_size=8)
+    copy_source_weights(model, flux.transformer)
+    torch.nn.init.normal_(model.detailer.out_conv.weight, std=0.3)
+    pipeline = pixel_pipeline(flux, model)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_an_image_depends_on_its_prompt_and_seed_alone(pixels: L2PPipeline) -> None:
+    together = pixels(PROMPTS, generator=generators(1, 2, 3), **SMALL).images
+    alone = pixels(PROMPTS[1], generator=generators(2), **SMALL).images
+    again = pixels(PROMPTS, generator=generators(1, 2, 3), **SMALL).images
+    assert together.shape == (3, 16, 16, 3) and np.array_equal(together, again)
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
+def test_guidance_is_the_standard_form(pixels: L2PPipeline) -> None:
+    """Unroll the sampler by hand: Euler steps on uncond + w (cond - uncond)."""
+    noisy = draw_noise((1, 3, 16, 16), generators(7))
+    cond, uncond = pixels.encode_prompt("two blue", 12), pixels.encode_prompt("", 12)
+    levels = sigmas(3, 3.0)
+    for now, then in zip(levels[:-1], levels[1:], strict=True):
+        with torch.no_grad():
+            v = [pixels.transformer(noisy, now[None], p, return_dict=False)[0] for p in (uncond, cond)]
+        noisy = noisy + (then - now) * (v[0] + 2.5 * (v[1] - v[0]))
+    drawn = pixels("two blue", guidance_scale=2.5, generator=generators(7), **{**SMALL, "output_type": "latent"}).images
+    torch.testing.assert_close(drawn, noisy, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_of_one_is_off_and_runs_no_second_forward(pixels: L2PPipeline) -> None:
+    sizes: list[int] = []
+    pixels.transformer.detailer.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    pixels(PROMPTS, guidance_scale=1, generator=generators(1, 2, 3), **SMALL)
+    assert sizes == [3, 3, 3]
+
+
+def test_encoded_prompts_serve_as_well_as_texts(pixels: L2PPipeline) -> None:
+    embeds, negative = pixels.encode_prompt(PROMPTS, 12), pixels.encode_prompt("star", 12)
+    plain = pixels(PROMPTS, negative_prompt="star", generator=generators(1, 2, 3), **SMALL).images
+    cached = pixels(
+        prompt_embeds=embeds, negative_prompt_embeds=negative, generator=generators(1, 2, 3), **SMALL
+    ).images
+    assert np.array_equal(plain, cached)
+    other = pixels(PROMPTS, negative_prompt="", generator=generators(1, 2, 3), **SMALL).images
+    assert not np.array_equal(plain, other)
+
+
+def test_a_callback_sees_each_step_and_may_change_the_image(pixels: L2PPipeline) -> None:
+    steps = []
+
+    def blacken(pipeline: L2PPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict:
+        steps.append((step, round(float(timestep))))
+        return {"noisy": torch.full_like(tensors["noisy"], -1)} if step == 2 else {}
+
+    images = pixels("a", generator=generators(1), callback_on_step_end=blacken, **SMALL).images
+    assert steps == [(0, 1000), (1, 857), (2, 600)] and images.max() == 0
+
+
+def test_saved_and_loaded_it_draws_the_same(pixels: L2PPipeline, tmp_path: Path) -> None:
+    pixels.save_pretrained(tmp_path)
+    loaded = L2PPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    first, second = (p("two blue", generator=generators(2), **SMALL).images for p in (pixels, loaded))
+    assert np.array_equal(first, second)
+
+
+def test_pil_images_come_out(pixels: L2PPipeline) -> None:
+    image = pixels("a", generator=generators(1), **{**SMALL, "output_type": "pil", "width": 24}).images[0]
+    assert image.size == (24, 16) and image.mode == "RGB"
+
+
+def test_bad_input_is_named(pixels: L2PPipeline, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 generators for 3 images"):
+        pixels(PROMPTS, generator=generators(1, 2), **SMALL)
+    with pytest.raises(ValueError, match="either `prompt` or `prompt_embeds`"):
+        pixels(**SMALL)
+    with pytest.raises(ValueError, match="2 negative prompts for 3 prompts"):
+        pixels(PROMPTS, negative_prompt=["a", "b"], **SMALL)
+    with pytest.raises(ValueError, match="both must be multiples of 8"):
+        pixels("a", **{**SMALL, "height": 20})
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"is no diffusers pipeline: .* found \['notes.txt'\]"):
+        load_source(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no source at"):
+        load_source(tmp_path / "absent")
