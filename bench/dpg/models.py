@@ -29,6 +29,7 @@ class TransformersVQA:
         if architecture not in ARCHITECTURES:
             raise ValueError(f"{name} is a {architecture}; known VQA models: {', '.join(ARCHITECTURES)}")
         self.model, self.processor = model.eval(), processor
+        keep_cross_attention_masks(model)
         self._encode, self._answer = ARCHITECTURES[architecture]
         self.passport = {
             "vqa": "transformers",
@@ -58,6 +59,20 @@ def load_transformers(name: str, device: str) -> TransformersVQA:
     model = getattr(transformers, architecture).from_pretrained(name, use_safetensors=True).to(device)
     shown = str(Path(name).name if Path(name).is_dir() else name)
     return TransformersVQA(model, transformers.AutoProcessor.from_pretrained(name), shown)
+
+
+def keep_cross_attention_masks(model: Any) -> None:
+    """Hand BLIP's cross-attention the mask that transformers 5.23 drops, so that padding is not looked at.
+
+    There `BlipTextAttention` passes it on as `attention_mask`, where only `encoder_attention_mask` is read.
+    """
+
+    def add_mask(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return args, kwargs | {"encoder_attention_mask": kwargs.get("attention_mask")}
+
+    for name, module in model.named_modules():
+        if name.endswith("crossattention.self"):
+            module.register_forward_pre_hook(add_mask, with_kwargs=True)
 
 
 def _text(model: Any, processor: Any, questions: list[str]) -> Any:

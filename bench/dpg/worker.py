@@ -58,6 +58,7 @@ class Worker:
             try:
                 reply = self._ask(request)
             except WorkerDiedError as second:
+                self.close()
                 raise ConnectionError(f"the VQA worker died twice on the same image. {second}") from second
         if "error" in reply or len(reply.get("answers", ())) != len(questions):
             raise ConnectionError(f"the VQA worker gave no answers to {len(questions)} questions: {reply}")
@@ -81,6 +82,7 @@ class Worker:
         try:
             self.passport: dict[str, Any] = self._read_line(START_TIMEOUT_S)["passport"]
         except WorkerDiedError as error:
+            self.close()
             raise ConnectionError(f"the VQA worker did not start. {error}") from error
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import pytest
 
 from bench.dpg.questions import QuestionFile, read_questions
 
-HEADER = (
-    "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language"
-).split(",")
+HEADER = [
+    *("item_id", "text", "keywords", "proposition_id", "dependency"),
+    *("category_broad", "category_detailed", "tuple", "question_natural_language"),
+]
 
 
 def question_csv(rows: list[tuple]) -> str:

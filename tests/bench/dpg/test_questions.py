@@ -93,7 +93,7 @@ def test_odd_graphs_are_counted(questions):
 
 
 def test_dsg1k_holds_every_kind_of_dirt(shared_data):
-    """The real file: 10 malformed rows of 8 items, 35 items with own ids, 30 with later ones, one with a missing one."""
+    """10 malformed rows of 8 items; 35 items with own ids as parents, 30 with later ones, one with a missing one."""
     file = read_questions(shared_data / "dsg1k_questions.csv.gz")
     assert (len(file.items), len(file.rows)) == (1060, 8182)
     counts = file.finding_counts()
