@@ -72,6 +72,7 @@ def _run(
     allow_missing: bool,
 ) -> int:
     from reproduce.plan import print_plan
+    from reproduce.preflight import num_processes
     from reproduce.recipes import find_recipe
     from reproduce.run import NEEDS, reproduce
 
@@ -81,7 +82,7 @@ def _run(
     recipe = find_recipe(family, recipe_name, size, seed, run_dir)
     run_dir = run_dir or Path("runs") / recipe.name
     if plan:
-        print_plan(recipe, run_dir)
+        print_plan(recipe, run_dir, num_processes(recipe))
         return 0
     stages = [stage for stage in NEEDS if not asked or stage in asked]
     return reproduce(recipe, run_dir, stages, arguments=sys.argv[1:], allow_missing=allow_missing)

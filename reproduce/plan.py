@@ -1,16 +1,158 @@
-"""What a run will cost, before it begins: images, steps, time, disk and memory of each stage."""
+"""What a run will cost, before it begins: work, time, disk and memory of each stage.
+
+The miniature's calls are timed on this machine with random weights; the paper's size is predicted from the real classes
+on fake tensors, with a roofline of one GPU. Judging, cost and report depend on the judge and are not predicted.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.cost.cases import Case
+from bench.cost.families import Family, Sampler, family_from_folder, family_named
+from bench.cost.measure import timed
+from bench.cost.predict import predict, prepare
+from bench.cost.roofline import device_named, latency_band_s
+from bench.cost.torch_private import fake_tensors
+from reproduce import sample
 from reproduce.recipes import Recipe
+
+GIB = 2**30
+PAPER_DEVICE = "h100"
+LIBRARIES_BYTES = int(0.85 * GIB)  # resident memory of a process that has imported torch and diffusers, on a CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """`calls` of one case, shared among the run's processes where `shared`."""
+
+    stage: str
+    what: str
+    case: Case
+    calls: int
+    shared: bool = True
+
+
+def print_plan(recipe: Recipe, run_dir: Path, num_processes: int) -> None:
+    """Print each stage's work, time and memory, the run's disk, and what the figures rest on."""
+    table = Table(title=f"Plan of {recipe.name} in {run_dir}, {num_processes} processes")
+    for column in ("stage", "work", "calls", "seconds a call", "time", "tensors a process"):
+        table.add_column(column)
+    totals = [0.0, 0.0]
+    for work in planned(recipe, num_processes):
+        low, high, memory = call_cost(work.case, recipe)
+        calls = math.ceil(work.calls / num_processes) if work.shared else work.calls
+        totals = [totals[0] + calls * low, totals[1] + calls * high]
+        seconds = _band(low, high, lambda value: f"{value:.3g}")
+        time = _band(calls * low, calls * high, _clock)
+        table.add_row(work.stage, work.what, f"{calls:,}", seconds, time, f"{memory / GIB:.2f} GiB")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    basis = "timed here, once each" if recipe.size == "miniature" else f"a roofline of one {PAPER_DEVICE}, not measured"
+    console.print(f"Time: {_band(*totals, _clock)} and the start of processes, scoring, cost and report ({basis}).")
+    console.print(
+        f"Disk: up to {disk_bytes(recipe) / GIB:.2f} GiB. Memory: {LIBRARIES_BYTES / GIB:.2f} GiB of libraries"
+    )
+    console.print("a process, tensors as above; nothing was started.")
+
+
+def planned(recipe: Recipe, num_processes: int) -> Iterator[Work]:
+    """The heavy calls of all stages."""
+    suites = sum(num_images(recipe).values())
+    source, pixel = recipe.source_sampler, recipe.l2p_sampler
+    corpus = recipe.corpus.num_prompts * recipe.corpus.images_per_prompt
+    drawn = {"corpus": math.ceil(corpus / source.batch_size), "sample": math.ceil(suites / source.batch_size)}
+    for stage, batches in drawn.items():
+        forwards = source.num_inference_steps * (1 if source.guidance_scale == 1 else 2)
+        yield Work(stage=stage, what="source forward", case=_case(recipe, "source"), calls=batches * forwards)
+        yield Work(stage=stage, what="VAE decode", case=_case(recipe, "vae"), calls=batches)
+        if stage == "corpus":
+            case = _case(recipe, "train", num_processes)
+            yield Work(stage="transfer", what="step", case=case, calls=recipe.transfer.num_train_steps, shared=False)
+    batches = math.ceil(suites / pixel.batch_size)
+    yield Work(
+        stage="sample", what="pixel forward", case=_case(recipe, "l2p"), calls=batches * pixel.num_inference_steps
+    )
+
+
+def num_images(recipe: Recipe) -> dict[str, int]:
+    """Images of one subject by suite."""
+    return {suite.name: len(sample.LAYOUTS[suite.benchmark](recipe, suite, Path())) for suite in recipe.suites}
+
+
+def _case(recipe: Recipe, kind: str, num_processes: int = 1) -> Case:
+    batch = {
+        "source": recipe.source_sampler.batch_size,
+        "vae": recipe.source_sampler.batch_size,
+        "l2p": recipe.l2p_sampler.batch_size * (1 if recipe.l2p_sampler.guidance_scale == 1 else 2),
+        "train": max(1, recipe.transfer.batch_size // num_processes),
+    }[kind]
+    pixel = kind in ("l2p", "train")
+    return Case(
+        kind=kind,  # type: ignore[arg-type]
+        family=recipe.family,
+        resolution=recipe.resolution,
+        batch_size=batch,
+        text_tokens=recipe.source_sampler.max_sequence_length,
+        patch_size=recipe.transfer.patch_size if pixel else 0,
+        num_trainable_blocks=recipe.transfer.num_trainable_blocks if kind == "train" else None,
+        checkpointed=recipe.transfer.gradient_checkpointing and kind == "train",
+    )
+
+
+def call_cost(case: Case, recipe: Recipe) -> tuple[float, float, int]:
+    """Fewest and most seconds that one call takes, and the bytes of tensors that it needs at most."""
+    family, dtype = family_of(recipe), getattr(torch, recipe.dtype)
+    prediction = predict(case, family, dtype=dtype)
+    if recipe.size == "paper":
+        return *latency_band_s(prediction.operators, device_named(PAPER_DEVICE)), prediction.peak_memory_bytes
+    torch.set_num_threads(1)  # as the run's processes have it
+    prepared = prepare(case, family, dtype=dtype)
+    prepared.run()
+    seconds = timed(prepared.run, "cpu")
+    return seconds, seconds, prediction.peak_memory_bytes
+
+
+@cache
+def _family(name: str, source: str, text_tokens: int) -> Family:
+    folder = Path(source)
+    if not folder.is_dir():
+        return family_named(name)
+    sampler = Sampler(num_inference_steps=1, forwards_per_step=1, source="this recipe")  # not used here
+    return family_from_folder(name, folder, text_tokens=text_tokens, sampler=sampler)
+
+
+def family_of(recipe: Recipe) -> Family:
+    """Configurations of the recipe's source: its folder's, or the published ones for a hub id."""
+    return _family(recipe.family, recipe.source, recipe.source_sampler.max_sequence_length)
 
 
 def disk_bytes(recipe: Recipe) -> int:
-    """An upper bound of what the run folder will hold: images as raw pixels, models, a training state."""
-    return 0
+    """At most what the run folder will hold: all images as raw pixels (grids beside their tiles), models, one state."""
+    pixels = 3 * recipe.resolution**2
+    corpus = recipe.corpus.num_prompts * recipe.corpus.images_per_prompt
+    samples = sum(num_images(recipe).values())
+    with fake_tensors():
+        prepared = prepare(_case(recipe, "train"), family_of(recipe), dtype=getattr(torch, recipe.dtype))
+    element = torch.finfo(getattr(torch, recipe.dtype)).bits // 8
+    model = prepared.num_parameters * element
+    state = prepared.num_trainable_parameters * 4 * 4  # float32: weights, two moments, average
+    return pixels * (corpus + 4 * samples) + 2 * model + 3 * state
 
 
-def print_plan(recipe: Recipe, run_dir: Path) -> None:
-    raise NotImplementedError
+def _band(low: float, high: float, show) -> str:
+    return show(low) if low == high else f"{show(low)} to {show(high)}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
