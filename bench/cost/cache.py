@@ -20,7 +20,7 @@ from bench.cost.predict import Prediction, predict
 from bench.records import read_json, to_json, write_json
 
 DEFAULT_FOLDER = Path("runs/cost-cache")
-_METER_FILES = ("meter.py", "torch_private.py", "families.py", "predict.py", "training.py")
+_METER_FILES = ("meter.py", "torch_private.py", "families.py", "inputs.py", "predict.py", "training.py")
 _PIXEL_FILES = ("pixel_transformer.py", "detailer.py", "architectures/*.py")
 _L2P_FILES = {"l2p": _PIXEL_FILES, "train": (*_PIXEL_FILES, "options.py")}
 

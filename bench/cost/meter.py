@@ -20,7 +20,7 @@ from bench.cost import torch_private
 from bench.cost.torch_private import storage_key, tensors_in
 
 ALLOCATOR_BLOCK = 512  # CUDA's caching allocator rounds each request up to this
-_FREE_OPERATORS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+_FREE_OPERATORS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from torch import nn
 
 from bench.cost import torch_private
 from bench.cost.cases import Case, check_resolution
-from bench.cost.families import Family, Shape, build, denoiser_inputs, encoded_prompt, family_named
+from bench.cost.families import Family, build, family_named
+from bench.cost.inputs import Shape, denoiser_inputs, encoded_prompt
 from bench.cost.meter import Meter, OperatorWork, materialise
 from bench.cost.training import make_optimizer, training_step
 from bench.records import CostRecord
