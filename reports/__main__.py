@@ -9,6 +9,7 @@ from rich.console import Console
 
 from reports.page import COST_RESULTS, write_report
 from reports.regression import compare, failures
+from reports.runs import holds_run
 from reports.scorecard import verdict_counts
 
 FINDING, BAD_INPUT = 1, 2
@@ -40,7 +41,10 @@ def page(
     check_claims: Annotated[bool, typer.Option("--check-claims", help="exit 1 when a claim is not reproduced")] = False,
 ) -> None:
     """Write the report and print where it lies and how the claims came out."""
-    judgements = write_report([path for path in runs if path.is_dir() or not path.exists()], out, cost_dir=costs)
+    others = [path for path in runs if path.is_dir() and not holds_run(path)] if len(runs) > 1 else []
+    for path in others:
+        errors.print(f"left out: {path} is no run folder (no run.json, no stage's folder)", markup=False)
+    judgements = write_report([path for path in runs if path not in others], out, cost_dir=costs)
     counts = verdict_counts(judgements)
     console.print(f"{out / 'index.html'}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else 0)

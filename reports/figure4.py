@@ -21,32 +21,34 @@ class Protocol:
 
 
 def protocols(costs: Sequence[CostRecord]) -> list[Protocol]:
-    """Every pair of predicted records at 4096 px that differ in the model only; [] where there is none."""
+    """Every pair of predicted records at 4096 px that differ in the model only; [] where there is none.
+
+    Of two pairs that count the same, the one whose latency was modelled stands for both.
+    """
     predicted = [record for record in costs if record.kind == "predicted" and record.resolution == RESOLUTION]
-    pixels = {_pair_key(record): record for record in predicted if record.case.startswith("l2p-")}
-    pairs = [(record, pixels[_pair_key(record)]) for record in predicted if _is_source(record, pixels)]
-    return [_protocol(source, pixel) for source, pixel in pairs]
+    usable = [record for record in predicted if record.flops and record.peak_memory_bytes]
+    pixels = {_pair_key(record): record for record in usable if record.case.startswith("l2p-")}
+    sources = [record for record in usable if not record.case.startswith("l2p-") and _pair_key(record) in pixels]
+    pairs: dict[tuple[str, int], Protocol] = {}
+    for source in sorted(sources, key=lambda record: len(record.latency_s)):
+        pairs[source.case, source.batch_size] = _protocol(source, pixels[_pair_key(source)])
+    return sorted(pairs.values(), key=lambda protocol: (protocol.family != FAMILY, protocol.family, protocol.name))
 
 
-def _is_source(record: CostRecord, pixels: dict) -> bool:
-    return not record.case.startswith("l2p-") and _pair_key(record) in pixels
-
-
-def _pair_key(record: CostRecord) -> tuple[str, int, str]:
-    """What both records of a pair share: the case without its model, the batch, the device."""
-    return record.case.removeprefix("l2p-"), record.batch_size, record.device
+def _pair_key(record: CostRecord) -> tuple[str, int, str, int]:
+    """What both records of a pair share: the case without its model, the batch, the device and its modelled ends."""
+    return record.case.removeprefix("l2p-"), record.batch_size, record.device, len(record.latency_s)
 
 
 def _protocol(source: CostRecord, pixel: CostRecord) -> Protocol:
     changes = [_change(first, second) for first, second in zip(source.latency_s, pixel.latency_s, strict=True)]
-    if source.flops and pixel.flops:
-        changes.append(_change(source.flops, pixel.flops))
-    assert source.peak_memory_bytes and pixel.peak_memory_bytes
+    changes.append(_change(source.flops or 0, pixel.flops or 0))
+    family, _, counted = source.case.partition(f"-{RESOLUTION}")
     return Protocol(
-        name=f"guidance batch {source.batch_size}",
-        family=source.case.split("-")[0],
+        name=", ".join([f"batch {source.batch_size}", *filter(None, counted.split("+"))]),
+        family=family,
         latency=(min(changes), max(changes)),
-        memory=_change(source.peak_memory_bytes, pixel.peak_memory_bytes),
+        memory=_change(source.peak_memory_bytes or 0, pixel.peak_memory_bytes or 0),
     )
 
 
@@ -66,9 +68,14 @@ def inside(value: float, band: tuple[float, float]) -> str:
     return "inside" if band[0] <= value <= band[1] else "outside"
 
 
+def judged(every: Sequence[Protocol]) -> list[Protocol]:
+    """The paper's family's protocols; all of them where there is none of that family."""
+    return [protocol for protocol in every if protocol.family == FAMILY] or list(every)
+
+
 def verdict(every: Sequence[Protocol]) -> tuple[float, str]:
     """The smallest gap over the paper's family's protocols, and the sentence that the page prints."""
-    family = [protocol for protocol in every if protocol.family == FAMILY] or list(every)
+    family = judged(every)
     nearest = min(family, key=gap)
     latency = (min(p.latency[0] for p in family), max(p.latency[1] for p in family))
     memory = (min(p.memory for p in family), max(p.memory for p in family))

@@ -153,26 +153,26 @@ def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], titl
 
 def figure4_bands(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
     """Figure 4 from predicted costs: the change of one step at 4K under each protocol, the paper's beside."""
-    every = figure4.protocols(costs)
+    every = figure4.judged(figure4.protocols(costs))
     if not every:
         return None
-    figure = Figure(figsize=(WIDTH, 2 * (0.27 * len(every) + 0.85)))
+    figure = Figure(figsize=(WIDTH, 2 * (0.22 * len(every) + 0.95)))
     top, bottom = figure.subplots(2, 1)
     for k, protocol in enumerate(every):
-        top.plot(protocol.latency, [k, k], color=theme.pixel, lw=5, solid_capstyle="round", marker="o", ms=5)
-        bottom.plot(protocol.memory, k, "o", color=theme.pixel, ms=7)
+        top.plot(protocol.latency, [k, k], color=theme.pixel, lw=4, solid_capstyle="round", marker="o", ms=4)
+        bottom.plot(protocol.memory, k, "o", color=theme.pixel, ms=6)
     panels = (
-        (top, FIGURE4_LATENCY, "Latency of a step at 4K, change in %"),
+        (top, FIGURE4_LATENCY, "Latency of a step, change in %"),
         (bottom, FIGURE4_MEMORY, "Peak memory, change in %"),
     )
     for axes, value, title in panels:
         axes.axvline(value, color=theme.text, lw=1, ls=(0, (4, 3)))
-        axes.text(value, -0.62, f"paper {value:g} ", color=theme.text, fontsize=8.5, ha="right", va="center")
+        axes.text(value, -0.75, f" paper {value:g}", color=theme.text, fontsize=8.5, ha="left", va="center")
         axes.set_title(title)
-        axes.set_yticks(range(len(every)), [f"{protocol.family}, {protocol.name}" for protocol in every])
+        axes.set_yticks(range(len(every)), [protocol.name for protocol in every], fontsize=8.5)
         axes.tick_params(axis="y", labelcolor=theme.text)
-        axes.set_ylim(len(every) - 0.5, -0.95)
-        axes.margins(x=0.3)
+        axes.set_ylim(len(every) - 0.5, -1.1)
+        axes.margins(x=0.15)
         axes.grid(axis="x")
     return figure
 
@@ -189,5 +189,10 @@ def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
             figure.savefig(buffer, dpi=200, format="png", metadata={"Software": None})
         suffix = "" if theme.name == "light" else f"-{theme.name}"
         (out_dir / f"{name}{suffix}.png").write_bytes(buffer.getvalue())
-        uris[theme.name] = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        uris[theme.name] = png_uri(buffer.getvalue())
     return uris
+
+
+def png_uri(content: bytes) -> str:
+    """A PNG file's bytes as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

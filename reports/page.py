@@ -13,8 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.records import CostRecord
 from reports import figures, paper, pictures, tables
 from reports.claims import Judgement, judge_claims, judging_group, write_claims
+from reports.costs import PaperCosts, all_records, load_paper_costs
 from reports.estimates import NoEvidenceError
-from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, cost_records, load_runs, manifest_json
+from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, load_runs, manifest_json
 from reports.scorecard import alarms, scorecard, verdict_counts
 from reports.theme import DARK, LIGHT
 
@@ -28,31 +29,23 @@ def write_report(
 ) -> list[Judgement]:
     """Write the report of these runs into ``out_dir`` and return the claims' verdicts.
 
-    Reads files only. What a run lacks is named on the page. ``cost_dir`` holds JSON files of cost records that belong
-    to no run (the paper's size, predicted); it may be absent. Raises FileNotFoundError or ValueError for what is no run
+    Reads files only. What a run lacks is named on the page. ``cost_dir`` holds what ``python -m bench cost --paper``
+    predicted for the full-size models; it may be absent. Raises FileNotFoundError or ValueError for what is no run
     folder or a broken file, before anything is written. Files are made beside ``out_dir`` and then moved into it.
     """
     runs, out_dir = load_runs(run_dirs), Path(out_dir)
-    costs = all_costs(runs, Path(cost_dir))
-    judgements = judge_claims(runs, costs)
+    paper_costs = load_paper_costs(Path(cost_dir))
+    judgements = judge_claims(runs, all_records(runs, paper_costs))
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".writing-") as folder:
         staging = Path(folder)
-        _write_files(runs, costs, judgements, staging)
+        _write_files(runs, paper_costs, judgements, staging)
         for file in sorted(staging.iterdir()):
             os.replace(file, out_dir / file.name)
     return judgements
 
 
-def all_costs(runs: Sequence[Run], cost_dir: Path) -> list[CostRecord]:
-    """The runs' cost records and those of ``cost_dir``, each once (several runs may carry the same prediction)."""
-    records = [record for run in runs for record in run.costs]
-    for file in sorted(cost_dir.glob("*.json")) if cost_dir.is_dir() else ():
-        records += cost_records(file)
-    return list({repr(record): record for record in records}.values())
-
-
-def _write_files(runs: list[Run], costs: list[CostRecord], judgements: list[Judgement], out_dir: Path) -> None:
+def _write_files(runs: list[Run], paper_costs: PaperCosts, judgements: list[Judgement], out_dir: Path) -> None:
     frame = tables.table1(runs)
     tables.write_table1(frame, out_dir)
     write_claims(judgements, out_dir / "claims.json")
@@ -60,7 +53,9 @@ def _write_files(runs: list[Run], costs: list[CostRecord], judgements: list[Judg
     (out_dir / "scorecard.md").write_text(tables.markdown(card), encoding="utf-8")
     context = {
         **summary_context(runs, judgements),
-        **evidence_context(runs, costs, frame, out_dir),
+        **evidence_context(runs, all_records(runs, paper_costs), frame, out_dir),
+        "paper_costs": paper_costs,
+        "charts": [(chart.stem, figures.png_uri(chart.read_bytes())) for chart in paper_costs.charts],
         "scorecard": card,
         "judgements": judgements,
         "light": LIGHT,

@@ -1,6 +1,5 @@
 """The picture grid: the same prompts from both models with the scorer's verdicts, chosen by rule, not by eye."""
 
-import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from reports.figures import png_uri
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run
 from reports.theme import LIGHT, Theme
 
@@ -89,7 +89,7 @@ def data_uri(path: Path) -> str:
     """The thumbnail as a data URI, so that the page needs no other file."""
     buffer = io.BytesIO()
     thumbnail(path).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return png_uri(buffer.getvalue())
 
 
 def draw_grid(pairs: list[Pair], theme: Theme = LIGHT, num_columns: int = 3) -> Figure:

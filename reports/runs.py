@@ -82,7 +82,7 @@ def load_run(path: Path | str) -> Run:
     manifest = _optional(path / "run.json", read_json, {}, missing)
     if manifest and manifest.get("format") != FORMAT:
         raise ValueError(f"{path / 'run.json'} has format {manifest.get('format')!r}, this report reads {FORMAT}")
-    if not manifest and not any((path / part).exists() for part in ("transfer", "scores", "samples", "corpus", "cost")):
+    if not manifest and not holds_run(path):
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
         raise FileNotFoundError(
             f"{path} holds no run (found: {found}). A run folder has run.json, transfer/, scores/ ..."
@@ -98,6 +98,11 @@ def load_run(path: Path | str) -> Run:
         costs=_load_costs(path, missing),
         missing=missing,
     )
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a folder has anything of a run in it: its manifest or a stage's folder."""
+    return any((path / part).exists() for part in ("run.json", "transfer", "scores", "samples", "corpus"))
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[Run]:
@@ -117,15 +122,6 @@ def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for run in runs:
         grouped.setdefault(run.group, []).append(run)
     return grouped
-
-
-def cost_records(path: Path) -> list[CostRecord]:
-    """The CostRecords of one JSON file; ValueError names the file when a row is none."""
-    rows = read_json(path)
-    try:
-        return [CostRecord(**row) for row in rows]
-    except TypeError as error:
-        raise ValueError(f"{path} is no list of cost records: {error}") from error
 
 
 def _optional(path: Path, read: Any, absent: Any, missing: list[str] | None) -> Any:
@@ -171,7 +167,14 @@ def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:
     files = sorted((path / "cost").glob("*.json"))
     if not files:
         missing.append("cost/predicted.json or cost/measured.json")
-    return [record for file in files for record in cost_records(file)]
+    return [record for file in files for record in _cost_records(file)]
+
+
+def _cost_records(path: Path) -> list[CostRecord]:
+    try:
+        return [CostRecord(**row) for row in read_json(path)]
+    except TypeError as error:
+        raise ValueError(f"{path} is no list of cost records: {error}") from error
 
 
 def manifest_json(run: Run) -> str:

@@ -134,6 +134,17 @@ def test_no_run_folder_is_refused(tmp_path):
         load_run(other)
 
 
+def test_other_folders_among_many_are_left_out_by_name(tmp_path, capsys):
+    run = fake_run(tmp_path / "flux-mini", num_prompts=1)
+    (tmp_path / "cache").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        main([str(run), str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--check-claims"])
+    assert ended.value.code in (0, None, 1)
+    assert "cache is no run folder" in capsys.readouterr().err
+    rows = read_json(tmp_path / "out/claims.json")
+    assert (ended.value.code == 1) == any(row["verdict"] == "not reproduced" for row in rows)
+
+
 def test_reports_need_no_torch():
     code = "import sys, reports.__main__, reports.regression; assert 'torch' not in sys.modules, 'torch was imported'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

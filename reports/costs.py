@@ -1,0 +1,74 @@
+"""The paper-size block: what `python -m bench cost --paper` left in a folder, as records, tables and charts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.records import CostRecord, read_json
+from reports.runs import Run
+
+RECORD_FIELDS = {field.name for field in fields(CostRecord)}
+TABLE_FIELDS = {"title", "rows"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostTable:
+    """A predicted table as it was written: a title, rows with the same columns, and notes on how to read them."""
+
+    title: str
+    rows: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperCosts:
+    """Everything of the paper-size block; ``unread`` names JSON files that hold neither records nor tables."""
+
+    records: list[CostRecord]
+    tables: list[CostTable]
+    charts: list[Path]
+    unread: list[str]
+
+
+def load_paper_costs(folder: Path) -> PaperCosts:
+    """Read a folder of predicted costs, empty where there is none; ValueError names a file that is no JSON."""
+    records: list[CostRecord] = []
+    tables: list[CostTable] = []
+    unread: list[str] = []
+    for file in sorted(folder.glob("*.json")):
+        content = read_json(file)
+        parts = content if isinstance(content, list) else [content]
+        if all(isinstance(part, dict) and part.keys() == RECORD_FIELDS for part in parts):
+            records += [CostRecord(**part) for part in parts]
+        elif all(isinstance(part, dict) and part.keys() >= TABLE_FIELDS for part in parts):
+            tables += [_table(part) for part in parts]
+        else:
+            unread.append(file.name)
+    return PaperCosts(records=records, tables=tables, charts=sorted(folder.glob("*.png")), unread=unread)
+
+
+def _table(part: dict[str, Any]) -> CostTable:
+    rows = pd.DataFrame(part["rows"]).map(_cell)
+    return CostTable(title=part["title"], rows=rows.rename(columns=_heading), notes=tuple(part.get("notes", ())))
+
+
+def _cell(value: Any) -> str:
+    """A table's value as text: numbers as they were rounded there, truth as yes or no, nothing as a dash."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "–"
+    return f"{value:,g}" if isinstance(value, float) else str(value)
+
+
+def _heading(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def all_records(runs: Sequence[Run], paper: PaperCosts) -> list[CostRecord]:
+    """The runs' cost records and the paper-size ones, each once (several runs may carry the same prediction)."""
+    records = [record for run in runs for record in run.costs] + paper.records
+    return list({repr(record): record for record in records}.values())
