@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,10 @@ def mask2former_config(
 def build_model(config: Any, state_dict: dict[str, Tensor] | None = None) -> nn.Module:
     """The network of a configuration, with random weights or these; ValueError names missing and surplus tensors."""
     from transformers import Mask2FormerForUniversalSegmentation
+    from transformers.initialization import no_init_weights
 
-    model = Mask2FormerForUniversalSegmentation(config).eval().requires_grad_(False)
+    with no_init_weights() if state_dict is not None else nullcontext():
+        model = Mask2FormerForUniversalSegmentation(config).eval().requires_grad_(False)
     if state_dict is not None:
         _load_strictly(model, state_dict)
     return model
