@@ -6,23 +6,21 @@ Exit status: 0 done, 1 a finding, 2 bad input or incomplete data, 3 interrupted 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.compare import compare
+from bench.cost.command import cost
+from bench.dpg.command import dpg, rescore_dpg
 from bench.geneval.command import geneval, rescore_geneval, show_summary
 from bench.geneval.rules import Thresholds
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.command()(geneval)
-if find_spec("bench.dpg.command"):  # until both rooms are there
-    app.command()(import_module("bench.dpg.command").dpg)
-if find_spec("bench.cost.command"):
-    app.command()(import_module("bench.cost.command").cost)
+app.command()(dpg)
+app.command()(cost)
 app.command()(compare)
 
 
@@ -47,9 +45,7 @@ def rescore(
     Example: python -m bench rescore scores/ --score-threshold 0.5 --out scores-0.5/
     """
     if (benchmark or _saved_benchmark(directory)) == "dpg":
-        import_module("bench.dpg.command").rescore_dpg(
-            directory, questions=questions, answers=answers, variant=variant, malformed=malformed, out=out
-        )
+        rescore_dpg(directory, questions=questions, answers=answers, variant=variant, malformed=malformed, out=out)
         return
     if directory is None:
         raise ValueError("rescore needs the folder of saved detections (or --benchmark dpg --questions --answers).")
