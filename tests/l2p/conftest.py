@@ -1,10 +1,13 @@
 """Tiny random source pipelines, real classes all of them."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
@@ -94,3 +97,24 @@ def flux() -> FluxPipeline:
     pipeline = tiny_flux()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def write_corpus(folder: Path, num_images: int = 24, size: int = 16) -> Path:
+    """A corpus of flat colours with a square: red images say "a red star", blue ones "two blue"."""
+    generator = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for i in range(num_images):
+        pixels = np.full((size, size, 3), 30, np.uint8)
+        corner = generator.integers(0, size // 2, 2)
+        pixels[corner[0] : corner[0] + size // 2, corner[1] : corner[1] + size // 2, 0 if i % 2 else 2] = 230
+        Image.fromarray(pixels).save(folder / f"images/{i}.png")
+        rows.append({"file_name": f"images/{i}.png", "text": "a red star" if i % 2 else "two blue"})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four images of 16 x 16 pixels with two prompts."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
