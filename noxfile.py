@@ -3,6 +3,8 @@
 nox -s reproduce-flux                         the paper in miniature: train, sample, score, report
 nox -s reproduce-flux -- --size paper --plan  what the paper's size would cost; posargs go to `python -m reproduce flux`
 nox -s tests        nox -s lint
+nox -s dpg-mplug                              DPG-Bench's own VQA model, in an environment of its own beside `.venv`
+nox -s parity-mmdet                           GenEval's detector against mmdet itself, in `.venv-mmdet`: docs/parity-mmdet.md
 """
 
 import hashlib
@@ -20,6 +22,10 @@ ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 PACKAGES = ("l2p", "bench", "reproduce", "reports")
+MPLUG_VENV = ROOT / ".venv-mplug"
+MPLUG = ("modelscope==1.40.*", "transformers==4.57.6", "huggingface-hub<1", "datasets<4", "addict")
+MMDET_VENV = ROOT / ".venv-mmdet"
+MMDET = ("onedl-mmcv==2.3.6", "onedl-mmengine==0.10.12", "onedl-mmdetection==3.5.1")
 
 nox.options.sessions = ["tests", "lint"]
 
@@ -42,6 +48,50 @@ def lint(session: nox.Session) -> None:
     run(session, "-m", "ruff", "check", ".")
     run(session, "-m", "ruff", "format", "--check", ".")
     run(session, "-m", "mypy")
+
+
+@nox.session(name="dpg-mplug", python=False)
+def dpg_mplug(session: nox.Session) -> None:
+    """Make `.venv-mplug` for mPLUG (transformers 4) and try its path with random weights; posargs go to pytest."""
+    prepare_environment(session)
+    python = MPLUG_VENV / PYTHON.relative_to(VENV)
+    if (
+        not python.exists()
+        or subprocess.run([python, "-c", "import modelscope, addict"], capture_output=True).returncode
+    ):
+        session.run(sys.executable, "-m", "venv", "--clear", str(MPLUG_VENV), external=True)
+        see_packages_of(python, PYTHON)  # torch and what else is there already
+        session.run(str(python), "-m", "pip", "install", *MPLUG, external=True)
+    session.env.setdefault("L2P_MPLUG_SIZE", "small")
+    run(session, "-m", "pytest", "-rs", "-s", "tests/bench/dpg/test_mplug.py", *session.posargs)
+
+
+@nox.session(name="parity-mmdet", python=False)
+def parity_mmdet(session: nox.Session) -> None:
+    """Make `.venv-mmdet` and measure our Mask2Former against mmdet's; writes docs/parity-mmdet.md."""
+    prepare_environment(session)
+    python = MMDET_VENV / PYTHON.relative_to(VENV)
+    if not python.exists() or subprocess.run([python, "-c", "import mmengine, mmcv"], capture_output=True).returncode:
+        session.run(sys.executable, "-m", "venv", "--clear", str(MMDET_VENV), external=True)
+        see_packages_of(python, PYTHON)  # torch, transformers and what else is there already
+        pure = {"MMCV_WITH_OPS": "0"}  # no compiler needed: bench/geneval/mmdet_stub.py stands in for the operators
+        session.run(str(python), "-m", "pip", "install", "setuptools", "wheel", *MMDET, external=True, env=pure)
+    session.run(str(python), "-m", "bench.geneval.parity", *session.posargs, external=True)
+    run(session, "-m", "pytest", "tests/bench/geneval/test_mmdet.py")
+
+
+def see_packages_of(python: Path, other: Path) -> None:
+    """Let one environment's Python see another's packages, after its own."""
+    here, there = (
+        subprocess.run(
+            [interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for interpreter in (python, other)
+    )
+    Path(here, "inherited.pth").write_text(f"{there}\n")
 
 
 def run(session: nox.Session, *arguments: str) -> None:

@@ -105,7 +105,7 @@ def upstream_answer(model: Any, image: Image.Image, question: str) -> str:
 
 
 def main() -> None:
-    """Make the folder, answer twelve questions both ways, exit 1 where they differ."""
+    """Make the folder, answer twelve questions both ways, exit 1 where they differ or are all alike."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="small")
@@ -121,10 +121,11 @@ def main() -> None:
     theirs = [upstream_answer(model, image, question) for question in QUESTIONS]
     end = time.perf_counter()
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
-    print(f"{same} of {len(QUESTIONS)} answers equal; batched {middle - start:.2f} s, one by one {end - middle:.2f} s")
+    print(f"{same} of {len(QUESTIONS)} answers equal, {len(set(ours))} different ones")
+    print(f"batched {middle - start:.2f} s, one by one {end - middle:.2f} s")
     for question, mine, other in zip(QUESTIONS, ours, theirs, strict=True):
         print(f"  {question}  ours {mine!r}  upstream {other!r}")
-    sys.exit(same != len(QUESTIONS))
+    sys.exit(same != len(QUESTIONS) or len(set(ours)) == 1)  # answers all alike would show nothing
 
 
 if __name__ == "__main__":

@@ -49,20 +49,23 @@ class Worker:
 
     def __call__(self, image: Image, questions: list[str]) -> list[str]:
         """The questions' answers, in order."""
-        request = {"image": encode_png(image), "questions": questions}
-        try:
-            reply = self._ask(request)
-        except WorkerDiedError:
-            self.close()
-            self._start()
-            try:
-                reply = self._ask(request)
-            except WorkerDiedError as second:
-                self.close()
-                raise ConnectionError(f"the VQA worker died twice on the same image. {second}") from second
+        reply = self.ask({"image": encode_png(image), "questions": questions})
         if "error" in reply or len(reply.get("answers", ())) != len(questions):
             raise ConnectionError(f"the VQA worker gave no answers to {len(questions)} questions: {reply}")
         return reply["answers"]
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The worker's reply to one request, by a second worker where the first one dies on it."""
+        try:
+            return self._ask(request)
+        except WorkerDiedError:
+            self.close()
+            self._start()
+        try:
+            return self._ask(request)
+        except WorkerDiedError as second:
+            self.close()
+            raise ConnectionError(f"the VQA worker died twice on the same image. {second}") from second
 
     def close(self) -> None:
         """End the worker; it is started again by nobody."""
