@@ -4,7 +4,7 @@ nox -s reproduce-flux                         the paper in miniature: train, sam
 nox -s reproduce-flux -- --size paper --plan  what the paper's size would cost; posargs go to `python -m reproduce flux`
 nox -s tests        nox -s lint
 nox -s dpg-mplug                              DPG-Bench's own VQA model, in an environment of its own beside `.venv`
-nox -s parity-mmdet                           GenEval's detector against mmdet itself, in `.venv-mmdet`: docs/parity-mmdet.md
+nox -s parity-mmdet                           GenEval's detector against mmdet itself: writes docs/parity-mmdet.md
 """
 
 import hashlib
@@ -77,6 +77,7 @@ def parity_mmdet(session: nox.Session) -> None:
         pure = {"MMCV_WITH_OPS": "0"}  # no compiler needed: bench/geneval/mmdet_stub.py stands in for the operators
         session.run(str(python), "-m", "pip", "install", "setuptools", "wheel", *MMDET, external=True, env=pure)
     session.run(str(python), "-m", "bench.geneval.parity", *session.posargs, external=True)
+    session.env["L2P_MMDET_PYTHON"] = str(python)
     run(session, "-m", "pytest", "tests/bench/geneval/test_mmdet.py")
 
 

@@ -191,18 +191,10 @@ def study(out: Path) -> int:
     same = all(torch.equal(again[name], value) for name, value in from_mmdet(model.state_dict()).items())
     faults += not same
     lines += [f"- The same tensors under mmdet 2.x names convert to identical ones: {'yes' if same else 'NO'}.", ""]
-    lines += [
-        "## Logits, same input",
-        "",
-        "| input | class logits | mask logits | (largest mask logit) |",
-        "|---|---|---|---|",
-    ]
-    for size in LOGIT_SIZES:
-        classes, masks, largest = logit_differences(model, network, *size)
-        faults += max(classes, masks) > MAX_LOGIT_DIFFERENCE
-        lines.append(f"| {size[0]} x {size[1]} | {classes:.2g} | {masks:.2g} | {largest:.3g} |")
+    rows, beyond = _logits(model, network)
+    lines, faults = [*lines, *rows], faults + beyond
     for variant, detect in (("mmdet-3", detect_3x), ("mmdet-2", detect_2x)):
-        rows, beyond = _end_to_end(variant, detect, network)
+        rows, beyond = _end_to_end(variant, detect, model, network)
         lines, faults = [*lines, *rows], faults + beyond
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join([*lines, "", f"Figures beyond tolerance: {faults}.", ""]))
