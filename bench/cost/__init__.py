@@ -6,7 +6,6 @@ cases, training        what can be asked for, by name; one training step
 predict, cache         a case run on fake tensors; finished predictions kept
 measure                a case or any callable on a real device
 roofline               latency as a band, a model
-plan                   hours, memory and disk of a whole recipe, before it starts
 paper, protocols, tables, charts, write
                        figure 4 with every protocol, cost an image, training overhead, growth, what fits
 command                `python -m bench cost`
