@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,16 @@ SIZES = ("miniature", "paper")
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the files say about a quantity: a value, its 95 % interval (None: exact), count, and where it comes from."""
+    """What the files say about a quantity: a value, its 95 % interval (None: exact), count, and where it comes from.
+
+    ``num_clusters`` counts what the interval was resampled over: prompts, items or images.
+    """
 
     value: float
     ci95: tuple[float, float] | None
     n: int
     why: str
+    num_clusters: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,8 @@ def judge(claim: Claim, scope: str, runs: Sequence[Run], costs: Sequence[CostRec
 def apply_rule(rule: Rule, evidence: Evidence) -> tuple[str, str]:
     """The verdict of a rule, and a remark for the reader where the interval is too wide to decide."""
     low, high = evidence.ci95 or (evidence.value, evidence.value)
+    if evidence.ci95 and evidence.num_clusters < rule.min_clusters:
+        return NOT_TESTED, f" At least {rule.min_clusters} are needed for an interval that means something."
     passes = {
         "reaches": high >= rule.bound,
         "above": low > rule.bound,
@@ -144,7 +150,13 @@ def _clusters(estimate: Estimate, benchmark: str) -> str:
 
 
 def _evidence(estimate: Estimate, why: str) -> Evidence:
-    return Evidence(value=estimate.value, ci95=(estimate.low, estimate.high), n=estimate.num_values, why=why)
+    return Evidence(
+        value=estimate.value,
+        ci95=(estimate.low, estimate.high),
+        n=estimate.num_values,
+        why=why,
+        num_clusters=estimate.num_clusters,
+    )
 
 
 def shallow_minus_full(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
@@ -198,7 +210,7 @@ def source_made_retention(runs: Sequence[Run], costs: Sequence[CostRecord]) -> E
     evidence = retention_evidence(runs, "geneval")
     num_images = len(judging_group(runs)[0].corpus)
     why = f"{evidence.why} All {num_images} training images carry the prompt and seed that the source drew them from."
-    return Evidence(value=evidence.value, ci95=evidence.ci95, n=evidence.n, why=why)
+    return replace(evidence, why=why)
 
 
 def figure4_gap(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:

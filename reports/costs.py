@@ -12,6 +12,7 @@ from reports.runs import Run
 
 RECORD_FIELDS = {field.name for field in fields(CostRecord)}
 TABLE_FIELDS = {"title", "rows"}
+PROVENANCE = "run.json"  # command, machine and versions of the predictions, for whoever asks where they come from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,11 @@ def load_paper_costs(folder: Path) -> PaperCosts:
     records: list[CostRecord] = []
     tables: list[CostTable] = []
     unread: list[str] = []
-    for file in sorted(folder.glob("*.json")):
+    files = [*sorted(folder.glob("*.json")), *sorted(folder.glob("tables/*.json"))]
+    for file in files:
         content = read_json(file)
+        if file.name == PROVENANCE:
+            continue
         parts = content if isinstance(content, list) else [content]
         if all(isinstance(part, dict) and part.keys() == RECORD_FIELDS for part in parts):
             records += [CostRecord(**part) for part in parts]
@@ -47,7 +51,7 @@ def load_paper_costs(folder: Path) -> PaperCosts:
             tables += [_table(part) for part in parts]
         else:
             unread.append(file.name)
-    return PaperCosts(records=records, tables=tables, charts=sorted(folder.glob("*.png")), unread=unread)
+    return PaperCosts(records=records, tables=tables, charts=sorted(folder.glob("**/*.png")), unread=unread)
 
 
 def _table(part: dict[str, Any]) -> CostTable:

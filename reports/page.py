@@ -126,11 +126,20 @@ def headline(leading: list[Run], judgements: list[Judgement]) -> list[dict[str, 
     entries = []
     for benchmark, name in BENCHMARK_NAMES.items():
         rows = table[table["benchmark"] == benchmark].sort_values("num_seeds")
+        scored = [leading[0].scored.get((subject, benchmark)) for subject in SUBJECTS]
         judged = [j for j in judgements if j.claim.id == JUDGED_BY[benchmark] and j.scope == leading[0].size]
+        entry = {
+            "name": name,
+            "decimals": 1 if benchmark == "dpg" else 3,
+            "judgement": next(iter(judged), None),
+            "band": None if benchmark == "dpg" else figures.C1_BAND,
+            "paper": PAPER_SAYS.get(benchmark),
+        }
         if not rows.empty:
-            entry = {"name": name, "decimals": 1 if benchmark == "dpg" else 3, "judgement": next(iter(judged), None)}
-            band = None if benchmark == "dpg" else figures.C1_BAND
-            entries.append({**entry, "band": band, "paper": PAPER_SAYS.get(benchmark), **rows.iloc[-1].to_dict()})
+            entries.append({**entry, **rows.iloc[-1].to_dict()})
+        elif any(scored):  # scores, but no ratio: of one model only, or of a source that draws next to nothing
+            overall = [part.summary.overall if part else None for part in scored]
+            entries.append({**entry, "value": None, **dict(zip(SUBJECTS, overall, strict=True))})
     return entries
 
 

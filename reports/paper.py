@@ -75,14 +75,16 @@ class Rule:
     """The machine's half of a criterion: what ``quantity``'s estimate must do.
 
     ``relation``: "reaches" (the 95 % interval's upper end is at least ``bound``), "above" (its lower end is greater
-    than ``bound``), "at least" or "at most" (the value itself, for exact quantities). An interval wider than
-    ``max_width`` that passes decides nothing: not tested.
+    than ``bound``), "at least" or "at most" (the value itself, for exact quantities). What decides nothing is not
+    tested: an interval wider than ``max_width`` that passes, and any interval from fewer than ``min_clusters`` prompts
+    (DPG: items; held-out pairs: images), too few for a bootstrap.
     """
 
     quantity: str
     relation: str
     bound: float
     max_width: float | None = None
+    min_clusters: int = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +111,8 @@ CLAIMS = (
         source="abstract, table 1",
         scope="miniature",
         criterion="Retention (pixel model / source, overall GenEval, paired by prompt; mean over transfer seeds): its "
-        "95 % interval overlaps 0.93 ± 0.05 or lies above it, and is at most 0.25 wide. Judged on the longest "
-        "transfer that keeps to the paper: two ends and Detailer Head tuned, the middle unchanged by hash.",
+        "95 % interval overlaps 0.93 ± 0.05 or lies above it, and is at most 0.25 wide, from at least 30 prompts. "
+        "Judged on the longest transfer that keeps to the paper: two ends and Detailer Head tuned, the middle unchanged by hash.",
         rule=Rule(quantity="geneval_retention", relation="reaches", bound=0.88, max_width=0.25),
         untested="Needs GenEval scores of source and pixel model from a transfer that keeps to the paper.",
     ),
@@ -120,7 +122,7 @@ CLAIMS = (
         source="abstract, table 1",
         scope="miniature",
         criterion="DPG retention (paired by item; mean over transfer seeds): its 95 % interval reaches 1 or lies above "
-        "it, and is at most 0.10 wide. Judged on the same transfer as C1.",
+        "it, and is at most 0.10 wide, from at least 30 items. Judged on the same transfer as C1.",
         rule=Rule(quantity="dpg_retention", relation="reaches", bound=1.0, max_width=0.10),
         untested="Needs DPG-Bench scores of source and pixel model from a transfer that keeps to the paper.",
     ),
@@ -142,7 +144,7 @@ CLAIMS = (
         scope="miniature",
         criterion="First half only: GenEval with the shallow blocks tuned minus GenEval with all blocks tuned, same "
         "steps and batch, paired by prompt: the 95 % interval reaches 0 (shallow is not worse) and is at most 0.15 "
-        "wide.",
+        "wide, from at least 30 prompts.",
         rule=Rule(quantity="shallow_minus_full", relation="reaches", bound=0.0, max_width=0.15),
         untested="Needs the same transfer with all blocks tuned beside the shallow one.",
     ),
@@ -193,7 +195,7 @@ CLAIMS = (
         source="figure 6",
         scope="miniature",
         criterion="On shape and colour pairs absent from the transfer corpus, retention (pixel model / source): its "
-        "95 % interval overlaps 0.93 ± 0.05 or lies above it, and is at most 0.35 wide.",
+        "95 % interval overlaps 0.93 ± 0.05 or lies above it, and is at most 0.35 wide, from at least 30 images.",
         rule=Rule(quantity="heldout_retention", relation="reaches", bound=0.88, max_width=0.35),
         untested="Needs scores of source and pixel model on the held-out pairs.",
     ),

@@ -208,7 +208,7 @@ def displayed(frame: pd.DataFrame) -> pd.DataFrame:
         name = METRIC_NAMES[metric]
         shown[name] = [interval(value, low, high, decimals[metric]) for value, low, high in cells]
     shown = shown[["Method", "GenEval", "DPG", *(METRIC_NAMES[name] for name in paper.DPG_COLUMNS)]]
-    counts = {"n": "GenEval images", "n_dpg": "DPG items"}
+    counts = {"n": "Images", "n_dpg": "Items"}
     texts = {
         title: [number(count, 0) for count in frame[name]]
         for name, title in counts.items()

@@ -1,6 +1,7 @@
 """Verdicts follow from files: each case changes the files and sees the verdict change."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -37,7 +38,9 @@ def edit(path, **changes):
 def test_rules(relation, low, value, high, expected):
     max_width = 0.25 if relation == "reaches" else None
     rule = Rule(quantity="x", relation=relation, bound=0.88, max_width=max_width)
-    assert apply_rule(rule, Evidence(value=value, ci95=(low, high), n=1, why=""))[0] == expected
+    evidence = Evidence(value=value, ci95=(low, high), n=1, why="", num_clusters=30)
+    assert apply_rule(rule, evidence)[0] == expected
+    assert apply_rule(rule, replace(evidence, num_clusters=29))[0] == "not tested"
 
 
 @pytest.mark.parametrize(("accuracy", "expected"), [(0.85, "reproduced"), (0.5, "not reproduced")])
@@ -49,9 +52,15 @@ def test_c1_and_c14_follow_the_scores(tmp_path, accuracy, expected):
 
 
 def test_too_few_images_decide_nothing(tmp_path):
-    run = load_run(fake_run(tmp_path / "flux-mini", num_prompts=3, num_images=1))
-    judgement = verdicts([run])["C1"]
-    assert judgement.verdict == "not tested" and "too few images" in judgement.why
+    """One item has an interval of no width: certain of nothing, though it looks certain."""
+    path = fake_run(tmp_path / "flux-mini", num_prompts=6, num_images=1)
+    for subject, value in (("source", 0.5), ("l2p", 0.9)):
+        rows = [{"prompt_id": "a", "index": 0, "category": "dense", "value": value, "reason": ""}]
+        write_jsonl(path / f"scores/{subject}/dpg/scores-corrected.jsonl", rows)
+    judged = verdicts([load_run(path)])
+    assert judged["C1"].verdict == "not tested" and "too few images" in judged["C1"].why  # 36 prompts: wide
+    assert judged["C2"].evidence.ci95 == (1.8, 1.8)
+    assert judged["C2"].verdict == "not tested" and "At least 30" in judged["C2"].why
 
 
 def test_without_scores_nothing_is_claimed(tmp_path):

@@ -53,9 +53,10 @@ def test_a_modelled_latency_stands_for_the_bare_pair_of_the_same_count():
 def test_a_folder_of_predictions_is_read_whole(tmp_path, run_dir):
     write_json(tmp_path / "records.json", predicted_4k())
     rows = [{"family": "flux", "fits_24_gib": True, "peak_gib": 12.5, "note": None}]
-    write_json(tmp_path / "fits.json", {"name": "fits", "title": "What fits", "rows": rows, "notes": ["a note"]})
+    write_json(tmp_path / "tables/run.json", {"command": "python -m bench cost --paper"})
+    write_json(tmp_path / "tables/fits.json", {"name": "fits", "title": "What fits", "rows": rows, "notes": ["a note"]})
     write_json(tmp_path / "other.json", {"seconds": 3})
-    (tmp_path / "growth.png").write_bytes(b"png")
+    (tmp_path / "tables/growth.png").write_bytes(b"png")
     costs = load_paper_costs(tmp_path)
     assert costs.records == predicted_4k()
     assert costs.tables[0].rows.to_dict("records") == [

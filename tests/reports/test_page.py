@@ -12,7 +12,8 @@ import pytest
 from bench.records import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from reports import write_report
 from reports.__main__ import main
-from reports.page import clock
+from reports.claims import judge_claims
+from reports.page import clock, headline
 from reports.runs import load_run
 from tests.reports.fake_run import fake_run
 
@@ -101,6 +102,13 @@ def test_a_run_without_later_stages_names_what_is_missing(tmp_path):
         assert needed in text
     assert not (tmp_path / "out/grid.png").exists() and (tmp_path / "out/training-curve.png").exists()
     assert {row["verdict"] for row in read_json(tmp_path / "out/claims.json")} == {"not tested"}
+
+
+def test_a_source_that_draws_nothing_is_shown_without_a_ratio(tmp_path):
+    runs = [load_run(fake_run(tmp_path / "flux-mini", num_prompts=2, source_accuracy=0.0, pixel_accuracy=0.0))]
+    entry = headline(runs, judge_claims(runs, []))[0]
+    assert entry["name"] == "GenEval" and entry["value"] is None
+    assert (entry["source"], entry["l2p"]) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
