@@ -25,7 +25,7 @@ def geneval(
     detector: Annotated[str, typer.Option(help="mask2former, mmdet, or your own package.module:function.")],
     weights: Annotated[str, typer.Option(help="Checkpoint file, or folder or hub id in transformers' format.")] = "",
     preprocessing: Annotated[str, typer.Option(help="mmdet-2 or mmdet-3 (default: as the checkpoint).")] = "",
-    clip: Annotated[str, typer.Option(help="open_clip model for colours; none: the detector gives them.")] = "",
+    clip: Annotated[str, typer.Option(help="open_clip model for colours, package.module:function, or none.")] = "",
     clip_weights: Annotated[str, typer.Option(help="open_clip's tag, or a file of weights.")] = "openai",
     prompts: Annotated[Path | None, typer.Option(help="The suite's JSON Lines, if not the official one.")] = None,
     expected: Annotated[str, typer.Option(help="PROMPTSxIMAGES, such as 553x4.")] = "",

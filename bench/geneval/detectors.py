@@ -45,10 +45,15 @@ def load_detector(name: str, weights: str = "", preprocessing: str = "", device:
 
 
 def load_colors(name: str, weights: str, detector: str, device: str) -> ColorClassifier | None:
-    """The colour classifier; without a name GenEval's own for the built-in detectors, none (`none`) for others."""
+    """The colour classifier: an open_clip model's name, `none`, or your own `package.module:function`.
+
+    Without a name it is GenEval's own for the built-in detectors, and none for others, which bring their colours.
+    """
     chosen = name or ("ViT-L-14-quickgelu" if detector in BUILT_IN else "none")
     if chosen == "none":
         return None
+    if ":" in chosen:
+        return load_by_name(chosen)
     from bench.geneval import colors
 
     return colors.load_colors(chosen, weights, device)
