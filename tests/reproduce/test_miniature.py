@@ -4,9 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from bench.geneval.rules import judge
 from bench.records import Detection
-from PIL import Image
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.check import accuracy, rendered_pictures
 from reproduce.miniature.prompts import (
@@ -145,7 +146,9 @@ def test_detections_scale_with_the_picture_and_do_not_depend_on_the_batch():
     alone, together = detect([small])[0], detect([large, small])
     assert [(d.label, d.color) for d in alone] == [(d.label, d.color) for d in together[1]]
     sure = [d for d in together[0] if d.score > 0.5]
-    for found, item in zip(sorted(sure, key=lambda d: d.label), sorted(scene.objects, key=lambda o: o.shape), strict=True):
+    for found, item in zip(
+        sorted(sure, key=lambda d: d.label), sorted(scene.objects, key=lambda o: o.shape), strict=True
+    ):
         assert (found.label, found.color) == (item.shape, item.color)
         assert np.abs(np.array(found.box) / 480 - box(item)).max() < 0.05
 
