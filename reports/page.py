@@ -157,7 +157,9 @@ def warnings(run: Run) -> list[str]:
         summary = scored.summary
         if summary.num_scored < summary.num_expected:
             what = f"{run.name}: {SUBJECT_NAMES[subject].lower()} on {BENCHMARK_NAMES[benchmark]}"
-            found.append(f"{what}: {summary.num_scored} of {summary.num_expected} scored.")
+            left_out = len(summary.passport.get("left_out", ()))
+            why = f" ({left_out} left out by the {summary.variant} variant's own rule)" if left_out else ""
+            found.append(f"{what}: {summary.num_scored} of {summary.num_expected} scored{why}.")
     return found
 
 
