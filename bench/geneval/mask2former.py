@@ -57,14 +57,14 @@ def scaled_size(height: int, width: int, scale: tuple[int, int] = SCALE) -> tupl
 def preprocess_mmdet_2(image: Image.Image, scale: tuple[int, int] = SCALE) -> tuple[Tensor, tuple[int, int]]:
     """mmdet 2.x: resize 8-bit values, pad with grey 128, then normalise: [3, H, W] and the size without padding."""
     pixels = _pixels(image)
-    size = scaled_size(*pixels.shape[-2:], scale)
+    size = scaled_size(image.height, image.width, scale)
     return normalise(_pad(resize_uint8(pixels, size).float(), 128.0)), size
 
 
 def preprocess_mmdet_3(image: Image.Image, scale: tuple[int, int] = SCALE) -> tuple[Tensor, tuple[int, int]]:
     """mmdet 3.x: resize float values, normalise, then pad with 0: [3, H, W] and the size without padding."""
     pixels = _pixels(image)
-    size = scaled_size(*pixels.shape[-2:], scale)
+    size = scaled_size(image.height, image.width, scale)
     return _pad(normalise(resize_float(pixels.float(), size)), 0.0), size
 
 
@@ -102,7 +102,7 @@ def mask2former_config(
     return Mask2FormerConfig(backbone_config=swin, num_queries=num_queries, id2label=dict(enumerate(labels)))
 
 
-def build_model(config: Any, state_dict: dict[str, Tensor] | None = None) -> nn.Module:
+def build_model(config: Any, state_dict: dict[str, Tensor] | None = None) -> Any:
     """The network of a configuration, with random weights or these; ValueError names missing and surplus tensors."""
     from transformers import Mask2FormerForUniversalSegmentation
     from transformers.initialization import no_init_weights
@@ -136,7 +136,7 @@ class Mask2Former:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         preprocessing: str,
         device: str = "cpu",
         scale: tuple[int, int] = SCALE,
@@ -165,7 +165,8 @@ class Mask2Former:
             class_logits, mask_logits = self.forward(batch)
             for row, i in enumerate(group):
                 original = (images[i].height, images[i].width)
-                instances = postprocess(class_logits[row], mask_logits[row], batch.shape[-2:], shape[1], original)
+                padded = (batch.shape[-2], batch.shape[-1])
+                instances = postprocess(class_logits[row], mask_logits[row], padded, shape[1], original)
                 found[i] = [self._detection(*instance) for instance in zip(*instances, strict=True)]
         return found
 
@@ -185,9 +186,9 @@ class Mask2Former:
 def postprocess(
     class_logits: Tensor,
     mask_logits: Tensor,
-    padded: Sequence[int],
-    resized: Sequence[int],
-    original: Sequence[int],
+    padded: tuple[int, int],
+    resized: tuple[int, int],
+    original: tuple[int, int],
     min_score: float = SAVED_SCORE,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """mmdet's instance post-processing of one image (MaskFormerFusionHead): labels, scores, boxes, masks, on the CPU.
@@ -211,14 +212,14 @@ def postprocess(
 
 
 def _enlarge(
-    mask_logits: Tensor, padded: Sequence[int], resized: Sequence[int], original: Sequence[int]
+    mask_logits: Tensor, padded: tuple[int, int], resized: tuple[int, int], original: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Masks at the original size [q, H, W] bool on the CPU, and the mean probability inside each [q]; one at a time."""
     masks = torch.empty(len(mask_logits), *original, dtype=torch.bool)
     scores = mask_logits.new_empty(len(mask_logits))
     for i, logits in enumerate(mask_logits):
-        logits = resize_float(logits[None], tuple(padded))[:, : resized[0], : resized[1]]
-        logits = resize_float(logits, tuple(original))[0]  # [H, W]
+        logits = resize_float(logits[None], padded)[:, : resized[0], : resized[1]]
+        logits = resize_float(logits, original)[0]  # [H, W]
         inside = (logits > 0).float()
         scores[i] = (logits.sigmoid() * inside).sum() / (inside.sum() + 1e-6)
         masks[i] = inside.bool().cpu()

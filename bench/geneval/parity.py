@@ -148,7 +148,8 @@ def detect_2x(model: Any, image: np.ndarray, scale: tuple[int, int]) -> Any:
     resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     padded = np.full((-(-size[0] // 32) * 32, -(-size[1] // 32) * 32, 3), 128, np.uint8)
     padded[: size[0], : size[1]] = resized
-    x = ((padded.astype(np.float32) - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    x = ((padded.astype(np.float32) - mean) / std).transpose(2, 0, 1)
     meta = {"batch_input_shape": padded.shape[:2], "img_shape": size, "ori_shape": (height, width)}
     sample = DetDataSample(metainfo=meta | {"scale_factor": (size[1] / width, size[0] / height)})
     return model.predict(torch.from_numpy(x)[None], [sample], rescale=True)[0].pred_instances
@@ -238,9 +239,8 @@ def _end_to_end(variant: str, detect: Callable, model: Any, network: nn.Module) 
             f"| {size[0]} x {size[1]} | {scale} | {a.num_mmdet} | {a.num_ours} | {a.num_matched} | "
             f"{a.max_score_difference:.2g} | {a.max_box_difference:.2g} | {a.min_mask_iou:.5f} |"
         )
-    image = torch.from_numpy(test_image(512, 512)).permute(2, 0, 1)
     if variant == "mmdet-2":
-        lines += ["", _resize_line(image)]
+        lines += ["", _resize_line(torch.from_numpy(test_image(512, 512)).permute(2, 0, 1))]
     return lines, faults
 
 

@@ -20,9 +20,19 @@ from bench.geneval.prompts import as_prompts, generate
 from bench.geneval.rules import judge
 from bench.records import Detection, Prompt, read_jsonl
 
-COLUMNS = ("Input.prompt_id", "Input.image_id", "Input.caption", "Input.object_0_name", "Input.object_1_name")
-COLUMNS += ("Answer.task-color-0", "Answer.task-color-1", "Answer.task-count-0", "Answer.task-count-1")
-COLUMNS += ("Answer.task-position-x", "Answer.task-position-y")
+COLUMNS = (
+    "Input.prompt_id",
+    "Input.image_id",
+    "Input.caption",
+    "Input.object_0_name",
+    "Input.object_1_name",
+    "Answer.task-color-0",
+    "Answer.task-color-1",
+    "Answer.task-count-0",
+    "Answer.task-count-1",
+    "Answer.task-position-x",
+    "Answer.task-position-y",
+)
 
 OFFSETS = {"left": -100.0, "right": 100.0, "above": -100.0, "below": 100.0, "neither_x": 0.0, "neither_y": 0.0, "": 0.0}
 """Where an answer puts object 1, in pixels from object 0; the objects are 10 pixels wide."""

@@ -204,16 +204,15 @@ def _worker(detect: Detect, folder: Folder, watch: Callable | None) -> Callable[
     prompts = {prompt.id: prompt for prompt in folder.prompts}
 
     def work(batch: list[ImageSample]) -> list[Row]:
-        rows = [{"prompt_id": s.prompt_id, "index": s.index, "sha256": file_sha256(s.path)} for s in batch]
-        images: list[Image.Image | None] = []
-        for sample, row in zip(batch, rows, strict=True):
-            images.append(_open_or_none(sample, row))
-        readable = [i for i, image in enumerate(images) if image is not None]
-        found = (
-            detect([images[i] for i in readable], [prompts[batch[i].prompt_id] for i in readable]) if readable else []
-        )
-        for i, detections in zip(readable, found, strict=True):
-            rows[i] |= {"size": list(images[i].size), "detections": [detection_row(d) for d in detections]}
+        rows: list[Row] = [{"prompt_id": s.prompt_id, "index": s.index, "sha256": file_sha256(s.path)} for s in batch]
+        readable = [
+            (row, image, prompts[sample.prompt_id])
+            for sample, row in zip(batch, rows, strict=True)
+            if (image := _open_or_none(sample, row)) is not None
+        ]
+        found = detect([image for _, image, _ in readable], [p for *_, p in readable]) if readable else []
+        for (row, image, _), detections in zip(readable, found, strict=True):
+            row |= {"size": list(image.size), "detections": [detection_row(d) for d in detections]}
         if watch:
             watch(found)
         return rows

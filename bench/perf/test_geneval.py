@@ -79,8 +79,8 @@ def published(detector: Mask2Former, colors: ColorClassifier, images: list[Image
 def _detect_all_masks(detector: Mask2Former, image: Image.Image) -> list[Detection]:
     pixels, size = detector.preprocess(image, detector.scale)
     classes, masks = detector.forward(pixels[None])
-    shape = (image.height, image.width)
-    every = postprocess(classes[0], masks[0], pixels.shape[-2:], size, shape, min_score=-1.0)
+    padded, shape = (pixels.shape[-2], pixels.shape[-1]), (image.height, image.width)
+    every = postprocess(classes[0], masks[0], padded, size, shape, min_score=-1.0)
     return [detector._detection(*one) for one in zip(*every, strict=True)]
 
 
