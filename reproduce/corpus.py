@@ -68,7 +68,7 @@ def reject(image_filter: str | None, folder: Path, rows: Sequence[dict[str, Any]
     if image_filter is None:
         return {}
     judge: ImageFilter = load_function(image_filter)
-    rejected = {}
+    rejected: dict[str, str] = {}
     for start in range(0, len(rows), FILTER_BATCH_SIZE):
         batch = list(rows[start : start + FILTER_BATCH_SIZE])
         images = [Image.open(folder / row["file_name"]).convert("RGB") for row in batch]

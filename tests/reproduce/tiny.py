@@ -139,6 +139,12 @@ def recipe_of_two() -> Recipe:
     return replace(recipe(), num_processes=2)
 
 
+def diverging() -> Recipe:
+    """A transfer whose loss is soon no longer finite, after a good first step that was saved."""
+    small = recipe()
+    return replace(small, transfer=replace(small.transfer, learning_rate=1e18, num_warmup_steps=0, save_every=1))
+
+
 def other_recipe() -> Recipe:
     """Another run altogether: it differs in name and in one setting."""
     return replace(recipe(), name="other", resolution=48)

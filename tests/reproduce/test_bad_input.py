@@ -1,0 +1,186 @@
+"""What a person may get wrong: the message names what was given and what is allowed, and nothing is touched."""
+
+import json
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reproduce import preflight
+from reproduce.__main__ import app
+from reproduce.launch import check_group
+from reproduce.named import load_function, load_rows
+from reproduce.recipes import FAMILIES, USUAL, find_recipe
+from reproduce.run import run_stage
+from tests.reproduce import tiny
+from tests.reproduce.conftest import tree
+
+RECIPE = ("flux", "--recipe", "tests.reproduce.tiny:recipe", "--run")
+
+
+def refused(*arguments: str) -> str:
+    """What the command prints when it refuses; it must exit with 2."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    return " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("fluks",), ["fluks", "flux"]),
+        (("flux", "--recipe", "flux_maxi"), ["flux_maxi", "flux_mini", "flux_mini_long", "flux_paper"]),
+        (("flux", "--size", "huge"), ["huge", "miniature", "paper"]),
+        (("flux", "--stage", "bake"), ["bake", "corpus", "transfer", "sample", "score", "cost", "report"]),
+        (("flux", "--recipe", "flux_paper", "--size", "miniature"), ["flux_paper", "paper", "miniature"]),
+        (("flux", "--recipe", "tests.reproduce.tiny:nothing"), ["nothing", "recipe_of_two"]),
+        (("flux", "--recipe", "no.such.module:recipe"), ["no.such.module:recipe"]),
+    ],
+)
+def test_an_unknown_name_lists_the_known_ones(arguments, named):
+    output = refused(*arguments)
+    assert all(name in output for name in named), output
+
+
+def test_a_run_folder_of_another_recipe_is_left_alone(tiny_source, tmp_path):
+    from reproduce.manifest import open_run
+
+    run_dir = tmp_path / "run"
+    open_run(tiny.other_recipe(), run_dir)
+    before = tree(tmp_path, "run")
+    output = refused(*RECIPE, str(run_dir))
+    assert "'other'" in output and "'tiny'" in output and "resolution 48 there, 32 here" in output
+    assert tree(tmp_path, "run") == before
+
+
+def test_a_run_folder_of_another_format_is_left_alone(tiny_source, tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "run.json").write_text(json.dumps({"format": 7, "git": {"commit": "abc123"}, "recipe": {}}))
+    before = tree(tmp_path, "run")
+    output = refused(*RECIPE, str(run_dir))
+    assert "format 7" in output and "abc123" in output and "format 1" in output
+    assert tree(tmp_path, "run") == before
+
+
+def test_a_folder_of_something_else_is_no_run_folder(tiny_source, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert "thesis.tex" in refused(*RECIPE, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_run_folder(tiny_source, tmp_path):
+    (tmp_path / "run").write_text("")
+    assert "is a file" in refused(*RECIPE, str(tmp_path / "run"))
+
+
+def test_a_source_that_is_no_pipeline_says_what_was_found(tmp_path):
+    (tmp_path / "weights.ckpt").write_text("")
+    with pytest.raises(ValueError, match="weights.ckpt.*model_index.json|model_index.json.*weights.ckpt"):
+        preflight.check_source(str(tmp_path), "FluxPipeline")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(ValueError, match="StableDiffusionPipeline.*FluxPipeline"):
+        preflight.check_source(str(tmp_path), "FluxPipeline")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        preflight.check_source(str(tmp_path / "nowhere"), "FluxPipeline")
+
+
+def test_a_full_disk_is_noticed_before_the_start(tiny_source, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40 - 2**20, 2**20))
+    output = refused(*RECIPE, str(tmp_path / "run"))
+    assert "GiB free" in output and "--run" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_permission_to_write_is_noticed_before_the_start(tiny_source, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        preflight.os, "access", lambda path, mode: False
+    )  # tests may run as root, whom modes don't stop
+    output = refused(*RECIPE, str(tmp_path / "run"))
+    assert "no permission" in output and str(tmp_path) in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_or_prompts_that_are_not_there_are_noticed_before_the_start(tiny_source):
+    with pytest.raises(ValueError, match="no 'looad'"):
+        preflight.check_names(replace(tiny.recipe(), detector="reproduce.miniature.detector:looad"))
+    corpus = replace(tiny.recipe().corpus, prompts="no/prompts.jsonl")
+    with pytest.raises(FileNotFoundError, match="no/prompts.jsonl"):
+        preflight.check_names(replace(tiny.recipe(), corpus=corpus))
+
+
+def test_a_stage_before_its_input_names_the_missing_stage(tiny_source, tmp_path):
+    from reproduce.manifest import open_run
+
+    open_run(tiny.recipe(), tmp_path / "run")
+    with pytest.raises(ValueError, match="stage sample reads what transfer writes"):
+        run_stage(tiny.recipe(), tmp_path / "run", "sample")
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_group(2)
+    with pytest.raises(RuntimeError, match="2 processes were started"):
+        check_group(1)
+
+
+def test_prompt_rows_must_have_their_keys(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"text": "a", "category": "b"}\n{"text": "a"}\n')
+    with pytest.raises(ValueError, match="row 2: no category"):
+        load_rows(str(path), {}, ("text", "category"))
+    with pytest.raises(ValueError, match="package.module:function"):
+        load_function("prompts")
+
+
+@pytest.fixture(scope="module")
+def corpus_run(child, tmp_path_factory) -> Path:
+    """A run folder with its corpus drawn."""
+    run_dir = tmp_path_factory.mktemp("corpus") / "run"
+    code, output = child(tiny.command, *RECIPE, str(run_dir), "--stage", "corpus")
+    assert code == 0, output
+    return run_dir
+
+
+def test_damaged_corpus_images_are_named_and_passed_over_only_on_demand(corpus_run, child, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(corpus_run, run_dir)
+    truncated, missing = run_dir / "corpus/images/000003-0.png", run_dir / "corpus/images/000009-0.png"
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    missing.unlink()
+    code, output = child(tiny.command, *RECIPE, str(run_dir), "--stage", "transfer")
+    assert code == 2 and truncated.name in output and missing.name in output, output
+    assert not (run_dir / "transfer/summary.json").exists()
+    code, output = child(tiny.command, *RECIPE, str(run_dir), "--stage", "transfer", "--allow-missing")
+    assert code == 0, output
+    assert json.loads((run_dir / "run.json").read_text())["allow_missing"] is True
+    rejected = json.loads((run_dir / "transfer/summary.json").read_text())["rejected"]
+    assert sorted(Path(name).name for name, _ in rejected) == [truncated.name, missing.name]
+
+
+def test_a_diverging_loss_stops_with_a_message_and_keeps_the_last_good_state(tiny_source, child, tmp_path):
+    run_dir = tmp_path / "run"
+    stages = ("--stage=corpus", "--stage=transfer")
+    recipe = ("flux", "--recipe", "tests.reproduce.tiny:diverging", "--run", str(run_dir))
+    code, output = child(tiny.command, *recipe, *stages)
+    assert code == 1 and "not finite" in output and "last good state" in output, output
+    assert not (run_dir / "transfer/summary.json").exists()
+    assert not json.loads((run_dir / "run.json").read_text())["stages"]["transfer"]["finished"]
+    assert list((run_dir / "transfer/state").glob("step-*/weights.safetensors"))
+
+
+def test_the_named_recipes_are_whole(tmp_path):
+    for family, recipes in FAMILIES.items():
+        for name, function in recipes.items():
+            recipe = function()
+            assert recipe.name == name.replace("_", "-") and recipe.family == family
+            assert function.__doc__ and "Hardware" in function.__doc__
+        assert {find_recipe(family, size=size).size for size in USUAL[family]} == set(USUAL[family])
+    seeded = find_recipe("flux", seed=2)
+    assert (seeded.name, seeded.transfer.seed, seeded.corpus.seed) == ("flux-mini-seed2", 2, 0)
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": {"name": "flux-mini-long-seed2"}}))
+    assert find_recipe("flux", run_dir=tmp_path).name == "flux-mini-long-seed2"
