@@ -1,0 +1,70 @@
+"""The command line: exit statuses, one-line errors, an example in every help."""
+
+import json
+
+import pytest
+
+from bench.__main__ import main
+from bench.geneval.prompts import write_suite
+from bench.records import read_json
+
+
+@pytest.mark.parametrize("command", ["geneval", "dpg", "cost", "compare", "rescore"])
+def test_every_help_has_an_example(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "python -m bench " + command in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["geneval", "{tmp}/none", "--detector", "nobody", "--out", "{tmp}/o"], "neither mask2former nor mmdet nor a"),
+        (["geneval", "{tmp}/none", "--detector", "no.such:load", "--out", "{tmp}/o"], "module 'no' is not found"),
+        (["geneval", "{tmp}/none", "--detector", "json:nothing", "--out", "{tmp}/o"], "has no function 'nothing'"),
+        (["geneval", "{tmp}/none", "--detector", "json.decoder:JSONDecoder", "--out", "{tmp}/o"], "is not a folder"),
+        (["geneval", "x", "--detector", "json:a", "--out", "o", "--expected", "553"], "PROMPTSxIMAGES"),
+        (["geneval", "x", "--detector", "json:a", "--out", "o", "--self-test", "s", "--no-self-test"], "contradict"),
+        (["geneval", "x", "--detector", "json.decoder:JSONDecoder", "--out", "o", "--weights", "w"], "brings its own"),
+        (["geneval", "x"], "Missing option"),
+        (["rescore", "{tmp}"], "neither detections.jsonl"),
+        (["rescore", "{tmp}", "--benchmark", "geneval", "--score-threshold", "0.01"], "at least 0.05"),
+        (["compare", "{tmp}/a", "{tmp}/b"], "No such file"),
+        (["no-such-command"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, arguments, told):
+    assert main([argument.replace("{tmp}", str(tmp_path)) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and told in error
+
+
+def test_an_incomplete_folder_is_listed_and_status_2(tmp_path, capsys):
+    write_suite(tmp_path / "images")
+    arguments = ["geneval", str(tmp_path / "images"), "--detector", "json.decoder:JSONDecoder", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "2212 of 2212 expected images" in error and "00000/samples/0000.png" in error and "..." in error
+
+
+def test_an_interrupted_run_is_status_3(monkeypatch, capsys, tmp_path):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.__main__.rescore_geneval", interrupted)
+    assert main(["rescore", str(tmp_path), "--benchmark", "geneval"]) == 3
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_compare_says_what_b_is(tmp_path, capsys):
+    for name, value in (("a", 1.0), ("b", 0.0)):
+        (tmp_path / name).mkdir()
+        rows = [
+            {"prompt_id": f"{i:05}", "index": 0, "category": "t", "value": value, "text": f"p{i}"} for i in range(9)
+        ]
+        (tmp_path / name / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        summary = {"benchmark": "geneval", "variant": "published", "passport": {"thresholds": name}}
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+    out = tmp_path / "comparison.json"
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 0
+    assert "B is worse" in capsys.readouterr().out
+    assert read_json(out)["difference"]["value"] == -1 and read_json(out)["verdict"] == "worse"
