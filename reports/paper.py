@@ -112,8 +112,8 @@ CLAIMS = (
         scope="miniature",
         criterion="Retention (pixel model / source, overall GenEval, paired by prompt; mean over transfer seeds): its "
         "95 % interval overlaps 0.93 ± 0.05 or lies above it, and is at most 0.25 wide, from at least 30 prompts. "
-        "Judged on the longest transfer that keeps to the paper: two ends and Detailer Head tuned, the middle unchanged "
-        "by hash.",
+        "Judged on the longest transfer that keeps to the paper: two ends and Detailer Head tuned, the middle "
+        "unchanged by hash.",
         rule=Rule(quantity="geneval_retention", relation="reaches", bound=0.88, max_width=0.25),
         untested="Needs GenEval scores of source and pixel model from a transfer that keeps to the paper.",
     ),
