@@ -41,13 +41,15 @@ def compare_scores(a: Path, b: Path) -> Comparison:
     return paired_difference(*_columns(a), *_columns(b))
 
 
-def _columns(directory: Path) -> tuple[list[str], list[str], list[float]]:
-    """Categories, clusters and values of a folder's scores."""
-    rows = read_jsonl(directory / "scores.jsonl")
+def _columns(directory: Path) -> tuple[list[str], list[str], list[Any]]:
+    """Categories, clusters and values (in the summary's units), without items that the variant's rule leaves out."""
+    summary = read_json(directory / "summary.json")
+    left_out, scale = set(summary["passport"].get("left_out", ())), 100.0 if summary["benchmark"] == "dpg" else 1.0
+    rows = [row for row in read_jsonl(directory / "scores.jsonl") if row["prompt_id"] not in left_out]
     return (
         [row["category"] for row in rows],
         [row.get("text", row["prompt_id"]) for row in rows],
-        [row["value"] for row in rows],
+        [row["value"] if row["value"] is None else scale * row["value"] for row in rows],
     )
 
 

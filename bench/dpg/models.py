@@ -96,13 +96,10 @@ def answer_blip(model: Any, processor: Any, image_tokens: torch.Tensor, question
     Upstream's `generate` lets the decoder see padding; here padding is masked, so that a batch changes no answer.
     """
     text = _text(model, processor, questions)
-    image_tokens = image_tokens.expand(len(questions), -1, -1)  # [N, T, D]
-    image_mask = torch.ones(image_tokens.shape[:2], dtype=torch.long, device=image_tokens.device)
     states = model.text_encoder(
         input_ids=text.input_ids,
         attention_mask=text.attention_mask,
-        encoder_hidden_states=image_tokens,
-        encoder_attention_mask=image_mask,
+        encoder_hidden_states=image_tokens,  # [1, T, D]: keys and values are computed once and broadcast
         return_dict=False,
     )[0]  # [N, L, D]
     config = model.config.text_config

@@ -96,6 +96,23 @@ def test_tables_that_lack_items_give_a_partial_summary(questions, tmp_path, caps
         assert main(["rescore", *lacking]) == 2
 
 
+def test_two_folders_are_compared_by_item_in_points(questions, tmp_path, capsys):
+    """`official` leaves the first item out on both sides; the difference is in DPG-Bench's points."""
+    questions(("first", 1, 0), *((f"item{k}", 1, 0) for k in range(20)))
+    for name, answer in (("a", "no"), ("b", "yes")):
+        rows = ["item_id,crop,proposition_id,answer"]
+        rows += [
+            f"{item},0,1,{answer if item == 'item3' else 'yes'}" for item in ["first", *(f"item{k}" for k in range(20))]
+        ]
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n")
+        tables = ["--questions", str(tmp_path / "questions.csv"), "--answers", str(tmp_path / f"{name}.csv")]
+        assert main(["rescore", "--benchmark", "dpg", *tables, "--out", str(tmp_path / name)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    shown = capsys.readouterr().out
+    assert "B - A = +5.0000" in shown and "20 prompts: B is within noise" in shown
+
+
 def test_help_has_an_example(capsys):
     assert main(["dpg", "--help"]) == 0
     assert "Example: python -m bench dpg" in capsys.readouterr().out
