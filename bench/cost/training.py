@@ -63,8 +63,7 @@ def training_step(
     optimiser."""
 
     def step() -> None:
-        loss = torch.nn.functional.mse_loss(forward().float(), target.float())
-        loss.backward()
+        (forward().float() - target.float()).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
