@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,28 +17,42 @@ def resize_float(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_uint8(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [3, H, W] resized to `size` (height, width), as `cv2.resize(..., INTER_LINEAR)` does it.
-
-    In fixed point, so that at most one value in a thousand differs, by 1 (`nox -s parity-mmdet` measures it).
-    """
-    if tuple(pixels.shape[-2:]) == size:
+    """uint8 [3, H, W] resized to `size` (height, width), bit for bit as `cv2.resize(..., INTER_LINEAR)`."""
+    height, width = pixels.shape[-2:]
+    if (height, width) == size:
         return pixels
     values = pixels.int()
-    left, weights = _taps(pixels.shape[-1], size[1])  # columns: [W'], [2, W']
-    right = (left + 1).clamp(max=pixels.shape[-1] - 1)
-    rows = values[..., left] * weights[0] + values[..., right] * weights[1]  # [3, H, W'], 11 bits of fraction
-    top, weights = _taps(pixels.shape[-2], size[0])
-    bottom = (top + 1).clamp(max=pixels.shape[-2] - 1)
-    upper = (weights[0][:, None] * (rows[..., top, :] >> 4)) >> 16
-    lower = (weights[1][:, None] * (rows[..., bottom, :] >> 4)) >> 16
-    return ((upper + lower + 2) >> 2).clamp(0, 255).to(torch.uint8)
+    left, right = _taps(width, size[1])
+    left.weights[left.outside | right.outside] = 2**COEFFICIENT_BITS  # columns outside: OpenCV takes the edge alone
+    right.weights[left.outside | right.outside] = 0
+    rows = values[..., left.places] * left.weights + values[..., right.places] * right.weights  # [3, H, W']
+    upper, lower = _taps(height, size[0])  # rows outside: the edge counts twice, and is cut off twice
+    above = (upper.weights[:, None] * (rows[..., upper.places, :] >> 4)) >> 16
+    below = (lower.weights[:, None] * (rows[..., lower.places, :] >> 4)) >> 16
+    return ((above + below + 2) >> 2).clamp(0, 255).to(torch.uint8)
 
 
-def _taps(source: int, target: int) -> tuple[Tensor, Tensor]:
-    """For each target place the lower of its two source places, and both weights in fixed point [2, target]."""
-    place = ((torch.arange(target, dtype=torch.float64) + 0.5) * (source / target) - 0.5).float()
-    low = place.floor()
-    fraction = place - low
-    fraction[(low < 0) | (low >= source - 1)] = 0.0
-    weights = torch.stack([1 - fraction, fraction]) * 2**COEFFICIENT_BITS
-    return low.clamp(0, source - 1).long(), weights.round().int()
+@dataclass(frozen=True)
+class _Tap:
+    """For each target place [target]: a source place, its weight in fixed point, and whether it lay outside."""
+
+    places: Tensor
+    weights: Tensor
+    outside: Tensor
+
+
+def _taps(source: int, target: int) -> tuple[_Tap, _Tap]:
+    """The lower and the upper source place of each target place."""
+    centre = ((torch.arange(target, dtype=torch.float64) + 0.5) * (source / target) - 0.5).float()
+    low = centre.floor()
+    fraction = centre - low
+    sides = ((low, 1 - fraction), (low + 1, fraction))
+    lower, upper = (
+        _Tap(
+            places=place.clamp(0, source - 1).long(),
+            weights=(weight * 2**COEFFICIENT_BITS).round().int(),
+            outside=(place < 0) | (place > source - 1),
+        )
+        for place, weight in sides
+    )
+    return lower, upper

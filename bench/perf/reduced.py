@@ -27,8 +27,8 @@ def random_detector(size: dict[str, Any], scale: tuple[int, int] = SCALE) -> Mas
 
 
 def placeholder() -> Mask2Former:
-    """`--detector bench.perf.reduced:placeholder`: the reduced network at 160 pixels, to try the line with."""
-    return random_detector(REDUCED, (160, 160))
+    """`--detector bench.perf.reduced:placeholder`: the reduced network at 64 pixels, to try the line with."""
+    return random_detector(REDUCED, (64, 64))
 
 
 def random_colors(name: str) -> ColorClassifier:
