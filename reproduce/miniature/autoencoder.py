@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -29,7 +31,7 @@ def train_autoencoder(
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     decoder_only: bool = False,
-    log=print,
+    log: Callable[[str], None] = print,
 ) -> AutoencoderKL:
     """Object-weighted L1 + squared error and a faint KL term; AdamW, linear decay; latents standardised at the end.
 

@@ -39,7 +39,9 @@ Floor = Annotated[float, typer.Option(help="exit 1 where a task is below it")]
 
 def accuracy(pictures: Iterator[Picture], detect: Callable[[list[Image.Image]], list[list[Detection]]]) -> dict:
     """Share judged correct by task, with n, the mean of the tasks and its 95 % interval over distinct prompts."""
-    entries, values, batch = [], [], []
+    entries: list[dict] = []
+    values: list[float] = []
+    batch: list[Picture] = []
 
     def flush() -> None:
         for (entry, _), found in zip(batch, detect([image for _, image in batch]), strict=True):

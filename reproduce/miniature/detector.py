@@ -7,8 +7,10 @@ GenEval's thresholds 0.3 and 0.9 mean what they mean for any detector.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +22,9 @@ from torch import Tensor, nn
 from bench.records import Detection
 from reproduce.miniature.render import box, render_batch
 from reproduce.miniature.scenes import COLORS, HELD_OUT_PAIRS, SHAPES, Scene, mixed_scenes
+
+if TYPE_CHECKING:
+    from bench.records import Detector
 
 RESOLUTION, STRIDE = 48, 4
 GRID = RESOLUTION // STRIDE
@@ -53,8 +58,10 @@ class ShapeDetector(nn.Module):
         self.down8 = nn.Sequential(_conv(2 * c, 3 * c, 2), _Residual(3 * c))
         self.down16 = nn.Sequential(_conv(3 * c, 4 * c, 2), _Residual(4 * c))
         self.up8, self.up4 = nn.Conv2d(4 * c, 3 * c, 1), nn.Conv2d(3 * c, 2 * c, 1)
-        self.head = nn.Sequential(_conv(2 * c, 2 * c), nn.Conv2d(2 * c, NUM_SHAPES + 4 + NUM_COLORS, 1))
-        nn.init.constant_(self.head[-1].bias[:NUM_SHAPES], -3.0)  # centres are rare
+        cells = nn.Conv2d(2 * c, NUM_SHAPES + 4 + NUM_COLORS, 1)
+        nn.init.constant_(cells.bias[:NUM_SHAPES], -3.0)  # type: ignore[index]  # centres are rare
+        self.head = nn.Sequential(_conv(2 * c, 2 * c), cells)
+        self.calibration: Tensor
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))  # score = sigmoid(a * logit + b)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +119,9 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def train(num_steps: int, seed: int = 0, batch_size: int = 64, learning_rate: float = 2e-3, log=print) -> ShapeDetector:
+def train(
+    num_steps: int, seed: int = 0, batch_size: int = 64, learning_rate: float = 2e-3, log: Callable[[str], None] = print
+) -> ShapeDetector:
     """Train on fresh disturbed scenes: AdamW, linear decay; then calibrate scores on scenes of another seed."""
     torch.manual_seed(seed)
     network, rng, generator = ShapeDetector(), np.random.default_rng(seed), torch.Generator().manual_seed(seed)
@@ -192,7 +201,7 @@ def save(network: ShapeDetector, path: Path = WEIGHTS) -> None:
     path.with_suffix(".tmp").rename(path)
 
 
-def load(path: Path = WEIGHTS):
+def load(path: Path = WEIGHTS) -> Detector:
     """The shipped detector as a `bench.records.Detector`: square pictures of any size, boxes in their own pixels.
 
     Raises FileNotFoundError where the weights are missing, ValueError for a picture that is not square.
@@ -233,7 +242,7 @@ def _rescale(detections: list[Detection], side: int) -> list[Detection]:
 
 
 @cache
-def _shipped():
+def _shipped() -> Detector:
     return load()
 
 

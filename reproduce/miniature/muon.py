@@ -50,6 +50,7 @@ class Muon(torch.optim.Optimizer):
     def _update(self, params: list[nn.Parameter], shape: tuple[int, ...], group: dict) -> None:
         directions = []
         for p in params:
+            assert p.grad is not None  # `step` took only those
             buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
             buffer.lerp_(p.grad, 1 - group["momentum"])
             directions.append(p.grad.lerp(buffer, group["momentum"]))

@@ -188,7 +188,8 @@ def corpus_prompts(num: int, seed: int) -> list[dict]:
     Texts come from scenes, so that their mix of shapes and colours is the world's own; a text may come again.
     None names a held-out pair.
     """
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows: list[dict] = []
     categories, shares = [*CORPUS_SHARE, "dense"], [*CORPUS_SHARE.values(), 1 - sum(CORPUS_SHARE.values())]
     while len(rows) < num:
         category = categories[rng.choice(len(shares), p=shares)]

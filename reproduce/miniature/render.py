@@ -74,7 +74,7 @@ def _window(centre: float, reach: float, resolution: int) -> slice:
 
 def render(scene: Scene, resolution: int) -> np.ndarray:
     """One scene as uint8 [resolution, resolution, 3]; each object is drawn inside its own window only."""
-    image = np.broadcast_to(np.float32(scene.background_rgb), (resolution, resolution, 3)).copy()  # [H, W, 3]
+    image = np.broadcast_to(np.array(scene.background_rgb, np.float32), (resolution, resolution, 3)).copy()  # [H, W, 3]
     for item in scene.objects:
         cx, cy, r = item.x * resolution, item.y * resolution, item.radius * resolution
         rows, columns = _window(cy, 1.1 * r + 1.5, resolution), _window(cx, 1.1 * r + 1.5, resolution)
@@ -82,7 +82,7 @@ def render(scene: Scene, resolution: int) -> np.ndarray:
         x = (np.arange(columns.start, columns.stop)[None] + 0.5 - cx) / r
         distance = SIGNED_DISTANCE[item.shape](*np.broadcast_arrays(x, y)) * r  # [h, w] in pixels
         coverage = np.clip(0.5 - distance, 0, 1)[..., None].astype(np.float32)
-        paint = np.clip(np.float32(RGB[item.color]) + np.float32(item.tint), 0, 1)
+        paint = np.clip(np.array(RGB[item.color], np.float32) + np.array(item.tint, np.float32), 0, 1)
         patch = image[rows, columns]
         patch += coverage * (paint - patch)
     return (image * 255 + 0.5).astype(np.uint8)
