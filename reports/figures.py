@@ -111,7 +111,7 @@ def retention_curve(table: pd.DataFrame, theme: Theme) -> Figure | None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.3, y=0.15)
     axes.grid(axis="y")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    figure.legend(loc="outside lower center")
     return figure
 
 
