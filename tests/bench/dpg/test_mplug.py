@@ -70,7 +70,7 @@ import mplug_worker as worker
 folder, bad = Path(sys.argv[2]), Path(sys.argv[3])
 model = worker.build_model(folder)
 state = torch.load(folder / "pytorch_model.bin", weights_only=True)
-state.pop(next(name for name in state if name.startswith("text_decoder")))
+state.pop(next(name for name in state if name.startswith("text_decoder") and name.endswith("weight")))
 torch.save({"module": state}, bad)
 
 class Trap:
