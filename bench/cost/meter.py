@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,19 +126,22 @@ class Meter(torch_private.DispatchMode):
 
 
 def tensors_of(thing: Any) -> Iterator[torch.Tensor]:
-    """The tensors that modules (parameters, buffers, gradients), optimisers and nested containers hold."""
+    """The tensors that modules, optimisers and nested containers hold, gradients too.
+
+    A module's are its parameters and buffers and what it keeps as plain attributes, such as tables of positions.
+    """
     if isinstance(thing, torch.Tensor):
         yield thing
+        if thing.is_leaf and thing.grad is not None:
+            yield thing.grad
     elif isinstance(thing, nn.Module):
-        for tensor in (*thing.parameters(), *thing.buffers()):
-            yield tensor
-            if tensor.grad is not None:
-                yield tensor.grad
+        for part in thing.modules():
+            yield from tensors_of([value for name, value in vars(part).items() if name != "_modules"])
     elif isinstance(thing, torch.optim.Optimizer):
         yield from tensors_of(list(thing.state.values()))
     elif isinstance(thing, dict):
         yield from tensors_of(list(thing.values()))
-    elif isinstance(thing, Iterable) and not isinstance(thing, str | bytes):
+    elif isinstance(thing, list | tuple):
         for part in thing:
             yield from tensors_of(part)
 

@@ -22,7 +22,7 @@ CONFIGS = {
         "joint_attention_dim": 24,
         "caption_projection_dim": 32,
         "pooled_projection_dim": 8,
-        "pos_embed_max_size": 8,
+        "pos_embed_max_size": 16,
     },
     "zimage": {
         "dim": 32,
@@ -32,7 +32,7 @@ CONFIGS = {
         "n_kv_heads": 2,
         "cap_feat_dim": 24,
         "axes_dims": [4, 6, 6],
-        "axes_lens": [64, 8, 8],
+        "axes_lens": [64, 16, 16],
     },
     "qwenimage": {
         "num_layers": 2,

@@ -13,14 +13,14 @@ from tests.bench.cost.small import CONFIGS, small_family
 SIDE = 128  # pixels: 8 x 8 tokens
 
 
-def _source(name: str, batch_size: int = 2) -> Case:
-    return Case(kind="source", family=name, resolution=SIDE, batch_size=batch_size, text_tokens=16)
+def _source(name: str, *, side: int = SIDE, batch_size: int = 2) -> Case:
+    return Case(kind="source", family=name, resolution=side, batch_size=batch_size, text_tokens=16)
 
 
 def _training(name: str, frozen: bool, checkpointed: bool) -> Prepared:
     """A training step of the small transformer, its second half frozen or not."""
-    # a batch so large that checkpointing's copy of the random state (5 KB, made below the dispatcher) is no thousandth
-    prepared = prepare(_source(name, batch_size=12), small_family(name), dtype=torch.float32)
+    # so large that checkpointing's copies of the random state (5 KB a block, below the dispatcher) are no thousandth
+    prepared = prepare(_source(name, side=2 * SIDE, batch_size=12), small_family(name), dtype=torch.float32)
     model, inputs = prepared.resident
     parameters = list(model.parameters())
     for parameter in parameters[: len(parameters) // 2 if frozen else None]:
