@@ -182,6 +182,7 @@ def evidence_context(runs: list[Run], costs: list[CostRecord], frame: pd.DataFra
         "figures": {name: figures.save(name, function, out_dir) for name, function in draw.items()},
         "blocks": [(title, tables.displayed(part)) for title, part in reversed(tables.blocks(frame))],
         "notes": paper.TABLE1_NOTES,
+        "judge_checks": judge_check_rows(runs),
         "retention": retention_shown(retention),
         "measured": costs_shown(measured),
         "predicted": costs_shown(predicted),
@@ -189,6 +190,22 @@ def evidence_context(runs: list[Run], costs: list[CostRecord], frame: pd.DataFra
         "manifests": [(run.name, manifest_json(run)) for run in runs],
         "passports": passport_rows(runs),
     }
+
+
+def judge_check_rows(runs: Sequence[Run]) -> pd.DataFrame:
+    """What the judges themselves score where the truth is known: the ceiling of what they measure."""
+    rows = [
+        {
+            "Run": run.name,
+            "Judge": check["judge"],
+            "What": check["what"],
+            "Value": f"{check['value']:.3f}",
+            "n": f"{check['n']:,}",
+        }
+        for run in runs
+        for check in run.judge_checks
+    ]
+    return pd.DataFrame(rows)
 
 
 def retention_shown(table: pd.DataFrame) -> pd.DataFrame:

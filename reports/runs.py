@@ -37,6 +37,7 @@ class Run:
     log: list[dict[str, Any]]
     scored: dict[tuple[str, str], Scored]
     costs: list[CostRecord]
+    judge_checks: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -96,6 +97,7 @@ def load_run(path: Path | str) -> Run:
         log=_optional(path / "transfer/log.jsonl", read_jsonl, [], missing),
         scored=_load_scores(path, missing),
         costs=_load_costs(path, missing),
+        judge_checks=_optional(path / "scores/checks.json", read_json, [], None),
         missing=missing,
     )
 

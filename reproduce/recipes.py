@@ -70,7 +70,9 @@ class Suite:
 class Recipe:
     """One run, whole: `source` (a diffusers pipeline folder or a hub id) and sizes are all that make it small or large.
 
-    `num_processes` None = one a GPU. `detector` and `vqa` are `package.module:function`, a loader without arguments.
+    `num_processes` None = one a GPU. `detector` and `vqa` are `package.module:function`, a loader without arguments;
+    `judge_checks` are functions without arguments that measure those judges where the truth is known, and return
+    {"judge", "what", "value", "n"}: the ceiling of any score.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Recipe:
     suites: tuple[Suite, ...]
     detector: str
     vqa: str | None = None
+    judge_checks: tuple[str, ...] = ()
     sample_seed: int = 0
     num_processes: int | None = None
 
@@ -162,11 +165,12 @@ def flux_mini() -> Recipe:
                 name="dpg",
                 benchmark="dpg",
                 prompts="reproduce.miniature.questions:write_questions",
-                arguments={"num_items": 40, "seed": REPORT_SEED},
+                arguments={"num_items": 100, "seed": REPORT_SEED},
             ),
         ),
         detector="reproduce.miniature.detector:load",
         vqa="reproduce.miniature.answers:answerer",
+        judge_checks=("reproduce.miniature.check:judge_check", "reproduce.miniature.answers:judge_check"),
         sample_seed=REPORT_SEED,
         num_processes=2,
     )

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 import bench.dpg.score as dpg
 import bench.geneval.score as geneval
+from bench.records import write_json
 from reproduce.named import load_function
 from reproduce.recipes import Recipe, Suite
 from reproduce.sample import QUESTIONS, SUBJECTS, geneval_rows
@@ -16,12 +19,14 @@ DETECTOR_BATCH_SIZE = 32
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
-    """Write `scores/{source,l2p}/<suite>/`; each judge is loaded once."""
+    """Write `scores/{source,l2p}/<suite>/` and `scores/checks.json`; each judge is loaded once."""
     judges = {suite.benchmark: JUDGES[suite.benchmark](recipe) for suite in recipe.suites}
     for subject in SUBJECTS:
         for suite in recipe.suites:
             images, scores = (run_dir / part / subject / suite.name for part in ("samples", "scores"))
             SCORERS[suite.benchmark](recipe, suite, judges[suite.benchmark], images, scores, subject)
+    if PartialState().is_main_process:
+        write_json(run_dir / "scores" / "checks.json", [load_function(check)() for check in recipe.judge_checks])
 
 
 def score_geneval(recipe: Recipe, suite: Suite, detector: Any, images: Path, scores: Path, subject: str) -> None:

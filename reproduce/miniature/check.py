@@ -29,6 +29,7 @@ from reproduce.miniature.sources import RESOLUTION, WEIGHTS
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 BATCH = 60
+CHECK_SEED = 903
 Picture = tuple[dict, Image.Image]  # what was asked (a GenEval entry) and the picture of it
 
 Seed = Annotated[int, typer.Option(help="a seed that training and tuning never used")]
@@ -111,6 +112,13 @@ def source_pictures(
             generator=generators([image_seed(seed, entry["prompt"], i) for entry, i in part]),
         ).images
         yield from zip([entry for entry, _ in part], images, strict=True)
+
+
+def judge_check() -> dict:
+    """The detector where the truth is known: its accuracy on rendered scenes, the ceiling of GenEval's scores here."""
+    figures = accuracy(rendered_pictures(CHECK_SEED, 60), shape_detector.load())
+    what = "GenEval of rendered scenes, mean of tasks"
+    return {"judge": "detector", "what": what, "value": figures["overall"], "n": figures["n"]}
 
 
 def report(name: str, figures: dict, json: Path | None, floor: float) -> None:
