@@ -117,3 +117,13 @@ def load_colors(name: str = "ViT-L-14-quickgelu", weights: str = "openai", devic
     }
     model.eval().requires_grad_(False)
     return ColorClassifier(model, transform, open_clip.get_tokenizer(name), device, passport)
+
+
+def random_colors(name: str) -> ColorClassifier:
+    """open_clip's model of this name with seeded random weights: to time and to try the path, never to score."""
+    import open_clip
+
+    torch.manual_seed(0)
+    model, _, transform = open_clip.create_model_and_transforms(name, pretrained=None)
+    model.eval().requires_grad_(False)
+    return ColorClassifier(model, transform, open_clip.get_tokenizer(name), "cpu", {"name": f"{name}, random weights"})

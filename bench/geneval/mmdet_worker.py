@@ -21,12 +21,10 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from bench.geneval import mmdet_stub
+from bench.geneval import mmdet_model, mmdet_stub
 from bench.geneval.convert import TO_MMDET_3, checkpoint_format, read_checkpoint
 from bench.geneval.rules import SAVED_SCORE
 from bench.passport import file_sha256
-
-CONFIG = ".mim/configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 
 
 def load(weights: str, config: str, device: str) -> Any:
@@ -34,10 +32,7 @@ def load(weights: str, config: str, device: str) -> Any:
 
     mmdet itself would load what fits and only warn about the rest: so a 2.x checkpoint quietly scores 0.
     """
-    import mmdet
-    from mmdet.apis import init_detector
-
-    model = init_detector(config or str(Path(mmdet.__file__).parent / CONFIG), None, device=device)
+    model = mmdet_model.untrained(mmdet_model.config(config), device)
     state_dict = read_checkpoint(weights)
     if checkpoint_format(state_dict) == "mmdet-2":
         state_dict = {_renamed(name): tensor for name, tensor in state_dict.items()}
@@ -45,7 +40,7 @@ def load(weights: str, config: str, device: str) -> Any:
         model.load_state_dict(state_dict, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit mmdet's model: {error}") from error
-    return model.eval()
+    return model
 
 
 def _renamed(name: str) -> str:
@@ -56,12 +51,10 @@ def _renamed(name: str) -> str:
 
 def detect(model: Any, images: list[str]) -> list[list[dict[str, Any]]]:
     """Detections above 0.05 in images given as base64 PNG, one list an image."""
-    from mmdet.apis import inference_detector
-
     found = []
     for image in images:
         rgb = np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB"))
-        instances = inference_detector(model, np.ascontiguousarray(rgb[..., ::-1])).pred_instances.cpu()
+        instances = mmdet_model.infer(model, rgb).cpu()
         sure = instances[instances.scores > SAVED_SCORE]
         found.append([_row(*one) for one in zip(sure.labels, sure.scores, sure.bboxes, sure.masks, strict=True)])
     return found
@@ -91,10 +84,8 @@ def main() -> None:
     os.dup2(2, 1)
     warnings.filterwarnings("ignore")
     mmdet_stub.install()
-    import mmdet
-
     model = load(arguments.weights, arguments.config, arguments.device)
-    passport = {"name": f"mmdet {mmdet.__version__}", "weights": Path(arguments.weights).name}
+    passport = {"name": f"mmdet {mmdet_model.version()}", "weights": Path(arguments.weights).name}
     serve(model, passport | {"sha256": file_sha256(arguments.weights), "preprocessing": "mmdet-3"}, replies)
 
 

@@ -20,13 +20,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.geneval import mmdet_stub
+from bench.geneval import mmdet_model, mmdet_stub
 from bench.geneval.convert import TO_MMDET_3, from_mmdet
 from bench.geneval.mask2former import MEAN, STD, Mask2Former, build_model, mask2former_config, scaled_size
 from bench.geneval.resize import resize_uint8
 from bench.records import Detection
 
-CONFIG = ".mim/configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 LOGIT_SIZES = ((128, 128), (160, 224), (224, 320))
 CASES = (((512, 512), (480, 320)), ((480, 640), (480, 320)), ((300, 200), (480, 320)), ((512, 512), (1333, 800)))
 """End to end: size of the image, scale it is resized to; the last one is the real scale."""
@@ -51,17 +50,13 @@ class Agreement:
     min_mask_iou: float
 
 
-def mmdet_model(width: int = 96, depths: Sequence[int] = (2, 2, 18, 2)) -> Any:
+def random_mmdet(width: int = 96, depths: Sequence[int] = (2, 2, 18, 2)) -> Any:
     """mmdet's swin-s Mask2Former with random weights that leave nothing trivial (biases, position tables, offsets)."""
-    import mmdet
-    from mmdet.apis import init_detector
-    from mmengine.config import Config
-
-    config = Config.fromfile(str(Path(mmdet.__file__).parent / CONFIG))
+    config = mmdet_model.config()
     config.model.backbone.update(init_cfg=None, embed_dims=width, depths=list(depths))
     config.model.panoptic_head.in_channels = [width * 2**i for i in range(4)]
     torch.manual_seed(0)
-    model = init_detector(config, None, device="cpu").eval()
+    model = mmdet_model.untrained(config, "cpu")
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
@@ -109,12 +104,10 @@ def logit_differences(
     """Largest differences of class and mask logits at one input size, and the largest mask logit."""
     model.to(dtype)
     network.to(dtype)
-    from mmdet.structures import DetDataSample
-
     x = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1)).to(dtype)
     shape = (height, width)
-    sample = DetDataSample(
-        metainfo={"batch_input_shape": shape, "img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
+    sample = mmdet_model.data_sample(
+        {"batch_input_shape": shape, "img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
     )
     classes, masks = model.panoptic_head(model.extract_feat(x), [sample])
     output = network(pixel_values=x)
@@ -134,16 +127,13 @@ def test_image(height: int, width: int) -> np.ndarray:
 
 def detect_3x(model: Any, image: np.ndarray, scale: tuple[int, int]) -> Any:
     """mmdet 3.x's own inference: its loading, resizing, normalising and padding."""
-    from mmdet.apis import inference_detector
-
-    return inference_detector(model, np.ascontiguousarray(image[..., ::-1])).pred_instances
+    return mmdet_model.infer(model, image)
 
 
 @torch.no_grad()
 def detect_2x(model: Any, image: np.ndarray, scale: tuple[int, int]) -> Any:
     """mmdet's network and post-processing behind 2.x's steps: 8-bit cv2 resize, grey padding, then normalising."""
     import cv2
-    from mmdet.structures import DetDataSample
 
     height, width = image.shape[:2]
     size = scaled_size(height, width, scale)
@@ -153,7 +143,7 @@ def detect_2x(model: Any, image: np.ndarray, scale: tuple[int, int]) -> Any:
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     x = ((padded.astype(np.float32) - mean) / std).transpose(2, 0, 1)
     meta = {"batch_input_shape": padded.shape[:2], "img_shape": size, "ori_shape": (height, width)}
-    sample = DetDataSample(metainfo=meta | {"scale_factor": (size[1] / width, size[0] / height)})
+    sample = mmdet_model.data_sample(meta | {"scale_factor": (size[1] / width, size[0] / height)})
     return model.predict(torch.from_numpy(x)[None], [sample], rescale=True)[0].pred_instances
 
 
@@ -187,7 +177,7 @@ def _mask_iou(a: np.ndarray, b: np.ndarray | None) -> float:
 
 def study(out: Path) -> int:
     """Run every comparison, write the report, return the number of figures beyond tolerance."""
-    model = mmdet_model()
+    model = random_mmdet()
     network = ours(model)
     lines, faults = _header(model), 0
     again = from_mmdet(named_as_2x(model.state_dict()))
@@ -257,14 +247,13 @@ def _resize_line(image: Tensor) -> str:
 
 def _header(model: Any) -> list[str]:
     import mmcv
-    import mmdet
     import transformers
 
     return [
         "# Mask2Former: our path against mmdet itself",
         "",
         "Written by `nox -s parity-mmdet` (bench/geneval/parity.py): shared random weights, on the CPU.",
-        f"mmdet {mmdet.__version__}, mmcv {mmcv.__version__}, torch {torch.__version__}, "
+        f"mmdet {mmdet_model.version()}, mmcv {mmcv.__version__}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}.",
         "",
         f"- {len(model.state_dict())} tensors of mmdet 3.x become {len(from_mmdet(model.state_dict()))} of "

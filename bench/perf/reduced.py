@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.geneval.colors import ColorClassifier
+from bench.geneval.colors import ColorClassifier, random_colors
 from bench.geneval.mask2former import SCALE, Mask2Former, build_model, mask2former_config
 
 REDUCED = {"width": 48, "depths": (2, 2, 2, 2), "num_queries": 20}
@@ -29,16 +29,6 @@ def random_detector(size: dict[str, Any], scale: tuple[int, int] = SCALE) -> Mas
 def placeholder() -> Mask2Former:
     """`--detector bench.perf.reduced:placeholder`: the reduced network at 64 pixels, to try the line with."""
     return random_detector(REDUCED, (64, 64))
-
-
-def random_colors(name: str) -> ColorClassifier:
-    """open_clip's model of this name with seeded random weights."""
-    import open_clip
-
-    torch.manual_seed(0)
-    model, _, transform = open_clip.create_model_and_transforms(name, pretrained=None)
-    model.eval().requires_grad_(False)
-    return ColorClassifier(model, transform, open_clip.get_tokenizer(name), "cpu", {"name": f"{name}, random weights"})
 
 
 def placeholder_colors() -> ColorClassifier:

@@ -21,10 +21,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from bench.geneval.colors import ColorClassifier, cut_out
+from bench.geneval.colors import ColorClassifier, cut_out, random_colors
 from bench.geneval.mask2former import Mask2Former, postprocess
 from bench.geneval.rules import COLORS, judge
-from bench.perf.reduced import FULL, REDUCED, random_colors, random_detector
+from bench.perf.reduced import FULL, REDUCED, random_detector
 from bench.records import Detection
 
 NUM_IMAGES = int(os.environ.get("L2P_PERF_IMAGES", "64"))
