@@ -129,6 +129,7 @@ def parse(
     family = family or FAMILIES[match["family"]]
     kind: Kind = "train" if match["train"] else "l2p" if match["l2p"] else "vae" if match["vae"] else "source"
     resolution = int(match["resolution"])
+    optimizer: Optimizer = match["optimizer"] or "foreach"  # type: ignore[assignment]  # the pattern allows no other
     pixel_patch = (patch_size or released_patch_size(resolution)) if kind in ("l2p", "train") else 0
     case = Case(
         kind=kind,
@@ -142,7 +143,7 @@ def parse(
         released=bool(match["released"]),
         checkpointed=bool(match["checkpointed"]),
         mixed=bool(match["mixed"]),
-        optimizer=match["optimizer"] or "foreach",
+        optimizer=optimizer,
     )
     check_resolution(case, family)
     return case

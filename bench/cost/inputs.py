@@ -106,7 +106,7 @@ def encoded_prompt(family: Family, shape: Shape) -> dict[str, Any]:
     shapes depend on data, which fake tensors do not have.
     """
     config, size = family.transformer.config, shape.batch_size
-    width = config.get("joint_attention_dim", config.get("cap_feat_dim"))
+    width = config["cap_feat_dim" if family.name == "zimage" else "joint_attention_dim"]
     embeds = shape.empty(size, shape.text_tokens, width)
     if "pooled_projection_dim" in config:
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": shape.empty(size, config["pooled_projection_dim"])}

@@ -162,7 +162,8 @@ def materialise(make: Callable[[], nn.Module], *, dtype: torch.dtype, device: to
     with torch_private.outside_fake(), torch.device("meta"):
         module = make()
     for part in module.modules():
-        for slots in (part._parameters, part._buffers, vars(part)):
+        places: list[dict[str, Any]] = [part._parameters, part._buffers, vars(part)]
+        for slots in places:
             for name, tensor in slots.items():
                 if isinstance(tensor, torch.Tensor) and tensor.is_meta:
                     slots[name] = _materialised(tensor, dtype, device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -176,7 +177,7 @@ def _prepare_vae(case: Case, family: Family, dtype: torch.dtype, device: str) ->
 
 
 def _prepare_text(case: Case, family: Family, dtype: torch.dtype, device: str) -> Prepared:
-    models: list[Any] = [materialise(lambda c=c: build(c), dtype=dtype, device=device) for c in family.text_encoders]
+    models: list[Any] = [materialise(partial(build, c), dtype=dtype, device=device) for c in family.text_encoders]
     tokens = torch.zeros(case.batch_size, case.text_tokens, dtype=torch.long, device=device)
 
     def run() -> None:

@@ -26,7 +26,7 @@ class EightBitAdamWState(torch.optim.Optimizer):
         super().__init__(list(parameters), {})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Allocate the state on the first call."""
         for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             if not torch_private.is_fake(parameter):
