@@ -257,6 +257,7 @@ def _save_model(run: Run) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     if run.config.mixed_precision != "no":
         run.model.to(FROZEN_DTYPES[run.config.mixed_precision])  # one dtype for sampling
+    run.model.detailer.to(memory_format=torch.contiguous_format)
     run.model.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

@@ -202,7 +202,7 @@ def test_two_processes_train_what_one_trains(
         for rank in "01"
     ]
     for rank in ranks:
-        _, errors = rank.communicate(timeout=400)
+        _, errors = rank.communicate(timeout=1200)
         assert rank.returncode == 0, errors[-3000:]
     assert_same_run(out, finished)
 
