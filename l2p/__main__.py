@@ -50,7 +50,7 @@ def convert(
     console.print(f"copied {len(report.copied)} tensors; new: {', '.join(report.new)}; dropped: {report.dropped}")
     if corpus is not None:
         images = load_corpus(corpus, progress=True)
-        fit = fit_input_projection(model, pipeline, images.images(range(min(len(images), 2000))))
+        fit = fit_input_projection(model, pipeline, images.batches(range(min(len(images), 2000))))
         console.print(
             f"input projection: {fit.explained:.1%} of the latents explained, noise gain {fit.noise_gain:.2f}"
         )

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,44 +63,55 @@ def copy_source_weights(model: PixelTransformer2DModel, transformer: nn.Module) 
     )
 
 
-def fit_projection(patches: Tensor, tokens: Tensor, strength: float = 0.02, intercept: bool = True) -> ProjectionFit:
+def fit_projection(
+    pairs: Iterable[tuple[Tensor, Tensor]], strength: float = 0.02, intercept: bool = True
+) -> ProjectionFit:
     """Fit tokens from patches by ridge regression.
 
-    patches [N, P] in [-1, 1], tokens [N, C]; strength in units of the patches' variance. A strong ridge is needed:
-    directions in which patches hardly vary would otherwise be amplified, and with them the noise.
+    pairs: batches of patches [n, P] in [-1, 1] and their tokens [n, C]; strength in units of the patches' variance. A
+    strong ridge is needed: directions in which patches hardly vary would be amplified, and with them the noise.
     """
-    patches, tokens = patches.double(), tokens.double()
-    patch_mean, token_mean = patches.mean(0) * intercept, tokens.mean(0) * intercept
-    x, y = patches - patch_mean, tokens - token_mean
-    covariance = x.T @ x / len(x) + strength * torch.eye(x.shape[1], dtype=x.dtype)  # [P, P]
-    weight = torch.linalg.solve(covariance, x.T @ y / len(x)).T  # [C, P]
-    residual = (y - x @ weight.T).square().sum() / y.square().sum()
+    total: Any = 0
+    for patches, tokens in pairs:
+        rows = torch.cat([torch.ones(len(patches), 1), patches.cpu(), tokens.cpu()], dim=1).double()  # [n, 1 + P + C]
+        total, num_patch = total + rows.T @ rows, patches.shape[1]
+    moments = total / total[0, 0]  # second moments of (1, patch, token)
+    mean = moments[0, 1:] * intercept
+    centred = moments[1:, 1:] - mean[:, None] * mean[None, :]
+    xx, xy, yy = centred[:num_patch, :num_patch], centred[:num_patch, num_patch:], centred[num_patch:, num_patch:]
+    weight = torch.linalg.solve(xx + strength * torch.eye(num_patch, dtype=xx.dtype), xy).T  # [C, P]
+    residual = (yy - 2 * weight @ xy + weight @ xx @ weight.T).trace()
     return ProjectionFit(
         weight=weight.float(),
-        bias=(token_mean - weight @ patch_mean).float(),
-        explained=1 - residual.item(),
+        bias=(mean[num_patch:] - weight @ mean[:num_patch]).float(),
+        explained=1 - (residual / yy.trace()).item(),
         noise_gain=weight.square().sum(1).mean().sqrt().item(),
     )
 
 
 def fit_input_projection(
-    model: PixelTransformer2DModel, source: Any, images: Tensor, strength: float = 0.02, batch_size: int = 32
+    model: PixelTransformer2DModel, source: Any, batches: Iterable[Tensor], strength: float = 0.02
 ) -> ProjectionFit:
     """Set the pixel model's input projection to patches -> latent tokens -> the source's own projection.
 
-    source: the source pipeline, for its VAE and projection; images [N, 3, H, W] in [-1, 1], drawn by the source.
+    source: the source pipeline, for its VAE and projection; batches of images [n, 3, H, W] in [-1, 1], drawn by it.
     Raises ValueError where the latents' token grid is not the pixel patches' grid.
     """
     family, patch_size = get_architecture(model.config.architecture), model.config.patch_size
-    patches = patchify(images, patch_size, family.patch_layout)  # [N, h * w, P]
-    tokens = torch.cat([family.latent_tokens(source, batch).float().cpu() for batch in images.split(batch_size)])
-    if tokens.shape[1] != patches.shape[1]:
-        raise ValueError(
-            f"patch size {patch_size} gives {patches.shape[1]} tokens, the source's latents {tokens.shape[1]}: "
-            "the projection can be fitted only where both have one grid; use input_projection='random'"
-        )
     weight, bias = family.source_projection(source.transformer)  # [D, C], [D]
-    fit = fit_projection(patches.flatten(0, 1), tokens.flatten(0, 1), strength, intercept=bias is not None)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for images in batches:
+            patches = patchify(images, patch_size, family.patch_layout)  # [n, h * w, P]
+            tokens = family.latent_tokens(source, images).float()  # [n, h * w, C]
+            if tokens.shape[1] != patches.shape[1]:
+                raise ValueError(
+                    f"patch size {patch_size} gives {patches.shape[1]} tokens, the source's latents {tokens.shape[1]}: "
+                    "the projection can be fitted only where both have one grid; use input_projection='random'"
+                )
+            yield patches.flatten(0, 1), tokens.flatten(0, 1)
+
+    fit = fit_projection(pairs(), strength, intercept=bias is not None)
     projection: Any = model.input_projection()
     with torch.no_grad():
         composed = weight.float().cpu() @ fit.weight  # [D, P]

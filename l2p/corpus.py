@@ -66,6 +66,11 @@ class Corpus:
         """Return images by index, [B, 3, H, W] in [-1, 1], float32."""
         return torch.stack(list(self._pool.map(self.pixels, indices))).float() / 127.5 - 1
 
+    def batches(self, indices: Sequence[int], batch_size: int = 32) -> Iterator[Tensor]:
+        """Yield images by index in batches, each [b, 3, H, W] in [-1, 1]."""
+        for start in range(0, len(indices), batch_size):
+            yield self.images(indices[start : start + batch_size])
+
     def pixels(self, index: int) -> Tensor:
         """Return one image [3, H, W], uint8, from memory where it was kept."""
         item = self.items[index]

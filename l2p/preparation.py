@@ -188,7 +188,7 @@ def _initial_model(
     report = copy_source_weights(model, pipeline.transformer)
     conversion: dict[str, Any] = {"copied": len(report.copied), "new": report.new, "dropped": report.dropped}
     if config.input_projection == "ridge" and not resumed:
-        images = data.corpus.images(data.training[: config.num_ridge_images])
+        images = data.corpus.batches(data.training[: config.num_ridge_images])
         fit = fit_input_projection(model, pipeline, images, config.ridge_strength)
         conversion["projection"] = {"explained": fit.explained, "noise_gain": fit.noise_gain}
     start = {"step": 0, "seconds": 0.0, "losses": [], "alarms": [], "options": options(config)}

@@ -66,7 +66,8 @@ def test_ridge_finds_a_linear_map_and_a_strong_one_amplifies_less_noise() -> Non
     weight, bias = torch.randn(3, 6), torch.randn(3)
     weight[:, 5] *= 20
     tokens = patches @ weight.T + bias
-    weak, strong = fit_projection(patches, tokens, 1e-9), fit_projection(patches, tokens, 0.02)
+    pairs = list(zip(patches.split(1500), tokens.split(1500), strict=True))
+    weak, strong = fit_projection(pairs, 1e-9), fit_projection(pairs, 0.02)
     torch.testing.assert_close(weak.weight, weight, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(weak.bias, bias, atol=1e-3, rtol=1e-3)
     assert weak.explained == pytest.approx(1, abs=1e-6) and 0.5 < strong.explained < 1
@@ -97,7 +98,7 @@ def test_the_fitted_projection_stands_for_encoder_and_source_projection(flux: Fl
 
     flux.register_modules(vae=LinearEncoder())
     images = torch.randn(400, 3, 16, 16)
-    fit = fit_input_projection(model, flux, images, strength=1e-8)
+    fit = fit_input_projection(model, flux, images.split(100), strength=1e-8)
     embedded = flux.transformer.x_embedder(patchify(images, 8) @ mixing.T[:, :32])
     torch.testing.assert_close(model.input_projection()(patchify(images, 8)), embedded, atol=1e-4, rtol=1e-3)
     assert fit.explained == pytest.approx(1, abs=1e-5)
@@ -107,11 +108,11 @@ def test_a_real_autoencoders_grid_fits(flux: FluxPipeline) -> None:
     model = pixel_model(flux)
     copy_source_weights(model, flux.transformer)
     before = model.input_projection().weight.clone()
-    fit = fit_input_projection(model, flux, torch.rand(4, 3, 16, 16) * 2 - 1)
+    fit = fit_input_projection(model, flux, [torch.rand(4, 3, 16, 16) * 2 - 1])
     assert 0 < fit.explained < 1 and not torch.equal(before, model.input_projection().weight)
     wide = PixelTransformer2DModel.from_source(flux.transformer, patch_size=16)
     with pytest.raises(ValueError, match="patch size 16 gives 1 tokens, the source's latents 4"):
-        fit_input_projection(wide, flux, torch.rand(4, 3, 16, 16))
+        fit_input_projection(wide, flux, [torch.rand(4, 3, 16, 16)])
 
 
 def test_source_and_delta_give_the_model(flux: FluxPipeline, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_latents_are_on_the_patches_grid_and_scaled_as_the_source_scales_them(so
     family = family_of(source)
     model = PixelTransformer2DModel.from_source(source.transformer, patch_size=8)
     images = torch.rand(3, 3, 16, 16) * 2 - 1
-    fit = fit_input_projection(model, source, images)
+    fit = fit_input_projection(model, source, [images])
     assert 0 <= fit.explained <= 1
     tokens = ARCHITECTURES[family].latent_tokens(source, images)  # [3, 4, 32]
     weight, _ = ARCHITECTURES[family].source_projection(source.transformer)
