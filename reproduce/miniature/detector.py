@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.passport import file_sha256
 from bench.records import Detection
 from reproduce.miniature.render import box, render_batch
 from reproduce.miniature.scenes import COLORS, HELD_OUT_PAIRS, SHAPES, Scene, mixed_scenes
@@ -217,6 +218,9 @@ def load(path: Path = WEIGHTS) -> Detector:
     def detect(images: list[Image.Image]) -> list[list[Detection]]:
         return [_rescale(d, image.width) for d, image in zip(find(network, _stack(images)), images, strict=True)]
 
+    detect.labels = SHAPES  # type: ignore[attr-defined]
+    passport = {"name": "miniature shape detector", "weights": path.name, "sha256": file_sha256(path)}
+    detect.passport = passport  # type: ignore[attr-defined]
     return detect
 
 
