@@ -131,6 +131,7 @@ def question_file(num_items: int) -> QuestionFile:
     )
 
 
+@pytest.mark.benchmark(timer=time.process_time)  # on one core of its own, whatever else the machine does
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_rules(benchmark, variant):
     """At least 100,000 answered questions a second, one image an item (four images are cheaper a question)."""
