@@ -98,6 +98,9 @@ def show_summary(summary: Summary, print_line: Callable[[str], None] = typer.ech
     print_line(f"{summary.benchmark} ({summary.version}; {summary.variant}) of {summary.subject}{partial}")
     for category, value in summary.by_category.items():
         print_line(f"  {category:<16} {value:.4f}")
-    print_line(f"  {'overall':<16} {summary.overall:.4f}  95 % interval {low:.4f} to {high:.4f}")
+    print_line(
+        f"  {'overall':<16} {summary.overall:.4f}  95 % interval {low:.4f} to {high:.4f}, "
+        f"{summary.num_scored} of {summary.num_expected} images"
+    )
     for name, result in summary.passport.get("checks", {}).items():
         print_line(f"  {name}: {result}")
