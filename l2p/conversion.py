@@ -121,18 +121,21 @@ def fit_input_projection(
     return fit
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors to one safetensors file, whole or not at all."""
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: tuple[str, str] = ("format", "pt")) -> None:
+    """Write named tensors to one safetensors file, whole or not at all.
+
+    header: one key and its value; of several, safetensors would write the order by chance, and bytes would differ.
+    """
     temporary = Path(path).with_name(Path(path).name + ".tmp")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {})})
+    save_file(contiguous, temporary, metadata=dict([header]))
     temporary.replace(path)
 
 
 def save_delta(model: PixelTransformer2DModel, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write some of the model's tensors by name, and its configuration, so that source and delta give the model."""
     config = {key: value for key, value in model.config.items() if not key.startswith("_")}
-    save_tensors(tensors, path, {DELTA_CONFIG: json.dumps(config)})
+    save_tensors(tensors, path, (DELTA_CONFIG, json.dumps(config)))
 
 
 def load_delta(source: Any, path: Path) -> PixelTransformer2DModel:

@@ -119,7 +119,7 @@ class DetailerHead(nn.Module):
         for level in plan.levels:
             setattr(self, f"enc{level.name}", _convolve(width, level.encoder))
             width = level.encoder
-        self.bottleneck = nn.Sequential(nn.Conv2d(width + hidden_size, plan.bottleneck, 1), nn.SiLU())
+        self.bottleneck = nn.Sequential(nn.Conv2d(width + hidden_size, plan.bottleneck, 1), nn.SiLU(inplace=True))
         width = plan.bottleneck
         for level in reversed(plan.levels):
             setattr(self, f"up{level.name}", UPSAMPLERS[config.upsampling](width, level.up))
@@ -149,7 +149,7 @@ class DetailerHead(nn.Module):
 
 
 def _convolve(channels_in: int, channels_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.SiLU())
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.SiLU(inplace=True))
 
 
 def _nearest(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import FluxPipeline
 from safetensors.torch import load_file
 
@@ -251,6 +252,24 @@ def test_a_changed_source_is_refused_on_resuming(
     source.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="are not those that the transfer in"):
         run_transfer(tmp_path / "other", corpus_folder, CONFIG, tmp_path / "out", progress=False)
+
+
+def test_in_bfloat16_trained_tensors_stay_float32(flux_folder: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, mixed_precision="bf16", gradient_checkpointing=True, num_train_steps=2, trainable="released"
+    )
+    AcceleratorState._reset_state(True)  # one process of ours normally runs one precision
+    try:
+        summary = run_transfer(flux_folder, corpus_folder, config, tmp_path, progress=False)
+    finally:
+        AcceleratorState._reset_state(True)
+    assert summary.final_loss > 0 and summary.frozen_sha256_before == summary.frozen_sha256_after
+    state, model = (
+        load_file(tmp_path / "state/step-00000002/weights.safetensors"),
+        load_file(tmp_path / "model/diffusion_pytorch_model.safetensors"),
+    )
+    assert {t.dtype for n, t in state.items() if n in load_file(tmp_path / "delta.safetensors")} == {torch.float32}
+    assert {t.dtype for t in model.values()} == {torch.bfloat16}
 
 
 def test_it_learns(flux_folder: Path, corpus_folder: Path, tmp_path: Path) -> None:
