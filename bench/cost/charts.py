@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.cost.roofline import DEVICES
+from bench.cost.roofline import DEVICES, GIB
 from bench.cost.tables import PAPER_LATENCY_CHANGE, PAPER_MEMORY_CHANGE, Table
 
 SOURCE, PIXEL, PAPER = "#8a8f98", "#2f6fde", "#c2452d"
@@ -90,10 +90,9 @@ def _training(rows: list[Row]) -> Figure:
         axes.set_title(title, fontsize=9)
         axes.margins(x=0.15)
         _plain(axes)
-    for name, device in DEVICES.items():
-        memory.axvline(device.memory_bytes / 2**30, color=PAPER, lw=0.7, ls=":")
-        if name != "a100":  # as large as the H100
-            memory.text(device.memory_bytes / 2**30, -0.8, device.name, fontsize=6, color=PAPER, ha="center")
+    for device, side in ((DEVICES["rtx4090"], "right"), (DEVICES["h100"], "left")):
+        memory.axvline(device.memory_bytes / GIB, color=PAPER, lw=0.7, ls=":")
+        memory.text(device.memory_bytes / GIB, -0.8, f" {device.name} ", fontsize=6, color=PAPER, ha=side)
     memory.set_yticks(range(len(rows)), labels, fontsize=7)
     memory.invert_yaxis()
     return figure
