@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import torch
 
 CONFIG = ".mim/configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 
@@ -44,3 +48,14 @@ def data_sample(meta: dict[str, Any]) -> Any:
     from mmdet.structures import DetDataSample
 
     return DetDataSample(metainfo=meta)
+
+
+@contextmanager
+def no_float32() -> Iterator[None]:
+    """Have mmdet compute in float64 what it has in float32 always: position encodings and reference points."""
+    from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
+
+    points = MlvlPointGenerator.single_level_grid_priors
+    defaults = tuple(torch.float64 if value is torch.float32 else value for value in points.__defaults__)
+    with patch.object(points, "__defaults__", defaults), patch.object(torch, "float32", torch.float64):
+        yield

@@ -17,12 +17,10 @@ from bench.geneval.mmdet import MMDet, mmdet_python
 from .test_mask2former import as_mmdet_2, weights
 
 WRITE = """
-import sys, torch
-from bench.geneval import mmdet_stub; mmdet_stub.install()
-import mmdet, pathlib
-from mmengine.config import Config
-from bench.geneval.mmdet_worker import CONFIG
-config = Config.fromfile(str(pathlib.Path(mmdet.__file__).parent / CONFIG))
+import sys
+from bench.geneval import mmdet_model, mmdet_stub
+mmdet_stub.install()
+config = mmdet_model.config()
 config.model.backbone.update(init_cfg=None, embed_dims=24, depths=[2, 2, 2, 2])
 config.model.panoptic_head.update(in_channels=[24, 48, 96, 192], num_queries=10)
 for step in config.test_dataloader.dataset.pipeline:
