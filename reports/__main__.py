@@ -9,13 +9,15 @@ from rich.console import Console
 
 from reports.page import COST_RESULTS, write_report
 from reports.regression import compare, failures
-from reports.runs import holds_run
+from reports.runs import holds_run, keep_records
 from reports.scorecard import verdict_counts
 
 FINDING, BAD_INPUT = 1, 2
 PAGE_HELP = """Write the report of run folders: page, tables, claims and figures.
 
 Example: python -m reports runs/* --out report/
+
+What docs/results holds: python -m reports runs/flux-mini* --out docs/results/flux-mini --records
 
 To compare two runs: python -m reports regression BASELINE RUN
 
@@ -38,13 +40,17 @@ def page(
     runs: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
     costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+    records: Annotated[bool, typer.Option("--records", help="keep each run's records in OUT/runs too")] = False,
     check_claims: Annotated[bool, typer.Option("--check-claims", help="exit 1 when a claim is not reproduced")] = False,
 ) -> None:
     """Write the report and print where it lies and how the claims came out."""
     others = [path for path in runs if path.is_dir() and not holds_run(path)] if len(runs) > 1 else []
     for path in others:
         errors.print(f"left out: {path} is no run folder (no run.json, no stage's folder)", markup=False)
-    judgements = write_report([path for path in runs if path not in others], out, cost_dir=costs)
+    reported = [path for path in runs if path not in others]
+    judgements = write_report(reported, out, cost_dir=costs)
+    for path in reported if records else []:
+        keep_records(path, out / "runs" / path.resolve().name)
     counts = verdict_counts(judgements)
     console.print(f"{out / 'index.html'}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else 0)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,18 @@ SUBJECT_NAMES = {"source": "Source", "l2p": "Pixel model"}
 BENCHMARKS = ("geneval", "dpg", "heldout")
 BENCHMARK_NAMES = {"geneval": "GenEval", "dpg": "DPG-Bench", "heldout": "Held-out pairs"}
 FORMAT = 1  # of run.json
+# What this module reads of a run folder: all of a run but its images and weights.
+RECORDS = (
+    "run.json",
+    "corpus/metadata.jsonl",
+    "corpus/rejected.jsonl",
+    "transfer/summary.json",
+    "transfer/log.jsonl",
+    "scores/checks.json",
+    "scores/*/*/summary*.json",
+    "scores/*/*/scores*.jsonl",
+    "cost/*.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +138,26 @@ def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for run in runs:
         grouped.setdefault(run.group, []).append(run)
     return grouped
+
+
+def keep_records(run: Path, out_dir: Path) -> None:
+    """Copy a run's records into ``out_dir`` (made anew), which reports then read as the run, without pictures.
+
+    Raises ValueError where ``out_dir`` is the run or lies in it.
+    """
+    run, out_dir = run.resolve(), out_dir.resolve()
+    if out_dir.is_relative_to(run):
+        raise ValueError(f"records of {run} cannot be kept in {out_dir}: give --out outside the run folder")
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=".writing-") as folder:
+        staging = Path(folder) / "run"
+        for pattern in RECORDS:
+            for file in run.glob(pattern):
+                copy = staging / file.relative_to(run)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        shutil.rmtree(out_dir, ignore_errors=True)
+        staging.rename(out_dir)
 
 
 def _optional(path: Path, read: Any, absent: Any, missing: list[str] | None) -> Any:

@@ -14,7 +14,7 @@ from reports import write_report
 from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.page import clock, headline
-from reports.runs import load_run
+from reports.runs import keep_records, load_run
 from tests.reports.fake_run import fake_run
 
 FILES = {"index.html", "table1.csv", "table1.md", "table1.tex", "claims.json", "scorecard.md"}
@@ -127,6 +127,19 @@ def test_a_broken_file_is_named_and_nothing_written(tmp_path, capsys, file, cont
     assert ended.value.code == 2
     assert file in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_kept_records_report_as_the_run_did(run_dir, tmp_path):
+    with pytest.raises(SystemExit):
+        main([str(run_dir), "--out", str(tmp_path / "first"), "--records"])
+    kept = tmp_path / "first" / "runs" / run_dir.name
+    assert not any(file.suffix in {".png", ".safetensors"} for file in kept.rglob("*"))
+    with pytest.raises(SystemExit):
+        main([str(kept), "--out", str(tmp_path / "second")])
+    for name in ("claims.json", "table1.csv", "scorecard.md"):
+        assert (tmp_path / "second" / name).read_text() == (tmp_path / "first" / name).read_text()
+    with pytest.raises(ValueError, match="outside the run folder"):
+        keep_records(run_dir, run_dir / "report" / "runs" / "x")
 
 
 def test_no_run_folder_is_refused(tmp_path):
