@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ show what that makes), and in float32 a mask logit within rounding of 0 may flip
 program, and then both are right: reported, not judged."""
 
 THROUGHOUT = "float64 throughout"
-PRECISIONS = {
+PRECISIONS: dict[str, tuple[torch.dtype, Callable[[], AbstractContextManager[None]]]] = {
     THROUGHOUT: (torch.float64, mmdet_model.no_float32),
     "float64": (torch.float64, nullcontext),
     "float32": (torch.float32, nullcontext),
@@ -215,8 +215,8 @@ def _logits(model: Any, network: nn.Module) -> tuple[list[str], int]:
     notes = [
         "",
         "mmdet keeps position encodings and reference points in float32 whatever the weights are; `throughout` has it",
-        "compute them in float64 too. In float32 a mask logit within rounding of 0 may flip a bit of an attention mask: a",
-        "larger difference then.",
+        "compute them in float64 too. In float32 a mask logit within rounding of 0 may flip a bit of an attention",
+        "mask: a larger difference then.",
     ]
     return lines + notes, faults
 
