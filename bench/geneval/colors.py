@@ -91,7 +91,7 @@ def load_colors(name: str = "ViT-L-14-quickgelu", weights: str = "openai", devic
 
     Raises ValueError for an unknown model, and when the model's activation does not fit the weights: for OpenAI's
     weights, trained with QuickGELU, open_clip builds `ViT-L-14` with GELU and only warns. A file does not tell with
-    which activation it was trained; the passport says so then.
+    which activation it was trained; the passport says so then. Also when the weights cannot be fetched or do not fit.
     """
     import open_clip
 
@@ -108,7 +108,10 @@ def load_colors(name: str = "ViT-L-14-quickgelu", weights: str = "openai", devic
     if not tag and not Path(weights).is_file():
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name.removesuffix("-quickgelu")))
         raise ValueError(f"{weights!r} is neither a file nor a tag of {name}; known tags are {known}.")
-    model, _, transform = open_clip.create_model_and_transforms(name, pretrained=weights, device=device)
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(name, pretrained=weights, device=device)
+    except RuntimeError as error:  # no connection, or tensors that do not fit
+        raise ValueError(f"{name}: {error}. A file of weights can be given with --clip-weights.") from error
     passport = {
         "name": f"open_clip {name}",
         "weights": weights if tag else Path(weights).name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from bench.records import Detector
 
 BUILT_IN = ("mask2former", "mmdet")
+WEIGHTS = "L2P_GENEVAL_WEIGHTS"
+"""Environment variable that tells `published` where the detector's weights lie."""
 
 
 def load_by_name(name: str) -> Any:
@@ -42,6 +45,27 @@ def load_detector(name: str, weights: str = "", preprocessing: str = "", device:
     if weights or preprocessing:
         raise ValueError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
     return load_by_name(name)
+
+
+def published() -> Detector:
+    """GenEval's Mask2Former with GenEval's colours as its `colors`: a loader without arguments, for recipes.
+
+    The detector's weights are what $L2P_GENEVAL_WEIGHTS names, CLIP's come from the hub or its cache; the device is
+    this process's. Raises ValueError or OSError when either cannot be had.
+    """
+    from bench.geneval.mask2former import load_mask2former
+    from bench.runner import this_process
+
+    weights, device = os.environ.get(WEIGHTS, ""), this_process().device
+    if not weights:
+        raise ValueError(
+            f"GenEval's detector needs its weights: set {WEIGHTS} to GenEval's checkpoint (OpenMMLab's "
+            "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth), mmdet 3.x's, or a folder or "
+            "hub id in transformers' format."
+        )
+    detector = load_mask2former(weights, device=device)
+    detector.colors = load_colors("", "openai", "mask2former", device)
+    return detector
 
 
 def load_colors(name: str, weights: str, detector: str, device: str) -> ColorClassifier | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from bench.geneval.resize import resize_float, resize_uint8
 from bench.geneval.rules import SAVED_SCORE
 from bench.passport import file_sha256, weights_sha256
 from bench.records import Detection
+
+if TYPE_CHECKING:
+    from bench.geneval.score import ColorClassifier
 
 SCALE = (1333, 800)  # longest and shortest side, pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0..255
@@ -131,8 +134,11 @@ class Mask2Former:
     """GenEval's detector as a `Detector`: a batch of images in, detections with masks for each out.
 
     `network` is transformers' Mask2FormerForUniversalSegmentation; images of one size go through it together, so that
-    padding, and with it every result, depends on the image alone. Labels are GenEval's names.
+    padding, and with it every result, depends on the image alone. Labels are GenEval's names. `colors`, where it is
+    set, classifies the colours that prompts ask for.
     """
+
+    colors: ColorClassifier | None = None
 
     def __init__(
         self,
@@ -275,9 +281,14 @@ def _from_pretrained(path: Path, name: str) -> nn.Module:
 
     if path.exists() and not (path / "config.json").is_file():
         raise FileNotFoundError(f"{path} holds no config.json: no folder in transformers' format.")
-    model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
-        name, use_safetensors=True, output_loading_info=True
-    )
+    try:
+        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{name} is no checkpoint file, no folder in transformers' format, and cannot be had from the hub: {error}"
+        ) from error
     faults = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
     if faults:
         told = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in faults.items())

@@ -59,14 +59,16 @@ def score_folder(
     """Score the images of a suite and write `detections.jsonl`, `scores.jsonl` and `summary.json` into `out_dir`.
 
     `entries` is the suite (default: see `bench.geneval.images.read_folder`). `detector` may carry `labels` (then a
-    prompt's unknown class is refused) and `passport` (name, weights, preprocessing). Resumable; under `accelerate
-    launch` the work is shared. Raises IncompleteError for missing or unreadable images, and ValueError for bad input,
-    for a detector that fails its checks, and for an `out_dir` that holds results of other settings.
+    prompt's unknown class is refused), `passport` (name, weights, preprocessing) and `colors` (its `color_classifier`,
+    where none is given). Resumable; processes of a launcher such as torchrun share the work. Raises IncompleteError for
+    missing or unreadable images, and ValueError for bad input, for a detector that fails its checks, and for an
+    `out_dir` that holds results of other settings.
     """
     images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
     folder = read_folder(images_dir, entries, config.num_prompts, config.images_per_prompt)
     if folder.missing and (not config.allow_partial or len(folder.missing) == len(folder.samples)):
         raise IncompleteError(folder.missing, len(folder.samples))
+    color_classifier = color_classifier or getattr(detector, "colors", None)
     models = _models(detector, detector_name, color_classifier)
     _refuse_unknown_classes(folder, detector)
     process = this_process(config.device)
@@ -191,7 +193,8 @@ def _color(
         return found
     if classify is None:
         raise ValueError(
-            "The prompts ask for colours, the detector gives none: a colour classifier is needed (--clip)."
+            "The prompts ask for colours, the detector gives none: a colour classifier is needed (--clip, or the "
+            "detector's own `colors`)."
         )
     colors = classify([(images[i], found[i][j]) for i, j in places])
     for (i, j), color in zip(places, colors, strict=True):
