@@ -7,8 +7,10 @@ resumed run sees the same batches as an unbroken one. Rows carry the image file'
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """This process among those that `accelerate launch` started (or the only one), and its torch device."""
+    """This process among those that a launcher started (or the only one), and its torch device."""
 
     index: int
     count: int
@@ -33,11 +35,21 @@ class Process:
 
 
 def this_process(device: str = "auto") -> Process:
-    """Join the processes that `accelerate launch` started; `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps` ..."""
+    """Join the processes of `accelerate launch` or torchrun; `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps` ...
+
+    Raises ValueError when those that were started did not find each other: each would do all of the work alone, over
+    the others' files.
+    """
+    import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
+    cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+    state = PartialState(cpu=cpu, timeout=timedelta(days=2))  # the first waits while others finish, and they for it
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != started:
+        raise ValueError(f"{started} processes were started, but {state.num_processes} found each other on {device}.")
     own = str(state.device) if device == "auto" or state.num_processes > 1 else device
+    own = "cpu" if own.startswith("cpu") else own  # in a group it is cpu:0, and the passport would tell the two apart
     return Process(index=state.process_index, count=state.num_processes, device=own, wait=state.wait_for_everyone)
 
 

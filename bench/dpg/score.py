@@ -48,9 +48,10 @@ def score_folder(
 
     `resolution` is the side of one tile, `pic_num` the number of tiles scored. `vqa` may carry `passport`. Files:
     `answers.jsonl` (a row an image), `scores-<variant>.jsonl`, `summary-<variant>.json` for official, corrected and the
-    asked variant, which is also `scores.jsonl` and `summary.json`. Resumable; under `accelerate launch` items are
-    shared out. Raises IncompleteError for missing or unreadable images, ValueError for bad input and for an `out_dir`
-    that lies in the image folder or holds results of other settings, ConnectionError for a VQA without answers.
+    asked variant, which is also `scores.jsonl` and `summary.json`. Resumable; processes of a launcher such as torchrun
+    share the items. Raises IncompleteError for missing or unreadable images, ValueError for bad input and for an
+    `out_dir` that lies in the image folder or holds results of other settings, ConnectionError for a VQA without
+    answers.
     """
     images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
     if config.variant not in VARIANTS:

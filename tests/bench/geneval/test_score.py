@@ -1,11 +1,7 @@
 """Scoring a folder: complete or refused, resumed to the same bytes, scored again without a model."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,35 +103,6 @@ def test_results_of_another_detector_are_not_mixed_in(tmp_path, images, entries)
     other.passport = {"name": "other"}
     with pytest.raises(ValueError, match="other settings .*models"):
         score(images, tmp_path / "out", entries, other)
-
-
-def test_two_processes_give_the_bytes_of_one(tmp_path, images, entries):
-    score(images, tmp_path / "one", entries)
-    (tmp_path / "suite.jsonl").write_text("".join(json.dumps(one) + "\n" for one in entries))
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\n"
-        f"sys.path[:0] = [{str(Path(__file__).parents[3])!r}, {str(Path(__file__).parent)!r}]\n"
-        "from conftest import TruthfulDetector\n"
-        "from bench.geneval.score import ScoreConfig, score_folder\nfrom bench.records import read_jsonl\n"
-        "config = ScoreConfig(images_per_prompt=2, batch_size=4, device='cpu', num_resamples=200)\n"
-        f"score_folder({str(images)!r}, TruthfulDetector(), {str(tmp_path / 'two')!r},\n"
-        f"             entries=read_jsonl({str(tmp_path / 'suite.jsonl')!r}), config=config)\n"
-    )
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script)]
-    ended = subprocess.run(launch, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def test_a_missing_image_stops_the_score_before_it_starts(tmp_path, images, entries):
