@@ -10,6 +10,7 @@ and `measure_case` for the named cases, with random weights and no download. The
 
 from __future__ import annotations
 
+import gc
 import platform
 import resource
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from bench.cost import torch_private
@@ -27,13 +29,13 @@ from bench.cost.meter import Meter, resident_bytes
 from bench.cost.predict import prepare
 from bench.records import CostRecord
 
-KIBIBYTE = 1024
+KIBIBYTE, GIB = 1024, 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """A measured record and what it has no field for: allocator reserve (0 on the CPU), the process's largest resident
-    set."""
+    """A record and what it has no field for: `reserved_bytes`, what CUDA's allocator reserved at most (0 on the CPU),
+    and the most memory that the process has held so far, libraries and earlier cases included."""
 
     record: CostRecord
     reserved_bytes: int
@@ -90,8 +92,7 @@ def measure_case(
     dtype: torch.dtype = torch.bfloat16,
     num_repeats: int = 10,
 ) -> Measurement:
-    """Measure a named case with random weights on a device, in one process of its own if the reserve is to mean
-    something.
+    """Measure a named case with random weights on a device, after giving back what earlier cases reserved there.
 
     Raises ValueError for a device that is not there or a case that only predicts (8-bit state); the device's own
     out-of-memory error passes through.
@@ -99,6 +100,9 @@ def measure_case(
     check_device(device)
     if case.optimizer == "8bit":
         raise ValueError(f"{case.name} is only predicted: its 8-bit state is a memory layout, not an optimiser")
+    gc.collect()
+    if _is_cuda(device):
+        torch.cuda.empty_cache()
     prepared = prepare(case, family, dtype=dtype, device=device)
     record = measure_step(
         prepared.run,
@@ -109,7 +113,7 @@ def measure_case(
         dtype=str(dtype).removeprefix("torch."),
         device=device,
         protocol=case.protocol,
-        num_warmup=max(2, prepared.num_warmup),
+        num_warmup=2,
         num_repeats=num_repeats,
     )
     reserved = torch.cuda.max_memory_reserved(device) if _is_cuda(device) else 0
@@ -119,14 +123,23 @@ def measure_case(
 
 def check_device(device: str) -> None:
     """Raise ValueError for a device that torch does not have here, naming what it has."""
-    kind = torch.device(device).type
-    if kind == "cpu" or (kind == "cuda" and torch.cuda.is_available()):
+    known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if device in known or (device == "cuda" and len(known) > 1):
         return
-    known = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     raise ValueError(
         f"device {device!r} is not on this machine, which has {', '.join(known)}. Fake CUDA is not offered: leave "
         "the device out to predict the case instead."
     )
+
+
+def check_fits(name: str, needed_bytes: int, device: str) -> None:
+    """Raise ValueError when a case's predicted peak is more than the device has free: nothing is built first."""
+    free_bytes = torch.cuda.mem_get_info(device)[0] if _is_cuda(device) else psutil.virtual_memory().available
+    if needed_bytes > free_bytes:
+        raise ValueError(
+            f"{name} needs {needed_bytes / GIB:.2f} GiB (predicted) and {device} has {free_bytes / GIB:.2f} GiB free: "
+            "measure a smaller resolution or batch, or leave the device out to predict only."
+        )
 
 
 def timed(step: Callable[[], object], device: str) -> float:

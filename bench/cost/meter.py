@@ -100,10 +100,11 @@ class Meter(torch_private.DispatchMode):
             self._hold(tensor)
         name = torch_private.operator_name(func)
         self._note_peak(name)
-        if outputs and name not in _FREE_OPERATORS and not _is_view(func, inputs, outputs):
+        written = outputs or torch_private.written_tensors(func, args, kwargs)  # optimisers' operators return nothing
+        if written and name not in _FREE_OPERATORS and not _is_view(func, inputs, written):
             flops = torch_private.operator_flops(func, args, kwargs, out)
-            size = sum(_touched_bytes(tensor) for tensor in inputs + outputs)
-            self._calls[self._stage, name, str(outputs[0].dtype).removeprefix("torch."), flops, size] += 1
+            size = sum(_touched_bytes(tensor) for tensor in inputs + written)
+            self._calls[self._stage, name, str(written[0].dtype).removeprefix("torch."), flops, size] += 1
         return out
 
     def _hold(self, tensor: torch.Tensor) -> None:

@@ -6,6 +6,7 @@ This is the one file of `bench` that may build `l2p` models.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,19 +20,19 @@ from bench.cost.cases import Case, check_resolution
 from bench.cost.families import Family, build, family_named
 from bench.cost.inputs import Shape, denoiser_inputs, encoded_prompt
 from bench.cost.meter import Meter, OperatorWork, materialise
-from bench.cost.training import make_optimizer, training_step
+from bench.cost.training import fill_state, make_optimizer, training_step
 from bench.records import CostRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A case ready to run: `run` once is what is counted, after `num_warmup` calls; `resident` lives through it."""
+    """A case ready to run: `run` once is what is counted, after `warm_up`; `resident` lives through it."""
 
     run: Callable[[], Any]
     resident: tuple
     num_parameters: int
     num_trainable_parameters: int = 0
-    num_warmup: int = 0
+    warm_up: Callable[[], Any] | None = None
     stage: str = "denoiser"
 
 
@@ -94,16 +95,27 @@ def predict(
 
 
 def count(prepared: Prepared, *, block: int = 512) -> Meter:
-    """Run a prepared case under the meter, warm-up first (a second training step is the steady state), and return
-    it."""
+    """Run a prepared case under the meter, its warm-up first, and return the meter.
+
+    What its optimisers do is booked under the stage `optimiser`, all else under the case's own.
+    """
     meter = Meter(block=block)
     meter.watch(*prepared.resident)
+    for part in prepared.resident:
+        if isinstance(part, torch.optim.Optimizer):
+            _book_steps(part, meter)
     with meter, meter.stage(prepared.stage):
-        for _ in range(prepared.num_warmup):
-            prepared.run()
+        if prepared.warm_up:
+            prepared.warm_up()
         meter.restart()
         prepared.run()
     return meter
+
+
+def _book_steps(optimizer: torch.optim.Optimizer, meter: Meter) -> None:
+    stage = contextlib.ExitStack()
+    optimizer.register_step_pre_hook(lambda *_: stage.enter_context(meter.stage("optimiser")))
+    optimizer.register_step_post_hook(lambda *_: stage.close())
 
 
 def prepare(
@@ -152,7 +164,7 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
         resident=(model, inputs, target, optimizer),
         num_parameters=_size(model),
         num_trainable_parameters=sum(parameter.numel() for parameter in trained),
-        num_warmup=1,
+        warm_up=lambda: fill_state(optimizer, forward()),  # what is counted is a later step, the steady state
     )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "profiled_growth_bytes",
     "storage_key",
     "tensors_in",
+    "written_tensors",
 ]
 
 CHECKED_TORCH = ((2, 13), (2, 15))  # from the first version up to, not including, the second
@@ -126,6 +127,14 @@ def operator_name(operator: Any) -> str:
 def is_mutating(operator: Any) -> bool:
     """Whether the operator writes into one of its arguments."""
     return bool(operator._schema.is_mutable)
+
+
+def written_tensors(operator: Any, args: tuple, kwargs: dict) -> list[torch.Tensor]:
+    """The tensors among an operator's arguments that its schema says it may write into."""
+    arguments = operator._schema.arguments
+    values = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
+    written = [argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write]
+    return tensors_in([values[name] for name in written if name in values])
 
 
 def profiled_growth_bytes(step: Callable[[], object]) -> int:

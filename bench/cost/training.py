@@ -56,6 +56,28 @@ def make_optimizer(name: str, parameters: Iterable[nn.Parameter]) -> torch.optim
     )
 
 
+def fill_state(optimizer: torch.optim.Optimizer, output: torch.Tensor) -> None:
+    """Give a fresh optimiser the state that it has after a first step on `output`, without that step's backward pass.
+
+    Parameters that `output` does not depend on (the last text stream of Qwen-Image) never get a gradient, nor a state.
+    """
+    for parameter in _parameters_behind(output):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _parameters_behind(output: torch.Tensor) -> list[nn.Parameter]:
+    """The leaves of the autograd graph."""
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    return [node.variable for node in seen if hasattr(node, "variable")]
+
+
 def training_step(
     forward: Callable[[], torch.Tensor], target: torch.Tensor, optimizer: torch.optim.Optimizer
 ) -> Callable[[], None]:

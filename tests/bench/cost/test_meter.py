@@ -28,6 +28,14 @@ def test_views_cost_no_traffic_and_in_place_operators_do():
     assert [work.name for work in meter.operators] == ["add_"]
 
 
+def test_operators_that_write_and_return_nothing_cost_what_they_read_and_write():
+    weights, steps = [torch.ones(8), torch.ones(24)], [torch.ones(8), torch.ones(24)]
+    with Meter() as meter:
+        torch._foreach_add_(weights, steps)
+    (work,) = meter.operators
+    assert (work.name, work.dtype, work.bytes) == ("_foreach_add_", "float32", 4 * 3 * (8 + 24))
+
+
 def test_peak_counts_what_lives_at_once_and_forgets_what_is_freed():
     meter = Meter(block=1)
     with meter:

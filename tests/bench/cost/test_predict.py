@@ -47,6 +47,8 @@ def test_freezing_the_middle_saves_memory_and_checkpointing_trades_flops_for_it(
     assert some.num_trainable_parameters < full.num_trainable_parameters == full.num_parameters
     assert some.flops < full.flops < checkpointed.flops
     assert some.resident_bytes < full.resident_bytes
+    assert {work.stage for work in full.operators} == set(full.stage_peaks) == {"denoiser", "optimiser"}
+    assert {work.name for work in full.operators if work.stage == "optimiser"} >= {"_foreach_sqrt", "_foreach_add_"}
     assert checkpointed.peak_memory_bytes < full.peak_memory_bytes
     # bfloat16 moments are 4 bytes a parameter, 8-bit ones 2 and a float32 maximum a block of 256 each
     saved = (full.resident_bytes - eight.resident_bytes) / full.num_parameters
