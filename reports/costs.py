@@ -12,7 +12,7 @@ from reports.runs import Run
 
 RECORD_FIELDS = {field.name for field in fields(CostRecord)}
 TABLE_FIELDS = {"title", "rows"}
-PROVENANCE = "run.json"  # command, machine and versions of the predictions, for whoever asks where they come from
+PROVENANCE = "run.json"  # also <records>.run.json: command, machine and versions, for whoever asks where they come from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def load_paper_costs(folder: Path) -> PaperCosts:
     files = [*sorted(folder.glob("*.json")), *sorted(folder.glob("tables/*.json"))]
     for file in files:
         content = read_json(file)
-        if file.name == PROVENANCE:
+        if file.name.endswith(PROVENANCE):
             continue
         parts = content if isinstance(content, list) else [content]
         if all(isinstance(part, dict) and part.keys() == RECORD_FIELDS for part in parts):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +16,10 @@ from rich.table import Table as Grid
 
 if TYPE_CHECKING:
     from bench.cost.cases import Case
+    from bench.cost.measure import Measurement
+    from bench.cost.meter import OperatorWork
+    from bench.cost.predict import Prediction
+    from bench.cost.roofline import Device
     from bench.records import CostRecord
 
 GIB, TERA = 2**30, 1e12
@@ -32,7 +40,11 @@ def cost(
     measure: Annotated[str, typer.Option(help="Also measure on this device (cpu, cuda, cuda:1), random weights.")] = "",
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of a measurement.")] = 10,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
-    roofline: Annotated[str, typer.Option(help="Device of the modelled latency: h100, a100, rtx4090, cpu.")] = "h100",
+    roofline: Annotated[
+        str,
+        typer.Option(help="Device of the modelled time: h100, a100, rtx4090, cpu [default: h100; cpu beside a CPU]."),
+    ] = "",
+    operators: Annotated[bool, typer.Option("--operators", help="FLOPs and traffic by stage and operator.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes of --paper.")] = 2,
     cache: Annotated[Path, typer.Option(help="Finished predictions are kept here.")] = Path("runs/cost-cache"),
     force: Annotated[bool, typer.Option(help="Go on with a torch that the meter was not checked on.")] = False,
@@ -40,12 +52,15 @@ def cost(
     """Check everything first, then run; the imports wait, so that `--help` needs no torch."""
     from bench.cost import cases, torch_private
     from bench.cost.measure import check_device
+    from bench.cost.roofline import device_named
 
     if show:
         typer.echo("\n".join(cases.known_names()))
         return
     if warning := torch_private.check_torch(force=force):
         typer.echo(f"warning: {warning}", err=True)
+    if paper and (case or measure or json):
+        raise ValueError("--paper has its own cases and predicts only: leave --case, --measure and --json out")
     if paper:
         _paper(out, cache, jobs, force)
         return
@@ -54,7 +69,9 @@ def cost(
     if measure:
         check_device(measure)
     parsed = [cases.parse(name, batch_size=batch_size, text_tokens=text_tokens) for name in case]
-    _run_cases(parsed, json, measure, repeats, _dtype(dtype), roofline, cache, force)
+    limits = device_named(roofline or ("cpu" if measure == "cpu" else "h100"))
+    get = partial(_prediction, dtype=_dtype(dtype), cache=cache, force=force)
+    _run_cases(parsed, get, limits, device=measure, repeats=repeats, path=json, operators=operators)
 
 
 cost.__doc__ = EXAMPLE
@@ -66,54 +83,119 @@ def _dtype(name: str) -> str:
     return name
 
 
-def _run_cases(
-    cases: list[Case], path: Path | None, device: str, repeats: int, dtype: str, roofline: str, cache: Path, force: bool
-) -> None:
+def _prediction(case: Case, *, dtype: str, cache: Path, force: bool) -> Prediction:
     import torch
 
     from bench.cost.cache import cached_prediction
-    from bench.cost.measure import measure_case
-    from bench.cost.roofline import device_named, latency_band_s
-    from bench.records import write_json
 
-    console, limits, number = Console(), device_named(roofline), getattr(torch, dtype)
-    grid = _grid(limits.name, device)
+    return cached_prediction(case, folder=cache, dtype=getattr(torch, dtype), force=force)
+
+
+def _run_cases(
+    cases: list[Case],
+    get: Callable[[Case], Prediction],
+    limits: Device,
+    *,
+    device: str,
+    repeats: int,
+    path: Path | None,
+    operators: bool,
+) -> None:
+    from bench.cost.roofline import latency_band_s
+    from bench.cost.write import write_records
+
+    console, grid = Console(), _grid(limits, device)
     records: list[CostRecord] = []
+    measurements: list[Measurement] = []
     for case in track(cases, "cases", console=Console(stderr=True), transient=True):
-        predicted = cached_prediction(case, folder=cache, dtype=number, force=force)
+        predicted = get(case)
         records.append(predicted.record())
-        measured = measure_case(case, device=device, dtype=number, num_repeats=repeats).record if device else None
-        records += [measured] if measured else []
-        grid.add_row(
-            *_row(records[-2] if measured else records[-1], latency_band_s(predicted.operators, limits), measured)
-        )
+        cells = _predicted_cells(predicted, latency_band_s(predicted.operators, limits))
+        if device:
+            measurements.append(_measurement(predicted, device, repeats))
+            records.append(measurements[-1].record)
+            cells += _measured_cells(predicted, measurements[-1])
         if path:
-            write_json(path, records)  # after each case: an interruption loses one
+            write_records(path, records, measurements)  # after each case: an interruption loses one
+        grid.add_row(*cells)
+        if operators:
+            console.print(_operators_grid(predicted))
     console.print(grid)
 
 
-def _grid(roofline: str, device: str) -> Grid:
-    grid = Grid("case", "batch", "TFLOP", "peak GiB", f"{roofline}, ms (model)", title="predicted")
-    for column in ("measured peak GiB", "error %", "measured ms (median)") if device else ():
+def _measurement(predicted: Prediction, device: str, repeats: int) -> Measurement:
+    import torch
+
+    from bench.cost.measure import check_fits, measure_case
+
+    check_fits(predicted.case.name, predicted.peak_memory_bytes, device)
+    return measure_case(predicted.case, device=device, dtype=getattr(torch, predicted.dtype), num_repeats=repeats)
+
+
+def _grid(limits: Device, device: str) -> Grid:
+    grid = Grid(
+        title="predicted and measured" if device else "predicted",
+        caption=f"Modelled time: a roofline's fast and slow end for {limits.name} ({limits.source}), no measurement.",
+    )
+    grid.add_column("case", no_wrap=True)
+    for column in ("batch", "TFLOP", "predicted peak GiB", "modelled time"):
+        grid.add_column(column)
+    held = "max RSS of the process GiB" if device == "cpu" else "reserved GiB"
+    for column in ("measured peak GiB", "error %", held, "measured time (median)") if device else ():
         grid.add_column(column)
     return grid
 
 
-def _row(predicted: CostRecord, band_s: tuple[float, float], measured: CostRecord | None) -> list[str]:
-    assert predicted.flops is not None and predicted.peak_memory_bytes is not None
-    cells = [
-        predicted.case,
-        str(predicted.batch_size),
+def _predicted_cells(predicted: Prediction, band_s: tuple[float, float]) -> list[str]:
+    return [
+        predicted.case.name,
+        str(predicted.case.batch_size),
         f"{predicted.flops / TERA:.2f}",
         f"{predicted.peak_memory_bytes / GIB:.2f}",
-        f"{1e3 * band_s[0]:.1f} - {1e3 * band_s[1]:.1f}",
+        " - ".join(map(_clock, band_s)),
     ]
-    if measured:
-        assert measured.peak_memory_bytes
-        error = 100 * (predicted.peak_memory_bytes / measured.peak_memory_bytes - 1)
-        middle = sorted(measured.latency_s)[len(measured.latency_s) // 2]
-        cells += [f"{measured.peak_memory_bytes / GIB:.2f}", f"{error:+.2f}", f"{1e3 * middle:.1f}"]
-    return cells
+
+
+def _measured_cells(predicted: Prediction, measured: Measurement) -> list[str]:
+    assert measured.record.peak_memory_bytes
+    error = 100 * (predicted.peak_memory_bytes / measured.record.peak_memory_bytes - 1)
+    return [
+        f"{measured.record.peak_memory_bytes / GIB:.2f}",
+        f"{error:+.2f}",
+        f"{(measured.reserved_bytes or measured.process_max_rss_bytes) / GIB:.2f}",
+        _clock(statistics.median(measured.record.latency_s)),
+    ]
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1e3 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds / 3600:.3g} h"
+
+
+def _operators_grid(predicted: Prediction, num_shown: int = 12) -> Grid:
+    """FLOPs and traffic by stage and kind of operator, the heaviest of each first."""
+    grid = Grid(
+        *("stage", "operator", "dtype", "calls", "TFLOP", "GB moved"),
+        title=f"{predicted.case.name}: peak {predicted.peak_memory_bytes / GIB:.2f} GiB at `{predicted.peak_operator}` "
+        f"in the {predicted.peak_stage}; {predicted.resident_bytes / GIB:.2f} GiB live throughout",
+    )
+    for (stage, name, dtype), (calls, flops, size) in _sums_by_kind(predicted.operators)[:num_shown]:
+        grid.add_row(stage, name, dtype, f"{calls:,}", f"{flops / TERA:.3f}", f"{size / 1e9:.1f}")
+    return grid
+
+
+def _sums_by_kind(operators: Iterable[OperatorWork]) -> list[tuple[tuple[str, str, str], tuple[int, int, int]]]:
+    """(stage, operator, dtype) and its calls, FLOPs and bytes over all shapes, most FLOPs first, then most bytes."""
+    calls: Counter[tuple[str, str, str]] = Counter()
+    flops, sizes = calls.copy(), calls.copy()
+    for work in operators:
+        kind = work.stage, work.name, work.dtype
+        calls[kind] += work.count
+        flops[kind] += work.count * work.flops
+        sizes[kind] += work.count * work.bytes
+    kinds = sorted(calls, key=lambda kind: (-flops[kind], -sizes[kind], kind))
+    return [(kind, (calls[kind], flops[kind], sizes[kind])) for kind in kinds]
 
 
 def _paper(out: Path, cache: Path, jobs: int, force: bool) -> None:

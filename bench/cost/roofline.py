@@ -1,8 +1,7 @@
 """Latency as a band from a roofline: always a model, never a measurement.
 
 Per operator: time = max(FLOPs / (peak x efficiency), bytes / (bandwidth x efficiency)) + launch overhead; operators
-run one
-after another (eager mode). The band's fast end has perfect efficiency, its slow end the named efficiencies below.
+run one after another (eager mode). The band's fast end has perfect efficiency, its slow end the named ones below.
 """
 
 from __future__ import annotations
@@ -95,8 +94,15 @@ def this_cpu(num_repeats: int = 3) -> Device:
     source = torch.ones(16 * 2**20)
     copied = 2 * source.numel() * source.element_size()  # read and written
     rate = copied / _best_s(lambda: source.clone(), num_repeats)
-    memory = psutil.virtual_memory().total
-    return Device(name="this CPU", flops_per_s=rates, bytes_per_s=rate, memory_bytes=memory, source="measured now")
+    return Device(
+        name="this CPU",
+        flops_per_s=rates,
+        bytes_per_s=rate,
+        memory_bytes=psutil.virtual_memory().total,
+        source="matrix product and copy, measured now: "
+        + ", ".join(f"{dtype} {flops / 1e9:.3g} GFLOP/s" for dtype, flops in rates.items())
+        + f", copy {rate / 1e9:.3g} GB/s, {torch.get_num_threads()} threads",
+    )
 
 
 def _matmul_rate(dtype: torch.dtype, num_repeats: int) -> float:

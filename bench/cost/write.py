@@ -8,16 +8,19 @@ import io
 import platform
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.cost.charts import save_charts
-from bench.cost.measure import device_name
+from bench.cost.measure import Measurement, device_name
 from bench.cost.paper import Ask, Get
 from bench.cost.protocols import DEVICE, figure4_protocols
 from bench.cost.roofline import DEVICES, latency_band_s
 from bench.cost.tables import Table
 from bench.records import CostRecord, to_json, write_json
+
+NOT_MEASURED = "no CUDA measurement was made: no GPU was at hand; everything here is predicted or published"
 
 
 def write_paper(folder: Path, tables: list[Table], get: Get, asks: Iterable[Ask]) -> None:
@@ -57,13 +60,29 @@ def protocol_records(get: Get) -> list[CostRecord]:
     return [record for protocol in figure4_protocols(get) for record in protocol.records()]
 
 
-def provenance() -> dict[str, Any]:
-    """The command line, machine, versions and what was not done."""
+def write_records(path: Path, records: Iterable[CostRecord], measurements: Iterable[Measurement] = ()) -> None:
+    """Write records, and beside them `<name>.run.json`: provenance, and what a measured record has no field for."""
+    extra = [
+        {
+            "case": measurement.record.case,
+            "batch_size": measurement.record.batch_size,
+            "reserved_bytes": measurement.reserved_bytes,
+            "process_max_rss_bytes": measurement.process_max_rss_bytes,
+        }
+        for measurement in measurements
+    ]
+    write_json(path, list(records))
+    write_json(path.with_suffix(".run.json"), provenance(extra or "nothing was measured"))
+
+
+def provenance(measured: Any = NOT_MEASURED) -> dict[str, Any]:
+    """The command line, date, machine, versions, and what was measured, or that nothing was."""
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m bench", *sys.argv[1:]]),
         "machine": {"processor": device_name("cpu"), "python": platform.python_version(), "system": platform.system()},
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")},
-        "measured": "no CUDA measurement was made: no GPU was at hand; everything here is predicted or published",
+        "measured": measured,
     }
 
 

@@ -55,6 +55,7 @@ def test_a_folder_of_predictions_is_read_whole(tmp_path, run_dir):
     rows = [{"family": "flux", "fits_24_gib": True, "peak_gib": 12.5, "note": None}]
     write_json(tmp_path / "tables/run.json", {"command": "python -m bench cost --paper"})
     write_json(tmp_path / "tables/fits.json", {"name": "fits", "title": "What fits", "rows": rows, "notes": ["a note"]})
+    write_json(tmp_path / "records.run.json", {"command": "python -m bench cost --case zimage-4096"})
     write_json(tmp_path / "other.json", {"seconds": 3})
     (tmp_path / "tables/growth.png").write_bytes(b"png")
     costs = load_paper_costs(tmp_path)

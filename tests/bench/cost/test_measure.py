@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from bench.__main__ import main
-from bench.cost.measure import check_device, measure_case, measure_step
+from bench.cost import measure
+from bench.cost.measure import Measurement, check_device, check_fits, measure_case, measure_step
 from bench.cost.predict import predict
 from bench.cost.training import EightBitAdamWState
 from bench.records import CostRecord, read_json
@@ -56,6 +57,17 @@ def test_a_device_that_is_not_there_is_refused():
         check_device("cuda")
 
 
+def test_a_word_that_is_no_device_is_refused():
+    with pytest.raises(ValueError, match="'graphics' is not on this machine, which has cpu"):
+        check_device("graphics")
+
+
+def test_a_case_larger_than_the_free_memory_is_refused_before_it_is_built():
+    with pytest.raises(ValueError, match=r"flux-4096 needs 1024\.00 GiB \(predicted\) and cpu has .* GiB free"):
+        check_fits("flux-4096", 2**40, "cpu")
+    check_fits("flux-4096", 1, "cpu")
+
+
 def test_eight_bit_state_refuses_to_pretend_to_train():
     parameter = nn.Parameter(torch.ones(3))
     parameter.grad = torch.ones(3)
@@ -63,15 +75,64 @@ def test_eight_bit_state_refuses_to_pretend_to_train():
         EightBitAdamWState([parameter]).step()
 
 
-def test_the_command_predicts_into_a_file(tmp_path, capsys):
+def test_the_command_predicts_into_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     path, cache = tmp_path / "out.json", tmp_path / "cache"
-    arguments = ["cost", "--case", "vae-flux-512", "--json", str(path), "--cache", str(cache)]
+    arguments = ["cost", "--case", "vae-flux-512", "--json", str(path), "--cache", str(cache), "--operators"]
     assert main(arguments) == 0
     (record,) = [CostRecord(**row) for row in read_json(path)]
     assert (record.case, record.kind, record.batch_size) == ("vae-flux-512", "predicted", 1)
     assert record.flops / 1e12 == pytest.approx(2.5, abs=0.3)  # a quarter of 1024's 10.5
-    assert "vae-flux-512" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "vae-flux-512" in out and "no measurement" in out
+    (row,) = [line.split() for line in out.splitlines() if " convolution " in line]
+    assert float(row[-4]) == pytest.approx(record.flops / 1e12, rel=0.05)  # TFLOP by kind: nearly all of them
     assert len(list(cache.iterdir())) == 1
+    assert read_json(tmp_path / "out.run.json")["measured"] == "nothing was measured"
+
+
+def _measured(case, *, device, dtype, num_repeats):
+    """A measurement of 1 GiB in 2, 3 and 4 seconds."""
+    record = CostRecord(
+        case=case.name, kind="measured", resolution=case.resolution, batch_size=case.batch_size, dtype="float32",
+        device="a test's", protocol=case.protocol, flops=1.0, peak_memory_bytes=2**30, latency_s=[2.0, 4.0, 3.0],
+    )  # fmt: skip
+    return Measurement(record=record, reserved_bytes=0, process_max_rss_bytes=3 * 2**30)
+
+
+def test_predicted_and_measured_stand_apart_with_the_error_between(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "measure_case", _measured)
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "out.json"
+    arguments = ["--case", "vae-flux-512", "--measure", "cpu", "--roofline", "a100", "--json", str(path)]
+    assert main(["cost", *arguments, "--cache", str(tmp_path / "cache")]) == 0
+    predicted, measured = [CostRecord(**row) for row in read_json(path)]
+    assert (predicted.kind, predicted.latency_s) == ("predicted", [])
+    assert (measured.kind, measured.latency_s) == ("measured", [2.0, 4.0, 3.0])
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "vae-flux-512" in line]
+    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+    error = 100 * (predicted.peak_memory_bytes / 2**30 - 1)
+    assert cells[-4:] == ["1.00", f"{error:+.2f}", "3.00", "3 s"]
+    (extra,) = read_json(tmp_path / "out.run.json")["measured"]
+    assert (extra["case"], extra["process_max_rss_bytes"]) == ("vae-flux-512", 3 * 2**30)
+
+
+def test_an_interrupted_command_keeps_its_finished_cases(tmp_path, monkeypatch, capsys):
+    def interrupted(case, *, device, dtype, num_repeats):
+        if case.name == "vae-flux-256":
+            raise KeyboardInterrupt
+        return _measured(case, device=device, dtype=dtype, num_repeats=num_repeats)
+
+    monkeypatch.setattr(measure, "measure_case", interrupted)
+    path, names = tmp_path / "out.json", ["--case", "vae-flux-128", "--case", "vae-flux-256"]
+    arguments = [*names, "--measure", "cpu", "--roofline", "a100", "--json", str(path)]
+    assert main(["cost", *arguments, "--cache", str(tmp_path / "cache")]) == 3
+    assert [(row["case"], row["kind"]) for row in read_json(path)] == [
+        ("vae-flux-128", "predicted"),
+        ("vae-flux-128", "measured"),
+    ]
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # the second was predicted before its measurement stopped
+    assert "the same command goes on from there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -81,6 +142,8 @@ def test_the_command_predicts_into_a_file(tmp_path, capsys):
         ([], "name at least one --case"),
         (["--case", "flux-1024", "--dtype", "int8"], "known are bfloat16, float32"),
         (["--case", "flux-1000"], "no multiple of 16"),
+        (["--case", "flux-1024", "--roofline", "b200"], "known are h100, a100, rtx4090, cpu"),
+        (["--paper", "--case", "flux-1024"], "--paper has its own cases"),
     ],
 )
 def test_the_command_refuses_bad_input_with_status_2(arguments, words, capsys):
