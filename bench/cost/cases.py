@@ -1,12 +1,10 @@
 """Cases: what can be predicted or measured, each a small value with a name.
 
 `flux-1024` (one denoiser forward of the source), `l2p-flux-4096` (of the pixel model), `vae-flux-4096`,
-`vae-flux-4096-tiled512` (decode),
-`text-flux` (the text encoders), `train-l2p-zimage-1024-5` (one training step, 5 + 5 blocks; `-full`). Training takes,
-in
-this order, `-released` (refiners and embedders train too, as in the public release), `-checkpointed`, `-mixed`
-(trained weights in float32 under
-autocast, as `l2p.transfer` runs it, instead of pure bfloat16), `-fused` or `-8bit` (the optimiser).
+`vae-flux-4096-tiled512` (decode), `text-flux` (the text encoders), `train-l2p-zimage-1024-5` (one training step, 5 + 5
+blocks; `-full`). Training takes, in this order, `-released` (refiners and embedders train too, as in the public
+release), `-checkpointed`, `-mixed` (trained weights in float32 under autocast, as `l2p.transfer` runs it, instead of
+pure bfloat16), `-fused` or `-8bit` (the optimiser).
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ class Case:
             "l2p": f"one denoiser forward with Detailer Head, patch {self.patch_size}, no text encoder",
             "vae": f"VAE decode, {f'tiles of {self.tile} px' if self.tile else 'untiled'}",
             "text": "all text encoders resident, one forward each",
-            "train": f"second training step, pixel model, patch {self.patch_size}, {self._training_words()}",
+            "train": f"steady training step, pixel model, patch {self.patch_size}, {self._training_words()}",
         }[self.kind]
         return what + (f", {self.text_tokens} text tokens" if self.kind != "vae" else "")
 

@@ -14,6 +14,7 @@ from bench.cost.tables import PAPER_LATENCY_CHANGE, PAPER_MEMORY_CHANGE, Table
 
 SOURCE, PIXEL, PAPER = "#8a8f98", "#2f6fde", "#c2452d"
 COLORS = {"source": SOURCE, "l2p": PIXEL}
+MEMORY_TICKS = (4, 8, 16, 24, 48, 80, 160)  # the memories that cards have
 Row = dict[str, Any]
 
 
@@ -41,12 +42,11 @@ def _figure4(rows: list[Row]) -> Figure:
     for place, row in enumerate(rows):
         latency.plot([row[end] for end in ends], [place, place], color=PIXEL, lw=5, solid_capstyle="round")
     for axes, value, title in (
-        (memory, PAPER_MEMORY_CHANGE, "peak memory, change in %"),
-        (latency, PAPER_LATENCY_CHANGE, "latency, change in % (FLOPs and roofline)"),
+        (memory, PAPER_MEMORY_CHANGE, "predicted peak memory, change in %"),
+        (latency, PAPER_LATENCY_CHANGE, "latency by FLOPs and roofline, change in %"),
     ):
-        axes.axvline(value, color=PAPER, ls="--", lw=1, label=f"paper {value} %")
-        axes.set_title(title, fontsize=9)
-        axes.legend(fontsize=7, loc="lower right")
+        axes.axvline(value, color=PAPER, ls="--", lw=1)
+        axes.set_title(f"{title}\ndashed: the paper's {value}", fontsize=9)
         _plain(axes)
     memory.set_yticks(places, labels, fontsize=7)
     memory.invert_yaxis()
@@ -79,20 +79,24 @@ def _image(rows: list[Row]) -> Figure:
 
 
 def _training(rows: list[Row]) -> Figure:
-    """Memory and FLOPs of a training step by what is trained."""
+    """Memory and FLOPs of a training step by what is trained; grey trains all blocks."""
     figure = Figure(figsize=(10, 0.28 * len(rows) + 1.6), layout="constrained")
     memory, flops = figure.subplots(1, 2, sharey=True)
     labels = [row["case"].removeprefix("train-l2p-") for row in rows]
     colors = [SOURCE if row["blocks"] == "all" else PIXEL for row in rows]
-    for axes, column, title in ((memory, "peak_gib", "peak GiB"), (flops, "tflop", "TFLOP a step")):
+    for axes, column, title in (
+        (memory, "peak_gib", "peak GiB"),
+        (flops, "tflop", "TFLOP a step; grey: all blocks trained"),
+    ):
         bars = axes.barh(range(len(rows)), [row[column] for row in rows], color=colors)
-        axes.bar_label(bars, fontsize=7, padding=2)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the limits' lines pass behind
+        axes.bar_label(bars, fontsize=7, padding=2, bbox=white)
         axes.set_title(title, fontsize=9)
         axes.margins(x=0.15)
         _plain(axes)
-    for device, side in ((DEVICES["rtx4090"], "right"), (DEVICES["h100"], "left")):
-        memory.axvline(device.memory_bytes / GIB, color=PAPER, lw=0.7, ls=":")
-        memory.text(device.memory_bytes / GIB, -0.8, f" {device.name} ", fontsize=6, color=PAPER, ha=side)
+    for device, style in ((DEVICES["rtx4090"], ":"), (DEVICES["h100"], "--")):
+        memory.axvline(device.memory_bytes / GIB, color=PAPER, lw=1, ls=style, label=device.name, zorder=0)
+    memory.legend(fontsize=7, loc="lower right")  # the last rows are short
     memory.set_yticks(range(len(rows)), labels, fontsize=7)
     memory.invert_yaxis()
     return figure
@@ -100,21 +104,25 @@ def _training(rows: list[Row]) -> Figure:
 
 def _growth(rows: list[Row]) -> Figure:
     """TFLOP and memory of a forward against the image's side, source and pixel model of each family."""
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
     markers = dict(zip(dict.fromkeys(row["family"] for row in rows), "osD^v", strict=False))
+    patches = {row["resolution"]: row["patch_size"] for row in rows if row["model"] == "l2p"}
     for axes, column in zip(figure.subplots(1, 2), ("tflop", "peak_gib"), strict=True):
-        for family, marker in markers.items():
-            for model, color in COLORS.items():
+        for model, color in COLORS.items():
+            for family, marker in markers.items():
                 line = [row for row in rows if row["family"] == family and row["model"] == model]
                 sides, values = [row["resolution"] for row in line], [row[column] for row in line]
                 axes.plot(sides, values, marker=marker, ms=4, lw=1.2, color=color, label=f"{family} {model}")
-        ticks = sorted({row["resolution"] for row in rows})
         axes.set(xscale="log", yscale="log", title={"tflop": "TFLOP", "peak_gib": "peak GiB"}[column])
-        axes.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
-        axes.minorticks_off()
-        axes.set_xlabel("image side, px", fontsize=8)
+        axes.set_xticks(list(patches), [f"{side}\n{patch}" for side, patch in patches.items()])
+        axes.set_xlabel("image side, px; below it the pixel model's patch", fontsize=8)
         _plain(axes)
-    figure.axes[0].legend(fontsize=6, ncols=2)
+        axes.grid(axis="y", alpha=0.25)
+    flops, memory = figure.axes
+    flops.legend(fontsize=6, ncols=2)
+    memory.set_yticks(MEMORY_TICKS, [str(tick) for tick in MEMORY_TICKS])
+    for axes in figure.axes:
+        axes.minorticks_off()
     return figure
 
 
