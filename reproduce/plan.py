@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.cost.cases import Case
+from bench.cost.cases import Case, Kind
 from bench.cost.families import Family, Sampler, family_from_folder, family_named
 from bench.cost.predict import predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
@@ -82,7 +82,7 @@ def planned(recipe: Recipe, num_processes: int) -> Iterator[Work]:
         yield Work(stage=stage, what="source forward", case=_case(recipe, "source"), calls=batches * forwards)
         yield Work(stage=stage, what="VAE decode", case=_case(recipe, "vae"), calls=batches)
         if stage == "corpus":
-            case = _case(recipe, "train", num_processes)
+            case = _train_case(recipe, num_processes)
             yield Work(stage="transfer", what="step", case=case, calls=recipe.transfer.num_train_steps, shared=False)
     batches = math.ceil(suites / pixel.batch_size)
     yield Work(
@@ -95,23 +95,34 @@ def num_images(recipe: Recipe) -> dict[str, int]:
     return {suite.name: len(sample.LAYOUTS[suite.benchmark](recipe, suite, Path())) for suite in recipe.suites}
 
 
-def _case(recipe: Recipe, kind: str, num_processes: int = 1) -> Case:
+def _case(recipe: Recipe, kind: Kind) -> Case:
     batch = {
         "source": recipe.source_sampler.batch_size,
         "vae": recipe.source_sampler.batch_size,
         "l2p": recipe.l2p_sampler.batch_size * (1 if recipe.l2p_sampler.guidance_scale == 1 else 2),
-        "train": max(1, recipe.transfer.batch_size // num_processes),
+        "train": recipe.transfer.batch_size,
     }[kind]
-    pixel = kind in ("l2p", "train")
     return Case(
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         family=recipe.family,
         resolution=recipe.resolution,
         batch_size=batch,
         text_tokens=recipe.source_sampler.max_sequence_length,
-        patch_size=recipe.transfer.patch_size if pixel else 0,
-        num_trainable_blocks=recipe.transfer.num_trainable_blocks if kind == "train" else None,
-        checkpointed=recipe.transfer.gradient_checkpointing and kind == "train",
+        patch_size=recipe.transfer.patch_size if kind in ("l2p", "train") else 0,
+    )
+
+
+def _train_case(recipe: Recipe, num_processes: int = 1) -> Case:
+    """A process's share of a step, trained as `l2p.transfer` does it: weights that train in float32, AdamW fused."""
+    transfer = recipe.transfer
+    return replace(
+        _case(recipe, "train"),
+        batch_size=max(1, transfer.batch_size // num_processes),
+        num_trainable_blocks={"all": None, "head": 0}.get(transfer.trainable, transfer.num_trainable_blocks),
+        released=transfer.trainable == "released",
+        checkpointed=transfer.gradient_checkpointing,
+        mixed=transfer.mixed_precision != "no",
+        optimizer="fused",
     )
 
 
@@ -157,7 +168,7 @@ def disk_bytes(recipe: Recipe) -> int:
     corpus = recipe.corpus.num_prompts * recipe.corpus.images_per_prompt
     samples = sum(num_images(recipe).values())
     with fake_tensors():
-        prepared = prepare(_case(recipe, "train"), family_of(recipe), dtype=getattr(torch, recipe.dtype))
+        prepared = prepare(_train_case(recipe), family_of(recipe), dtype=getattr(torch, recipe.dtype))
     element = torch.finfo(getattr(torch, recipe.dtype)).bits // 8
     model = prepared.num_parameters * element
     state = prepared.num_trainable_parameters * 4 * 4  # float32: weights, two moments, average

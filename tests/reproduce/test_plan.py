@@ -1,0 +1,31 @@
+"""What a plan costs is what the transfer does."""
+
+from dataclasses import replace
+
+import pytest
+
+from reproduce.plan import planned
+from reproduce.recipes import flux_paper
+
+
+def _step(recipe, num_processes=8):
+    (work,) = [work for work in planned(recipe, num_processes) if work.stage == "transfer"]
+    return work
+
+
+def test_the_paper_s_step_is_planned_in_the_transfer_s_precision_and_optimiser():
+    recipe = flux_paper()
+    step = _step(recipe)
+    assert step.case.name == "train-l2p-flux-1024-5-checkpointed-mixed-fused"
+    assert (step.case.batch_size, step.case.patch_size) == (recipe.transfer.batch_size // 8, 16)
+    assert (step.calls, step.shared) == (recipe.transfer.num_train_steps, False)
+
+
+@pytest.mark.parametrize(
+    "trainable, blocks", [("ends", "5"), ("released", "5-released"), ("head", "0"), ("all", "full")]
+)
+def test_what_trains_is_planned(trainable, blocks):
+    recipe = flux_paper()
+    step = _step(replace(recipe, transfer=replace(recipe.transfer, trainable=trainable)), num_processes=1)
+    assert step.case.name == f"train-l2p-flux-1024-{blocks}-checkpointed-mixed-fused"
+    assert step.case.batch_size == recipe.transfer.batch_size
