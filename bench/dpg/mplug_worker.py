@@ -45,7 +45,10 @@ def model_folder(name: str) -> Path:
         return Path(name)
     from modelscope import snapshot_download
 
-    return Path(snapshot_download(name))
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:  # modelscope's own kinds, and what lies below them
+        raise SystemExit(f"{name} is no folder, and the hub does not give it: give --vqa-model a folder") from error
 
 
 def build_model(folder: Path) -> torch.nn.Module:

@@ -262,7 +262,11 @@ def load_mask2former(weights: str, preprocessing: str = "", device: str = "cpu")
     if path.is_file():
         state_dict = read_checkpoint(path)
         kind = checkpoint_format(state_dict)
-        network = build_model(_config_of(state_dict), from_mmdet(state_dict))
+        converted = from_mmdet(state_dict)
+        try:
+            network = build_model(_config_of(state_dict), converted)
+        except KeyError as error:
+            raise ValueError(f"{path} lacks the tensor {error}, by which its network's size is told.") from error
         identity = {"weights": path.name, "format": kind, **_known(file_sha256(path))}
     else:
         kind, network = "transformers", _from_pretrained(path, weights)

@@ -239,6 +239,13 @@ def test_replay_gives_saved_answers(questions, tmp_path):
             vqa(marked("a", 2), asked)
 
 
+def test_an_empty_answer_is_an_answer(questions, tmp_path):
+    file = questions(("a", 1, 0), ("a", 2, 1))
+    (tmp_path / "answers.csv").write_text("item_id,crop,proposition_id,answer\na,0,1,\na,0,2,yes\n")
+    asked = [question.text for question in file.items["a"]]
+    assert load_vqa("replay", model=str(tmp_path / "answers.csv"), file=file)(marked("a", 0), asked) == ["", "yes"]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -121,6 +121,22 @@ def test_a_checkpoint_file_is_told_by_its_names(tmp_path, mmdet_3, version):
         load_mask2former(str(path), "coco")
 
 
+def test_a_checkpoint_file_that_lacks_a_tensor_or_has_one_more_is_refused(tmp_path, mmdet_3):
+    def saved(state_dict):
+        torch.save({"state_dict": state_dict}, tmp_path / "checkpoint.pth")
+        return str(tmp_path / "checkpoint.pth")
+
+    for name, told in (
+        ("panoptic_head.query_feat.weight", "lacks the tensor 'panoptic_head.query_feat.weight'"),
+        ("backbone.patch_embed.norm.weight", "lacks the tensor 'backbone.patch_embed.norm.weight'"),
+        ("panoptic_head.mask_embed.0.bias", "tensors 1 missing"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            load_mask2former(saved({n: t for n, t in mmdet_3.items() if n != name}))
+    with pytest.raises(ValueError, match="1 tensors are unknown, such as ema_backbone"):
+        load_mask2former(saved(mmdet_3 | {"ema_backbone": torch.zeros(1)}))
+
+
 def test_a_transformers_folder_is_loaded_whole_or_not_at_all(tmp_path, network):
     network.save_pretrained(tmp_path / "m")
     detector = load_mask2former(str(tmp_path / "m"))

@@ -178,6 +178,17 @@ def test_a_class_that_the_detector_does_not_know_is_refused(tmp_path):
         score(images, tmp_path / "out", entries)
 
 
+def test_prompts_are_text_and_nothing_else(tmp_path):
+    """Paths, markup and control characters in a prompt reach `scores.jsonl` as they are, and no file's name."""
+    evil = ["../../evil circle", "<script>alert(1)</script> circle", "[bold]circle[/bold] \x1b[31m"]
+    entries = [entry("circle") | {"prompt": text} for text in evil]
+    images = write_images(tmp_path / "deep/images", entries)
+    score(images, tmp_path / "deep/out", entries)
+    assert [row["text"] for row in read_jsonl(tmp_path / "deep/out/scores.jsonl")[::2]] == evil
+    assert sorted(path.name for path in tmp_path.rglob("*evil*")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
 def test_an_unknown_suite_must_say_how_many_prompts_it_has(tmp_path, images, entries):
     with pytest.raises(ValueError, match="a lost prompt could not be noticed"):
         score(images, tmp_path / "out", None)
