@@ -75,12 +75,15 @@ def published_way(model: Any, processor: Any, image: Image.Image, questions: lis
     return answers
 
 
-def compare(benchmark: Any, width: int, num_items: int, name: str) -> float:
-    """Time both ways on the same items, check that they agree, print and return the ratio."""
+def compare(benchmark: Any, width: int, num_items: int, name: str, rounds: int) -> float:
+    """Time both ways on the same items (ours the best of `rounds`, the other once), check that they agree.
+
+    Prints and returns the ratio.
+    """
     model, processor = blip(width)
     ours, asked = TransformersVQA(model, processor, name), items(num_items)
     ours(*asked[0])  # warm up
-    answers = benchmark.pedantic(lambda: [ours(*item) for item in asked], rounds=3)
+    answers = benchmark.pedantic(lambda: [ours(*item) for item in asked], rounds=rounds)
     start = time.perf_counter()
     theirs = [published_way(model, processor, *item) for item in asked]
     published_s = time.perf_counter() - start
@@ -93,12 +96,13 @@ def compare(benchmark: Any, width: int, num_items: int, name: str) -> float:
 
 
 def test_batched_questions_reduced(benchmark):
-    assert compare(benchmark, 192, 2, "BLIP-VQA, quarter width") >= 5
+    assert compare(benchmark, 192, 2, "BLIP-VQA, quarter width", rounds=3) >= 5
 
 
 @pytest.mark.skipif("L2P_PERF_FULL" not in os.environ, reason="minutes: set L2P_PERF_FULL=1")
 def test_batched_questions_published_size(benchmark):
-    compare(benchmark, 768, 4, "BLIP-VQA, published size")
+    """The ratio is reported, not judged."""
+    compare(benchmark, 768, 4, "BLIP-VQA, published size", rounds=1)
 
 
 def question_file(num_items: int) -> QuestionFile:
