@@ -1,9 +1,11 @@
 """Train what the miniature ships: `python -m reproduce.miniature.pretrain detector | vae | flux`.
 
-The source learns by its own objective (flow matching on latents) from rendered scenes, encoded once. Two helps: Muon
-on the blocks' matrices, and a linear head on a middle block's image tokens that predicts each token's shape and colour
-(thrown away afterwards). Counted in steps; killed anywhere, it goes on from the last saved state. Two single-threaded
-processes: `torchrun --nproc_per_node 2 -m reproduce.miniature.pretrain flux`.
+The source learns by its own objective (flow matching on latents) from rendered scenes, encoded once. It has three
+helps: Muon on the blocks' matrices; a linear head on a middle block's image tokens that predicts each token's shape
+and colour; one on the text encoder's tokens that predicts what their noun phrase says (released text encoders come
+trained, this one starts from nothing). Both heads are thrown away afterwards. Counted in steps; killed anywhere, it
+goes on from the last saved state. Two single-threaded processes: `torchrun --nproc_per_node 2 -m
+reproduce.miniature.pretrain flux`.
 """
 
 from __future__ import annotations
@@ -28,21 +30,22 @@ from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.autoencoder import train_autoencoder
 from reproduce.miniature.detector import to_tensor
 from reproduce.miniature.muon import Muon
-from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, dense_prompt, task_entry
+from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, dense_prompt, phrase_labels, task_entry
 from reproduce.miniature.render import render_batch
-from reproduce.miniature.scenes import COLORS, SHAPES, TASKS, Scene, dense_scene, task_scene
+from reproduce.miniature.scenes import COLORS, RELATIONS, SHAPES, TASKS, Scene, dense_scene, task_scene
 from reproduce.miniature.sources import RESOLUTION, SOURCES, WEIGHTS
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 TOKEN = 8  # pixels a token covers
 GRID = RESOLUTION // TOKEN
+PHRASE_CLASSES = (len(SHAPES) + 1, len(COLORS) + 1, len(RELATIONS) + 1, 5, 3)  # as `phrase_labels` numbers them
 POOL_SHARE = {
-    "single_object": 0.07,
-    "two_object": 0.11,
+    "single_object": 0.04,
+    "two_object": 0.12,
     "counting": 0.18,
-    "colors": 0.1,
-    "position": 0.19,
-    "color_attr": 0.17,
+    "colors": 0.07,
+    "position": 0.21,
+    "color_attr": 0.22,
 }
 
 
@@ -51,14 +54,15 @@ class PretrainConfig:
     """Settings of the source's training; `batch_size` is a process's own."""
 
     num_steps: int = 6000
-    batch_size: int = 64
-    num_scenes: int = 49152
+    batch_size: int = 48
+    num_scenes: int = 65536
     learning_rate: float = 1e-3
     muon_learning_rate: float = 1e-2
     warmup_steps: int = 100
     hold: float = 0.6  # share of the steps before the learning rate falls
-    shift: float = 3.0
-    semantic_weight: float = 0.15
+    shift: float = 5.0  # the layout is decided above sigma 0.9: a third of the batch
+    semantic_weight: float = 0.25
+    phrase_weight: float = 0.1
     null_probability: float = 0.1
     dense_probability: float = 0.35  # how often a scene of a GenEval task is told by its dense prompt
     ema_decay: float = 0.998
@@ -80,7 +84,7 @@ def token_labels(scene: Scene) -> np.ndarray:
 
 
 def build_pool(pipe: FluxPipeline, config: PretrainConfig, rank: int, num_processes: int) -> dict[str, Tensor]:
-    """This process's share of the scenes, encoded once: latents, two captions each (task's and dense), token labels."""
+    """This process's share of the scenes, encoded once: latents, task and dense captions, token and phrase labels."""
     rng = np.random.default_rng([config.seed, 71, rank])
     shares = [*POOL_SHARE.values(), 1 - sum(POOL_SHARE.values())]
     latents, captions, dense, labels = [], [], [], []
@@ -102,6 +106,8 @@ def build_pool(pipe: FluxPipeline, config: PretrainConfig, rank: int, num_proces
         "captions": _token_ids(pipe, captions),
         "dense": _token_ids(pipe, dense),
         "labels": torch.from_numpy(np.stack(labels)),
+        "caption_phrases": torch.from_numpy(np.stack([phrase_labels(text) for text in captions])),
+        "dense_phrases": torch.from_numpy(np.stack([phrase_labels(text) for text in dense])),
     }
 
 
@@ -113,14 +119,14 @@ def _token_ids(pipe: FluxPipeline, texts: list[str]) -> Tensor:
 
 
 class SourceTraining(nn.Module):
-    """Text encoders, transformer and the semantic head as one module whose forward is the training loss."""
+    """Text encoders, transformer and the two auxiliary heads as one module whose forward is the training loss."""
 
     def __init__(self, pipe: FluxPipeline, config: PretrainConfig):
         super().__init__()
         self.clip, self.t5, self.transformer = pipe.text_encoder, pipe.text_encoder_2, pipe.transformer
         width = self.transformer.config.num_attention_heads * self.transformer.config.attention_head_dim
         self.semantic = nn.Linear(width, len(SHAPES) + 1 + len(COLORS) + 1)
-        self.weight = config.semantic_weight
+        self.phrase = nn.Linear(self.t5.config.d_model, sum(PHRASE_CLASSES))
         image_ids = torch.zeros(GRID, GRID, 3)
         image_ids[..., 1], image_ids[..., 2] = torch.arange(GRID)[:, None], torch.arange(GRID)
         self.register_buffer("image_ids", image_ids.reshape(-1, 3))
@@ -131,12 +137,12 @@ class SourceTraining(nn.Module):
     def _keep_middle(self, module: nn.Module, inputs: tuple, output: tuple) -> None:
         self._middle = output[1]
 
-    def velocity(self, noisy: Tensor, sigma: Tensor, ids: Tensor) -> Tensor:
-        """Velocity [B, 36, 32] of packed latents, as FluxPipeline calls the transformer."""
+    def velocity(self, noisy: Tensor, sigma: Tensor, ids: Tensor, told: Tensor) -> Tensor:
+        """Velocity [B, 36, 32] of packed latents, as FluxPipeline calls the transformer; `told` is the T5's output."""
         return self.transformer(
             hidden_states=noisy,
             timestep=sigma,
-            encoder_hidden_states=self.t5(ids)[0],
+            encoder_hidden_states=told,
             pooled_projections=self.clip(ids).pooler_output,
             img_ids=self.image_ids,
             txt_ids=self.text_ids,
@@ -144,18 +150,21 @@ class SourceTraining(nn.Module):
         )[0]
 
     def forward(
-        self, clean: Tensor, noise: Tensor, sigma: Tensor, ids: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Flow-matching loss and semantic loss."""
+        self, clean: Tensor, noise: Tensor, sigma: Tensor, ids: Tensor, labels: Tensor, phrases: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Flow-matching loss, semantic loss and phrase loss."""
         s = sigma[:, None, None]
-        velocity = self.velocity((1 - s) * clean + s * noise, sigma, ids)
+        told = self.t5(ids)[0]  # [B, 24, 96]
+        velocity = self.velocity((1 - s) * clean + s * noise, sigma, ids, told)
         guess = self.semantic(self._middle)  # [B, 36, 7 + 11]
         shapes, colors = guess.split([len(SHAPES) + 1, len(COLORS) + 1], dim=-1)
         quiet = torch.ones(len(COLORS) + 1)
         quiet[0] = 0.3  # most tokens are background
         semantic = F.cross_entropy(shapes.flatten(0, 1), labels[:, 0].flatten(), quiet[: len(SHAPES) + 1])
         semantic = semantic + F.cross_entropy(colors.flatten(0, 1), labels[:, 1].flatten(), quiet)
-        return F.mse_loss(velocity, noise - clean), semantic
+        said = self.phrase(told).flatten(0, 1).split(list(PHRASE_CLASSES), dim=-1)
+        phrase = torch.stack([F.cross_entropy(g, k) for g, k in zip(said, phrases.flatten(0, 1).T, strict=True)]).sum()
+        return F.mse_loss(velocity, noise - clean), semantic, phrase
 
 
 def _optimizers(module: SourceTraining, config: PretrainConfig) -> list[torch.optim.Optimizer]:
@@ -184,12 +193,14 @@ def _batch(pool: dict[str, Tensor], config: PretrainConfig, step: int, rank: int
     pick = torch.randint(0, len(pool["latents"]), (size,), generator=g)
     told_densely = torch.rand(size, 1, generator=g) < config.dense_probability
     ids = torch.where(told_densely, pool["dense"][pick], pool["captions"][pick])
-    ids = torch.where(torch.rand(size, 1, generator=g) < config.null_probability, null, ids).long()
+    phrases = torch.where(told_densely[..., None], pool["dense_phrases"][pick], pool["caption_phrases"][pick])
+    untold = torch.rand(size, 1, generator=g) < config.null_probability
+    ids, phrases = torch.where(untold, null, ids).long(), phrases.masked_fill(untold[..., None], 0).long()
     clean = pool["latents"][pick].float()
     noise = torch.randn(clean.shape, generator=g)
     sigma = torch.randn(size, generator=g).sigmoid()
     sigma = config.shift * sigma / (1 + (config.shift - 1) * sigma)
-    return clean, noise, sigma, ids, pool["labels"][pick].long()
+    return clean, noise, sigma, ids, pool["labels"][pick].long(), phrases
 
 
 def _rate(step: int, config: PretrainConfig) -> float:
@@ -210,7 +221,7 @@ def train_source(pipe: FluxPipeline, config: PretrainConfig, folder: Path) -> No
     torch.manual_seed(config.seed)
     module = SourceTraining(pipe, config)
     average = copy.deepcopy({k: v for k, v in module.state_dict().items()})
-    optimizers, first, losses = _optimizers(module, config), 0, (0.0, 0.0)
+    optimizers, first, losses = _optimizers(module, config), 0, [0.0, 0.0, 0.0]
     bases = [o.param_groups[0]["lr"] for o in optimizers]
     if (folder / "state.pt").is_file():
         state = torch.load(folder / "state.pt", weights_only=True)
@@ -229,8 +240,8 @@ def train_source(pipe: FluxPipeline, config: PretrainConfig, folder: Path) -> No
         for optimizer, base in zip(optimizers, bases, strict=True):
             optimizer.param_groups[0]["lr"] = base * _rate(step, config)
             optimizer.zero_grad()
-        velocity, semantic = wrapped(*_batch(pool, config, step, rank, null))
-        (velocity + config.semantic_weight * semantic).backward()
+        velocity, semantic, phrase = wrapped(*_batch(pool, config, step, rank, null))
+        (velocity + config.semantic_weight * semantic + config.phrase_weight * phrase).backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -238,16 +249,18 @@ def train_source(pipe: FluxPipeline, config: PretrainConfig, folder: Path) -> No
         for name, value in module.state_dict().items():
             average[name].lerp_(value, 1 - decay)
         keep = 0.98 if step else 0.0
-        losses = (keep * losses[0] + (1 - keep) * velocity.item(), keep * losses[1] + (1 - keep) * semantic.item())
+        now = (velocity.item(), semantic.item(), phrase.item())
+        losses = [keep * old + (1 - keep) * new for old, new in zip(losses, now, strict=True)]
         if rank == 0 and (step + 1) % 50 == 0:
             row = {"step": step + 1, "velocity_loss": round(losses[0], 5), "semantic_loss": round(losses[1], 4)}
+            row["phrase_loss"] = round(losses[2], 4)
             row |= {
                 "num_images": (step + 1) * config.batch_size * world,
                 "seconds": round(time.monotonic() - started, 1),
             }
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-        if rank == 0 and (step + 1) % config.save_every == 0:
+        if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.num_steps):
             saved = [o.state_dict() for o in optimizers]
             _save_state(
                 folder,
@@ -273,26 +286,18 @@ def _save_pipeline(pipe: FluxPipeline, average: dict[str, Tensor], folder: Path)
     averaged.save_pretrained(folder)
 
 
-def _warm_start(pipe: FluxPipeline, file: Path) -> list[str]:
-    """Copy each tensor of a prototype's transformer ("dit.*") whose name and shape match; the names left out."""
-    have = {k.removeprefix("dit."): v for k, v in load_file(file).items() if k.startswith("dit.")}
-    own = pipe.transformer.state_dict()
-    matching = {k: v for k, v in have.items() if k in own and own[k].shape == v.shape}
-    pipe.transformer.load_state_dict(own | matching)
-    return sorted(set(own) - set(matching))
-
-
 @app.command()
 def flux(
     out: Path = Path("runs/pretrain-flux"),
     vae: Annotated[Path, typer.Option(help="the trained VAE's folder")] = WEIGHTS / "flux" / "vae",
     start: Annotated[
-        Path | None, typer.Option(help="safetensors whose dit.* tensors the transformer starts from")
+        Path | None, typer.Option(help="a trained miniature's folder to start from instead of from nothing")
     ] = None,
     num_steps: int = PretrainConfig.num_steps,
     batch_size: int = PretrainConfig.batch_size,
     num_scenes: int = PretrainConfig.num_scenes,
     learning_rate: float = PretrainConfig.learning_rate,
+    shift: Annotated[float, typer.Option(help="noise shift: high teaches layout, low drawing")] = PretrainConfig.shift,
     seed: int = 0,
 ) -> None:
     """Pre-train the FLUX miniature into OUT/pipeline.
@@ -305,16 +310,17 @@ def flux(
         num_scenes=num_scenes,
         learning_rate=learning_rate,
         muon_learning_rate=10 * learning_rate,
+        shift=shift,
         seed=seed,
     )
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
-    pipe = SOURCES["flux"]()
+    pipe = FluxPipeline.from_pretrained(start) if start else SOURCES["flux"]()
     pipe.register_modules(vae=type(pipe.vae).from_pretrained(vae).eval().requires_grad_(False))
-    _zero_start(pipe)
-    fresh = _warm_start(pipe, start) if start else None
-    (out / "config.json").write_text(json.dumps(asdict(config) | {"start": str(start), "fresh": fresh}, indent=1))
+    if not start:
+        _zero_start(pipe)
+    (out / "config.json").write_text(json.dumps(asdict(config) | {"start": start and str(start)}, indent=1))
     train_source(pipe, config, out)
 
 

@@ -129,6 +129,31 @@ def dense_prompt(scene: Scene) -> str:
     return " . ".join([*phrases, f"the background is {scene.background} ."])
 
 
+def phrase_labels(text: str) -> np.ndarray:
+    """What each token's noun phrase says, uint8 [24, 5]: shape, colour, side, count and size; 0 where nothing.
+
+    A phrase ends at its shape's word. Side: 1 + the index in RELATIONS of where its object lies in a related pair.
+    """
+    singular = {plural: shape for shape, plural in PLURALS.items()} | {shape: shape for shape in SHAPES}
+    words = text.split()
+    labels = np.zeros((MAX_SEQUENCE_LENGTH, 5), np.uint8)
+    start, reference_side = 0, 0  # where the phrase begins; the side of its object if it is a relation's second
+    for end, word in enumerate(words):
+        if word not in singular:
+            continue
+        phrase = words[start : end + 1]
+        following = " ".join(words[end + 1 : end + 3])
+        related = next((i for i, name in enumerate(RELATIONS) if following.startswith(name)), None)
+        side = reference_side if related is None else related + 1
+        reference_side = 0 if related is None else (related ^ 1) + 1  # left and right, above and below are neighbours
+        color = next((COLORS.index(w) + 1 for w in phrase if w in COLORS), 0)
+        count = next((n for n, w in COUNT_WORDS.items() if w in phrase), 1)
+        size = next((i for i, w in enumerate(("small", "large"), start=1) if w in phrase), 0)
+        labels[start : end + 1] = (SHAPES.index(singular[word]) + 1, color, side, count, size)
+        start = end + 1
+    return labels
+
+
 def has_held_out_pair(kinds: list[tuple[str, str]]) -> bool:
     """Whether any (colour, shape) of a picture or prompt is one of the six held-out pairs."""
     return any(kind in HELD_OUT_PAIRS for kind in kinds)

@@ -33,7 +33,7 @@ SMALL_RADIUS, LARGE_RADIUS = 0.148, 0.188  # below: "small", above: "large", bet
 BACKGROUND_TONE = {"dark": (0.27, 0.38), "gray": (0.46, 0.58), "light": (0.66, 0.78)}
 _SIZE_RADIUS = {"small": (0.118, 0.142), "medium": (0.152, 0.184), "large": (0.194, 0.230)}
 _CROWDED_MEDIUM = (0.150, 0.158)  # the medium size that still leaves room for four
-_TASK_RADIUS = {1: (0.19, 0.29), 2: (0.155, 0.22), 3: (0.135, 0.18), 4: (0.125, 0.152)}
+_TASK_RADIUS = {1: (0.2, 0.29), 2: (0.18, 0.235), 3: (0.15, 0.185), 4: (0.135, 0.155)}
 _MARGIN = 0.02
 
 

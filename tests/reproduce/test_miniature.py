@@ -1,6 +1,7 @@
 """The small world: every scene is what its prompt says, at any resolution, and the shipped detector sees it."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -19,13 +20,29 @@ from reproduce.miniature.prompts import (
     dense_prompt,
     geneval_suite,
     heldout_suite,
+    phrase_labels,
     task_entry,
     vocabulary,
     with_article,
 )
 from reproduce.miniature.render import EXTENT, SIGNED_DISTANCE, box, render
-from reproduce.miniature.scenes import HELD_OUT_PAIRS, SHAPES, TASKS, dense_scene, mixed_scenes, place, task_scene
+from reproduce.miniature.scenes import (
+    COLORS,
+    HELD_OUT_PAIRS,
+    RELATIONS,
+    SHAPES,
+    TASKS,
+    dense_scene,
+    mixed_scenes,
+    place,
+    task_scene,
+)
 from reproduce.miniature.sources import WEIGHTS, word_tokenizer
+from reproduce.named import load_function
+from reproduce.recipes import FAMILIES
+
+# SHA-256 of all prompts that a recipe's report scores: a change here makes old and new figures incomparable.
+REPORT_SUITES = {"flux_mini": "3e546f2d83d70e8b", "flux_mini_long": "71f6809492d67817"}
 
 
 def true_detections(scene, side: int = 48) -> list[Detection]:
@@ -116,6 +133,39 @@ def test_dense_prompts_say_counts_and_background():
         assert text.endswith(f"the background is {scene.background} .") and 2 <= text.count(".") <= 4
         said = sum(text.split().count(word) * n for n, word in COUNT_WORDS.items()) + text.split().count("a")
         assert said + text.split().count("an") == len(scene.objects)
+
+
+def test_phrase_labels_say_what_the_scene_holds():
+    rng = np.random.default_rng(6)
+    for task in TASKS:
+        scene = task_scene(rng, task)
+        entry = task_entry(scene, task)
+        labels = phrase_labels(entry["prompt"])
+        words = entry["prompt"].split()
+        assert not labels[len(words) :].any()
+        for clause in entry["include"]:
+            noun = clause["class"] if clause["count"] == 1 else PLURALS[clause["class"]]
+            shape, color, side, count, size = labels[words.index(noun)]
+            assert SHAPES[shape - 1] == clause["class"] and count == clause["count"] and size == 0
+            assert color == (COLORS.index(clause["color"]) + 1 if "color" in clause else 0)
+            if "position" in clause:
+                assert RELATIONS[side - 1] == clause["position"][0]
+    labels = phrase_labels("a small star below a large ring . two pink circles . the background is dark .")
+    assert labels[0].tolist() == labels[2].tolist() == [4, 0, 4, 1, 1]
+    assert labels[6].tolist() == [6, 0, 3, 1, 2] and labels[10].tolist() == [1, 7, 0, 2, 0]
+
+
+@pytest.mark.parametrize(("recipe", "digest"), REPORT_SUITES.items())
+def test_report_suites_stay_as_they_are(recipe, digest, tmp_path):
+    text = ""
+    for suite in FAMILIES["flux"][recipe]().suites:
+        made = load_function(suite.prompts)
+        text += (
+            made(tmp_path / "questions.csv", **suite.arguments).read_text("utf-8")
+            if suite.benchmark == "dpg"
+            else json.dumps(made(**suite.arguments))
+        )
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest, "numbers of older reports are on other prompts"
 
 
 def test_held_out_pairs_are_absent_from_corpus_and_suite():
