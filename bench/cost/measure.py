@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import platform
+import re
 import resource
 import time
 from collections.abc import Callable, Iterable
@@ -124,7 +125,8 @@ def measure_case(
 def check_device(device: str) -> None:
     """Raise ValueError for a device that torch does not have here, naming what it has."""
     known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if device in known or (device == "cuda" and len(known) > 1):
+    # accelerate calls a process's CPU "cpu:0"
+    if device in known or (device == "cuda" and len(known) > 1) or re.fullmatch(r"cpu:\d+", device):
         return
     raise ValueError(
         f"device {device!r} is not on this machine, which has {', '.join(known)}. Fake CUDA is not offered: leave "

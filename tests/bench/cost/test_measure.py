@@ -57,6 +57,11 @@ def test_a_device_that_is_not_there_is_refused():
         check_device("cuda")
 
 
+def test_the_cpu_of_one_process_among_several_is_a_device():
+    check_device("cpu")
+    check_device("cpu:0")  # accelerate's name for it
+
+
 def test_a_word_that_is_no_device_is_refused():
     with pytest.raises(ValueError, match="'graphics' is not on this machine, which has cpu"):
         check_device("graphics")
