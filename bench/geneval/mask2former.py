@@ -114,6 +114,8 @@ def build_model(config: Any, state_dict: dict[str, Tensor] | None = None) -> Any
         model = Mask2FormerForUniversalSegmentation(config).eval().requires_grad_(False)
     if state_dict is not None:
         _load_strictly(model, state_dict)
+        # no tensor of the checkpoint's is for Swin's last norm: without this it holds whatever lay in memory
+        model.get_submodule("model.pixel_level_module.encoder.swin.layernorm").reset_parameters()
     return model
 
 
