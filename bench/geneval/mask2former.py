@@ -136,8 +136,7 @@ class Mask2Former:
     """GenEval's detector as a `Detector`: a batch of images in, detections with masks for each out.
 
     `network` is transformers' Mask2FormerForUniversalSegmentation; images of one size go through it together, so that
-    padding, and with it every result, depends on the image alone; on a CPU each goes alone, as a batch only spills its
-    caches (measured: 6.2 s an image in eight, 4.8 s alone). Labels are GenEval's names. `colors`, where it is
+    padding, and with it every result, depends on the image alone. Labels are GenEval's names. `colors`, where it is
     set, classifies the colours that prompts ask for.
     """
 
@@ -154,7 +153,6 @@ class Mask2Former:
         if preprocessing not in PREPROCESSING:
             raise ValueError(f"Unknown preprocessing {preprocessing!r}; known are {', '.join(PREPROCESSING)}.")
         self.network, self.device, self.scale = network.to(device), device, scale
-        self.batched = torch.device(device).type != "cpu"
         self.preprocess = PREPROCESSING[preprocessing]
         self.labels = geneval_labels(network.config.id2label)
         self.passport = {
@@ -169,22 +167,16 @@ class Mask2Former:
     def __call__(self, images: list[Image.Image]) -> list[list[Detection]]:
         inputs = [self.preprocess(image, self.scale) for image in images]
         found: list[list[Detection]] = [[] for _ in images]
-        for group in self._groups([(pixels.shape, size) for pixels, size in inputs]):
-            resized = inputs[group[0]][1]
+        for shape in dict.fromkeys((pixels.shape, size) for pixels, size in inputs):
+            group = [i for i, (pixels, size) in enumerate(inputs) if (pixels.shape, size) == shape]
             batch = torch.stack([inputs[i][0] for i in group])  # [B, 3, H, W], padded
             class_logits, mask_logits = self.forward(batch)
             for row, i in enumerate(group):
                 original = (images[i].height, images[i].width)
                 padded = (batch.shape[-2], batch.shape[-1])
-                instances = postprocess(class_logits[row], mask_logits[row], padded, resized, original)
+                instances = postprocess(class_logits[row], mask_logits[row], padded, shape[1], original)
                 found[i] = [self._detection(*instance) for instance in zip(*instances, strict=True)]
         return found
-
-    def _groups(self, shapes: list[Any]) -> list[list[int]]:
-        """Places of the images that go through the network together."""
-        if not self.batched:
-            return [[i] for i in range(len(shapes))]
-        return [[i for i, other in enumerate(shapes) if other == shape] for shape in dict.fromkeys(shapes)]
 
     @torch.inference_mode()
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:

@@ -254,7 +254,6 @@ def test_an_images_detections_do_not_depend_on_its_batch(network):
     with torch.no_grad():
         network.class_predictor.weight.mul_(4)
     detector = Mask2Former(network, "mmdet-3", scale=(96, 64))
-    detector.batched = True  # as on a GPU
     random = np.random.default_rng(0)
     sizes = [(40, 40), (30, 50), (40, 40), (64, 20)]
     images = [Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
