@@ -5,8 +5,9 @@ Exit status 1 where a figure is below its floor (`--floor`), so that a script ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,7 @@ app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 BATCH = 60
 CHECK_SEED = 903
 Picture = tuple[dict, Image.Image]  # what was asked (a GenEval entry) and the picture of it
+Detect = Callable[[list[Image.Image]], list[list[Detection]]]
 
 Seed = Annotated[int, typer.Option(help="a seed that training and tuning never used")]
 NumPerTask = Annotated[int, typer.Option(help="pictures of each of GenEval's six tasks")]
@@ -39,24 +41,18 @@ Json = Annotated[Path | None, typer.Option("--json", help="also write the figure
 Floor = Annotated[float, typer.Option(help="exit 1 where a share is below it")]
 
 
-def accuracy(pictures: Iterator[Picture], detect: Callable[[list[Image.Image]], list[list[Detection]]]) -> dict:
-    """Share judged correct by task, with n, the mean of the tasks and its 95 % interval over distinct prompts."""
-    entries: list[dict] = []
-    values: list[float] = []
-    batch: list[Picture] = []
-
-    def flush() -> None:
+def verdicts(pictures: Iterable[Picture], detect: Detect) -> Iterator[tuple[dict, float]]:
+    """Each picture's entry and whether it is judged correct (1 or 0); one batch of pictures is held at a time."""
+    rest = iter(pictures)
+    while batch := list(islice(rest, BATCH)):
         for (entry, _), found in zip(batch, detect([image for _, image in batch]), strict=True):
-            entries.append(entry)
-            values.append(float(judge(entry, found)[0]))
-        batch.clear()
+            yield entry, float(judge(entry, found)[0])
 
-    for picture in pictures:
-        batch.append(picture)
-        if len(batch) == BATCH:
-            flush()
-    if batch:
-        flush()
+
+def accuracy(pictures: Iterable[Picture], detect: Detect) -> dict:
+    """Share judged correct by task, with n, the mean of the tasks and its 95 % interval over distinct prompts."""
+    judged = list(verdicts(pictures, detect))
+    entries, values = [entry for entry, _ in judged], [value for _, value in judged]
     return _shares([entry["tag"] for entry in entries], [entry["prompt"] for entry in entries], values)
 
 
@@ -136,19 +132,16 @@ def _compressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 DISTURBANCES = {"blur": _blurred, "noise": _noisy, "jpeg": _compressed}
 
 
-def agreement(pictures: list[Picture], seed: int, detect: Callable[[list[Image.Image]], list[list[Detection]]]) -> dict:
+def agreement(pictures: list[Picture], seed: int, detect: Detect) -> dict:
     """Share of pictures whose verdict stays after each disturbance, as `accuracy` gives shares: by disturbance."""
-
-    def verdicts(images: list[Image.Image]) -> list[bool]:
-        found = [d for start in range(0, len(images), BATCH) for d in detect(images[start : start + BATCH])]
-        return [judge(entry, detections)[0] for (entry, _), detections in zip(pictures, found, strict=True)]
-
-    before, tags, values = verdicts([image for _, image in pictures]), [], []
+    before = [value for _, value in verdicts(pictures, detect)]
+    tags: list[str] = []
+    values: list[float] = []
     for name, disturb in DISTURBANCES.items():
         rng = np.random.default_rng([seed, 22])
-        after = verdicts([disturb(image, rng) for _, image in pictures])
+        after = verdicts(((entry, disturb(image, rng)) for entry, image in pictures), detect)
         tags += [name] * len(pictures)
-        values += [float(a == b) for a, b in zip(before, after, strict=True)]
+        values += [float(old == new) for old, (_, new) in zip(before, after, strict=True)]
     return _shares(tags, [entry["prompt"] for entry, _ in pictures] * len(DISTURBANCES), values)
 
 
@@ -199,8 +192,9 @@ def robustness(
     Example: python -m reproduce.miniature.check robustness --floor 0.97
     """
     torch.set_num_threads(1)
-    _refuse_unknown(weights, family)
-    pictures = list(source_pictures(weights / family, seed, num_per_task, num_inference_steps, guidance_scale))
+    pictures = list(
+        source_pictures(_family_folder(weights, family), seed, num_per_task, num_inference_steps, guidance_scale)
+    )
     report("verdicts that stay", agreement(pictures, seed, shape_detector.load()), json, floor)
 
 
@@ -218,7 +212,7 @@ def vae(
     Example: python -m reproduce.miniature.check vae --family flux
     """
     torch.set_num_threads(1)
-    pictures = reconstructed_pictures(weights / family, seed, num_per_task)
+    pictures = reconstructed_pictures(_family_folder(weights, family), seed, num_per_task)
     report(f"{family} vae", accuracy(pictures, shape_detector.load()), json, floor)
 
 
@@ -237,16 +231,17 @@ def source(
 
     Example: python -m reproduce.miniature.check source --family flux --seed 7 --num-per-task 40 --json source.json
     """
-    _refuse_unknown(weights, family)
-    pictures = source_pictures(weights / family, seed, num_per_task, num_inference_steps, guidance_scale)
+    pictures = source_pictures(_family_folder(weights, family), seed, num_per_task, num_inference_steps, guidance_scale)
     report(f"{family} source", accuracy(pictures, shape_detector.load()), json, floor)
 
 
-def _refuse_unknown(weights: Path, family: str) -> None:
+def _family_folder(weights: Path, family: str) -> Path:
+    """A family's pipeline folder; exit status 2, with the known families, where there is none."""
     if not (weights / family / "model_index.json").is_file():
         known = sorted(p.parent.name for p in weights.glob("*/model_index.json"))
         typer.echo(f"no source {family!r} in {weights}; there: {', '.join(known) or 'none'}", err=True)
         raise typer.Exit(2)
+    return weights / family
 
 
 if __name__ == "__main__":
