@@ -93,7 +93,7 @@ def this_cpu(num_repeats: int = 3) -> Device:
     rates = {str(dtype).removeprefix("torch."): _matmul_rate(dtype, num_repeats) for dtype in _MATRIX_SIDES}
     source = torch.ones(16 * 2**20)
     copied = 2 * source.numel() * source.element_size()  # read and written
-    rate = copied / _best_s(lambda: source.clone(), num_repeats)
+    rate = copied / best_s(lambda: source.clone(), num_repeats)
     return Device(
         name="this CPU",
         flops_per_s=rates,
@@ -108,10 +108,11 @@ def this_cpu(num_repeats: int = 3) -> Device:
 def _matmul_rate(dtype: torch.dtype, num_repeats: int) -> float:
     side = _MATRIX_SIDES[dtype]
     matrix = torch.ones(side, side, dtype=dtype)
-    return 2 * side**3 / _best_s(lambda: matrix @ matrix, num_repeats)
+    return 2 * side**3 / best_s(lambda: matrix @ matrix, num_repeats)
 
 
-def _best_s(step: Callable[[], object], num_repeats: int) -> float:
+def best_s(step: Callable[[], object], num_repeats: int) -> float:
+    """Seconds of the fastest of some calls, after one to warm up."""
     step()
     seconds = []
     for _ in range(num_repeats):

@@ -6,8 +6,6 @@ Run on an idle machine: OMP_NUM_THREADS=1 pytest bench/perf/test_l2p.py -s     (
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.cost.meter import Meter
+from bench.cost.roofline import best_s
 from l2p.flow import noisy_image, velocity_target
 from l2p.objective import transfer_loss
 from l2p.options import parameter_groups, trainable_parameters
@@ -71,21 +70,10 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path / "corpus"
 
 
-def best_s(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of some calls, after one to warm up."""
-    work()
-    taken = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
 def product_flops() -> float:
     """FLOP/s of a float32 matrix product of side 1024."""
     matrix = torch.ones(1024, 1024)
-    return 2 * 1024**3 / best_s(lambda: matrix @ matrix)
+    return 2 * 1024**3 / best_s(lambda: matrix @ matrix, REPEATS)
 
 
 def test_a_transfer_step(benchmark, pipeline, corpus, tmp_path):
@@ -131,7 +119,7 @@ def test_sampling_beside_bare_forwards(benchmark, pipeline):
             pipeline.transformer(noisy, sigma, embeds)
 
     pipeline.transformer.eval()
-    bare = best_s(forwards)
+    bare = best_s(forwards, REPEATS)
     benchmark.pedantic(lambda: pipeline(prompts, **options), rounds=REPEATS, warmup_rounds=1)
     call = benchmark.stats.stats.min
     print(f"\nsampling: {call:.3f} s a call, {bare:.3f} s its forwards, overhead {100 * (call / bare - 1):.1f} %")
@@ -158,11 +146,14 @@ def test_where_a_step_goes(pipeline):
 
     leaf = tokens().detach().requires_grad_()
     with torch.no_grad():
-        parts = {"DiT, forward": best_s(tokens), "Detailer Head, forward": best_s(lambda: model.detailer(noisy, leaf))}
-    parts["Detailer Head, backward"] = best_s(head) - parts["Detailer Head, forward"]
-    both = best_s(lambda: tokens().square().sum().backward())
+        parts = {
+            "DiT, forward": best_s(tokens, REPEATS),
+            "Detailer Head, forward": best_s(lambda: model.detailer(noisy, leaf), REPEATS),
+        }
+    parts["Detailer Head, backward"] = best_s(head, REPEATS) - parts["Detailer Head, forward"]
+    both = best_s(lambda: tokens().square().sum().backward(), REPEATS)
     parts["DiT, backward (frozen middle: no weight gradients)"] = both - parts["DiT, forward"]
-    parts["AdamW"] = best_s(optimizer.step)
+    parts["AdamW"] = best_s(optimizer.step, REPEATS)
     total = sum(parts.values())
     print(f"\n{len(trained)} trained tensors, batch {config.batch_size}\n| part | ms | share |\n|---|---|---|")
     for name, seconds in parts.items():
