@@ -86,6 +86,7 @@ def l2p_pipeline(recipe: Recipe, run_dir: Path) -> Any:
     """The run's pixel model with the source's text encoders (its transformer and VAE are not loaded)."""
     dtype = getattr(torch, recipe.dtype)
     model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", torch_dtype=dtype)
+    model.detailer.to(memory_format=torch.channels_last)  # as in training: some 8 % off a forward on CPUs
     text = DiffusionPipeline.from_pretrained(recipe.source, transformer=None, vae=None, torch_dtype=dtype)
     pipeline = pixel_pipeline(text, model, shift=recipe.l2p_sampler.shift or 1.0).to(PartialState().device)
     pipeline.set_progress_bar_config(disable=True)

@@ -119,7 +119,7 @@ def miniature_transfer(num_train_steps: int) -> TransferConfig:
         loss_weight_below=0.3,
         max_sequence_length=24,
         num_validation_images=192,
-        validate_every=max(1, num_train_steps // 10),
+        validate_every=max(1, num_train_steps // 5),
         save_every=200,
     )
 
@@ -142,12 +142,12 @@ def flux_mini() -> Recipe:
             num_prompts=2400,
             image_filter="reproduce.miniature.detector:reject_held_out",
         ),
-        transfer=miniature_transfer(num_train_steps=2200),
+        transfer=miniature_transfer(num_train_steps=2000),
         source_sampler=Sampler(
             num_inference_steps=10, guidance_scale=3.0, max_sequence_length=24, batch_size=32, shift=3.0
         ),
         l2p_sampler=Sampler(
-            num_inference_steps=12, guidance_scale=3.0, max_sequence_length=24, batch_size=32, shift=3.0
+            num_inference_steps=20, guidance_scale=3.0, max_sequence_length=24, batch_size=32, shift=3.0
         ),
         suites=(
             Suite(
@@ -187,8 +187,8 @@ def flux_mini_long() -> Recipe:
     return replace(
         short,
         name="flux-mini-long",
-        corpus=replace(short.corpus, num_prompts=10_000),
-        transfer=miniature_transfer(num_train_steps=24_000),
+        corpus=replace(short.corpus, num_prompts=6_000),
+        transfer=miniature_transfer(num_train_steps=8_000),
         suites=(
             replace(geneval, arguments={"num_per_task": 60, "seed": REPORT_SEED}),
             replace(heldout, images_per_prompt=50),
