@@ -135,10 +135,10 @@ def draw_noise(shape: tuple[int, int, int, int], generator: Generators) -> Tenso
     return torch.stack([torch.randn(size, generator=g) for g in each])
 
 
-def load_source(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """Load a source pipeline from a diffusers folder or hub id.
+def source_folder(source: str | Path) -> Path | None:
+    """Return the folder that a source names, or None for a hub id.
 
-    Raises FileNotFoundError or ValueError that says what lies at the path instead.
+    Raises FileNotFoundError or ValueError that says what lies at the path instead of a diffusers pipeline.
     """
     folder = Path(source)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
@@ -146,10 +146,18 @@ def load_source(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
         raise ValueError(f"{folder} is no diffusers pipeline: model_index.json is missing; found {found or 'nothing'}")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the folder of a diffusers pipeline")
-    if not folder.exists() and (folder.is_absolute() or str(source).count("/") != 1):
+    if folder.exists():
+        return folder
+    if str(source).startswith((".", "~", "/")) or str(source).count("/") != 1:
         raise FileNotFoundError(
             f"no source at {folder}; give the folder of a diffusers pipeline or a hub id owner/name"
         )
+    return None
+
+
+def load_source(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Load a source pipeline from a diffusers folder or hub id. Raises as source_folder does."""
+    source_folder(source)
     return DiffusionPipeline.from_pretrained(str(source), dtype=dtype)
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from bench.records import read_json
+from l2p.pipeline import source_folder
 from reproduce.manifest import check_manifest
 from reproduce.named import load_function
 from reproduce.plan import disk_bytes
@@ -27,19 +28,10 @@ def check(recipe: Recipe, run_dir: Path) -> None:
 
 def check_source(source: str, pipeline_class: str) -> None:
     """Raise FileNotFoundError or ValueError unless `source` is a hub id or a diffusers folder of `pipeline_class`."""
-    folder = Path(source)
-    if not folder.exists():
-        if source.count("/") == 1 and not source.startswith((".", "~", "/")):
-            return  # a hub id: from_pretrained says what is wrong with it
-        raise FileNotFoundError(f"no source at {source}: give a diffusers pipeline folder or a hub id (owner/name)")
-    index = folder / "model_index.json"
-    if not index.is_file():
-        found = sorted(entry.name for entry in folder.iterdir())[:8] if folder.is_dir() else ["a single file"]
-        raise ValueError(
-            f"{source} is no diffusers pipeline folder: no model_index.json, but {', '.join(found) or 'nothing'}. "
-            f"Give what {pipeline_class}.save_pretrained wrote"
-        )
-    found_class = read_json(index).get("_class_name")
+    folder = source_folder(source)
+    if folder is None:
+        return  # from_pretrained says what is wrong with a hub id
+    found_class = read_json(folder / "model_index.json").get("_class_name")
     if found_class != pipeline_class:
         raise ValueError(f"{source} holds a {found_class}, this recipe's family needs a {pipeline_class}")
 
