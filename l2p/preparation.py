@@ -167,7 +167,8 @@ def _data(pipeline: Any, corpus: Corpus, config: TransferConfig, folder: Path, p
     return Data(corpus=corpus, prompts=prompts, training=training, validation=validation, slots=slots)
 
 
-def _new_model(pipeline: Any, config: TransferConfig) -> PixelTransformer2DModel:
+def new_model(pipeline: Any, config: TransferConfig) -> PixelTransformer2DModel:
+    """Build the pixel model that a configuration describes for a source pipeline; its weights are drawn by the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return PixelTransformer2DModel.from_source(
@@ -184,7 +185,7 @@ def _initial_model(
     pipeline: Any, data: Data, config: TransferConfig, resumed: bool
 ) -> tuple[PixelTransformer2DModel, dict[str, Any]]:
     """Build the pixel model with the source's weights, and the facts of a run that starts with it."""
-    model = _new_model(pipeline, config)
+    model = new_model(pipeline, config)
     report = copy_source_weights(model, pipeline.transformer)
     conversion: dict[str, Any] = {"copied": len(report.copied), "new": report.new, "dropped": report.dropped}
     if config.input_projection == "ridge" and not resumed:

@@ -130,11 +130,13 @@ def call_cost(case: Case, recipe: Recipe) -> tuple[float, float, int]:
     """Fewest and most seconds that one call takes, and the bytes of tensors that it needs at most."""
     family, dtype = family_of(recipe), getattr(torch, recipe.dtype)
     prediction = predict(case, family, dtype=dtype)
+    averaged = case.kind == "train" and recipe.transfer.ema_decay is not None  # l2p.transfer's, float32
+    memory = prediction.peak_memory_bytes + 4 * averaged * prediction.num_trainable_parameters
     if recipe.size == "paper":
-        return *latency_band_s(prediction.operators, device_named(PAPER_DEVICE)), prediction.peak_memory_bytes
+        return *latency_band_s(prediction.operators, device_named(PAPER_DEVICE)), memory
     torch.set_num_threads(1)  # as the run's processes have it
     seconds = processor_seconds(prepare(case, family, dtype=dtype).run)
-    return seconds, seconds, prediction.peak_memory_bytes
+    return seconds, seconds, memory
 
 
 def processor_seconds(run: Callable[[], object], num_repeats: int = 3) -> float:

@@ -22,6 +22,7 @@ from l2p.objective import transfer_loss
 from l2p.options import parameter_groups, trainable_parameters
 from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.preparation import new_model
 from l2p.transfer import run_transfer
 from reproduce.cost import transfer_step
 from reproduce.miniature.prompts import task_entry
@@ -44,15 +45,8 @@ def one_thread():
 @pytest.fixture(scope="module")
 def pipeline() -> L2PPipeline:
     """The recipe's pixel model before its transfer: speed does not depend on what was learned."""
-    source, config = load_source(RECIPE.source), RECIPE.transfer
-    model = PixelTransformer2DModel.from_source(
-        source.transformer,
-        patch_size=config.patch_size,
-        prediction=config.prediction,
-        output_scale=config.output_scale,
-        detailer=config.detailer,
-    )
-    made = pixel_pipeline(source, model)
+    source = load_source(RECIPE.source)
+    made = pixel_pipeline(source, new_model(source, RECIPE.transfer))
     made.set_progress_bar_config(disable=True)
     return made
 

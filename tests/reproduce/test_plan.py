@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from reproduce.plan import planned
-from reproduce.recipes import flux_paper
+from bench.cost.predict import predict
+from reproduce.plan import call_cost, family_of, planned
+from reproduce.recipes import flux_mini, flux_paper
 
 
 def _step(recipe, num_processes=8):
@@ -29,3 +30,11 @@ def test_what_trains_is_planned(trainable, blocks):
     step = _step(replace(recipe, transfer=replace(recipe.transfer, trainable=trainable)), num_processes=1)
     assert step.case.name == f"train-l2p-flux-1024-{blocks}-checkpointed-mixed-fused"
     assert step.case.batch_size == recipe.transfer.batch_size
+
+
+def test_averaged_weights_are_planned_for():
+    recipe = flux_mini()
+    plain = replace(recipe, transfer=replace(recipe.transfer, ema_decay=None))
+    case = _step(recipe, num_processes=2).case
+    added = call_cost(case, recipe)[2] - call_cost(case, plain)[2]
+    assert added == 4 * predict(case, family_of(recipe)).num_trainable_parameters > 0
