@@ -188,7 +188,7 @@ def flux_mini_long() -> Recipe:
         short,
         name="flux-mini-long",
         corpus=replace(short.corpus, num_prompts=6_000),
-        transfer=miniature_transfer(num_train_steps=8_000),
+        transfer=miniature_transfer(num_train_steps=6_000),
         suites=(
             replace(geneval, arguments={"num_per_task": 60, "seed": REPORT_SEED}),
             replace(heldout, images_per_prompt=50),
