@@ -15,7 +15,7 @@ from reports import figures, paper, pictures, tables
 from reports.claims import Judgement, judge_claims, judging_group, write_claims
 from reports.costs import PaperCosts, all_records, load_paper_costs
 from reports.estimates import NoEvidenceError
-from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, load_runs, manifest_json
+from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, groups, load_runs, manifest_json
 from reports.scorecard import alarms, scorecard, verdict_counts
 from reports.theme import DARK, LIGHT
 
@@ -184,6 +184,7 @@ def evidence_context(runs: list[Run], costs: list[CostRecord], frame: pd.DataFra
         "notes": paper.TABLE1_NOTES,
         "judge_checks": judge_check_rows(runs),
         "retention": retention_shown(retention),
+        "differences": option_differences(runs),
         "measured": costs_shown(measured),
         "predicted": costs_shown(predicted),
         "variants": variant_rows(runs),
@@ -226,6 +227,15 @@ def retention_shown(table: pd.DataFrame) -> pd.DataFrame:
             "Transfer": [clock(seconds) for seconds in table["seconds"]],
         }
     )
+
+
+def option_differences(runs: Sequence[Run]) -> pd.DataFrame:
+    """Options in which the transfers of several recipes differ, a column a recipe; empty for one recipe."""
+    transfers = {group: members[0].transfer for group, members in groups(runs).items()}
+    options = {group: transfer["options"] for group, transfer in transfers.items() if transfer}
+    names = dict.fromkeys(name for given in options.values() for name in given)
+    values = {name: {group: str(given.get(name, "–")) for group, given in options.items()} for name in names}
+    return pd.DataFrame([{"Option": name, **row} for name, row in values.items() if len(set(row.values())) > 1])
 
 
 def costs_shown(records: Sequence[CostRecord]) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from bench.records import append_jsonl, read_json, read_jsonl, write_json, write
 from reports import write_report
 from reports.__main__ import main
 from reports.claims import judge_claims
-from reports.page import clock, headline
-from reports.runs import keep_records, load_run
+from reports.page import clock, headline, option_differences
+from reports.runs import keep_records, load_run, load_runs
 from tests.reports.fake_run import fake_run
 
 FILES = {"index.html", "table1.csv", "table1.md", "table1.tex", "claims.json", "scorecard.md"}
@@ -127,6 +127,18 @@ def test_a_broken_file_is_named_and_nothing_written(tmp_path, capsys, file, cont
     assert ended.value.code == 2
     assert file in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_options_in_which_recipes_differ_stand_side_by_side(tmp_path):
+    options = [{}, {}, {"prediction": "velocity", "detailer": {"channels": None}}]
+    names = ["flux-mini", "flux-mini-seed1", "flux-mini-plain"]
+    runs = [fake_run(tmp_path / name, options=given) for name, given in zip(names, options, strict=True)]
+    table = option_differences(load_runs(runs)).set_index("Option")
+    assert list(table.columns) == ["flux-mini", "flux-mini-plain"]
+    assert table.loc["prediction"].tolist() == ["clean", "velocity"]
+    assert table.loc["detailer"].tolist() == ["–", "{'channels': None}"]
+    assert "upsample" not in table.index
+    assert option_differences(load_runs(runs[:2])).empty
 
 
 def test_kept_records_report_as_the_run_did(run_dir, tmp_path):
