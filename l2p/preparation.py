@@ -13,7 +13,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from l2p import checkpoint
-from l2p.architectures import EncodedPrompt, architecture_of, encode_prompt, split_prompts
+from l2p.architectures import EncodedPrompt, architecture_of, encode_prompt, get_architecture, split_prompts
 from l2p.conversion import copy_source_weights, fit_input_projection
 from l2p.corpus import Corpus, PromptCache, cache_prompts, load_corpus
 from l2p.objective import Slot, SlotRule, draw_slot
@@ -31,7 +31,6 @@ from l2p.pipeline import load_source
 from l2p.pixel_transformer import PixelTransformer2DModel
 
 Micro = tuple[Tensor, Tensor, Tensor, EncodedPrompt]  # clean, noise [b, 3, H, W], sigma [b], prompt
-_DDP = DistributedDataParallelKwargs(find_unused_parameters=True)  # some families' last block has unused text weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,8 @@ def prepare(source: str | Path, corpus: str | Path, config: TransferConfig, out_
     facts = checkpoint.load_facts(out_dir / "state")
     if facts is not None:
         refuse_other_options(facts["options"], config, out_dir)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[_DDP])
+    ddp = DistributedDataParallelKwargs()
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[ddp])
     _check_split(config, accelerator.num_processes)
     progress = progress and accelerator.is_main_process
     images = load_corpus(corpus, resolution=config.resolution, allow_missing=config.allow_missing, progress=progress)
@@ -121,6 +121,7 @@ def prepare(source: str | Path, corpus: str | Path, config: TransferConfig, out_
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     optimizer, ema = _optimizer(model, trained, config, out_dir / "state", resumed=facts["step"] > 0)
+    ddp.find_unused_parameters = get_architecture(model.config.architecture).unread_text
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     if accelerator.is_main_process:
         checkpoint.cut_log(out_dir / "log.jsonl", facts["step"])

@@ -101,12 +101,16 @@ def summarise(
 ) -> Summary:
     """Overall = mean of the tasks' shares of correct images, with a 95 % interval bootstrapped by prompt text.
 
-    Unscored images make the summary partial: its variant and its passport say so.
+    Where no task has two texts (the miniature's held-out pairs) prompts have no spread, and images are resampled: the
+    passport's `resampled` says which. Unscored images make the summary partial: its variant and its passport say so.
     """
     text = {prompt.id: prompt.text for prompt in prompts}
     scored = [score for score in scores if score.value is not None]
     categories, values = [score.category for score in scored], [score.value or 0.0 for score in scored]
-    estimate = bootstrap_ci(categories, [text[s.prompt_id] for s in scored], values, num_resamples=num_resamples)
+    texts = [text[score.prompt_id] for score in scored]
+    by_prompt = len(set(zip(categories, texts, strict=True))) > len(set(categories))
+    clusters = texts if by_prompt else [f"{score.prompt_id}/{score.index}" for score in scored]
+    estimate = bootstrap_ci(categories, clusters, values, num_resamples=num_resamples)
     partial = len(scored) < len(scores)
     official = suite_sha256([prompt.spec for prompt in prompts]) == OFFICIAL_SHA256
     published = settings["thresholds"] == asdict(Thresholds())
@@ -120,7 +124,12 @@ def summarise(
         by_category=category_means(categories, values),
         num_expected=len(scores),
         num_scored=len(scored),
-        passport={**settings, "partial": partial, "num_resamples": num_resamples},
+        passport={
+            **settings,
+            "partial": partial,
+            "num_resamples": num_resamples,
+            "resampled": "prompts" if by_prompt else "images",
+        },
     )
 
 

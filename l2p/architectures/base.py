@@ -30,6 +30,7 @@ class Architecture:
     encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class.
     source_projection(transformer): weight [D, C] and bias [D] of the source's own input projection.
     latent_tokens(pipeline, images): images [B, 3, H, W] in [-1, 1] -> what that projection reads, [B, N, C].
+    unread_text: whether the last block computes text that nothing reads, with weights that no gradient reaches.
     velocity_sign: what a head that paints the velocity is multiplied by; -1 where the family's own output is negative.
     """
 
@@ -47,6 +48,7 @@ class Architecture:
     encode_prompt: Callable[[Any, list[str], int], EncodedPrompt]
     source_projection: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
     latent_tokens: Callable[[Any, Tensor], Tensor]
+    unread_text: bool = False
     velocity_sign: Literal[1, -1] = 1
 
 

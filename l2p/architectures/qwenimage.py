@@ -74,4 +74,5 @@ QWENIMAGE = Architecture(
     encode_prompt=_encode_prompt,
     source_projection=_source_projection,
     latent_tokens=_latent_tokens,
+    unread_text=True,
 )

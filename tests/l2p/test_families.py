@@ -234,6 +234,15 @@ def equal(ours: Any, theirs: Any, name: str) -> None:
         assert ours == theirs, name
 
 
+def test_which_weights_no_gradient_reaches_is_declared(source: Any) -> None:
+    """Several processes wait for every trained weight's gradient, unless they are told that some have none."""
+    model = PixelTransformer2DModel.from_source(source.transformer, patch_size=8)
+    prompt = encode_prompt(source, family_of(source), ["a red star", "two blue"], 64)
+    model(torch.randn(2, 3, 16, 16), torch.tensor([0.3, 0.7]), prompt).sample.mean().backward()
+    unreached = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert bool(unreached) == ARCHITECTURES[family_of(source)].unread_text, unreached
+
+
 def test_prompts_are_encoded_alike_by_source_and_pixel_pipeline(source: Any) -> None:
     family = family_of(source)
     model = PixelTransformer2DModel.from_source(source.transformer, patch_size=8)

@@ -41,7 +41,16 @@ def test_a_folder_is_scored_and_tells_how(tmp_path, images, entries):
     assert passport["models"]["detector"]["name"] == "truthful" and passport["resolution"] == {"8x8": 24}
     assert passport["checks"]["self_test"].startswith("not run") and passport["checks"]["alarm"]["images"] == 24
     assert passport["generation"]["subject"] == "toy" and passport["generation"]["guidance_scale"] == "not stated"
+    assert passport["resampled"] == "prompts" and passport["num_resamples"] == 200
     assert passport["thresholds"]["score_threshold"] == 0.3 and passport["versions"]["torch"]
+
+
+def test_images_are_resampled_where_each_task_has_one_prompt(tmp_path):
+    entries = [entry("circle"), entry("square", tag="colors")]
+    images = write_images(tmp_path / "images", entries, images_per_prompt=20)
+    summary = score(images, tmp_path / "out", entries, images_per_prompt=20)
+    assert summary.passport["resampled"] == "images"
+    assert summary.overall_ci95[0] < summary.overall < summary.overall_ci95[1]
 
 
 def test_generation_settings_are_read_from_beside_the_images(tmp_path, images, entries):
