@@ -97,31 +97,33 @@ def retention_curve(table: pd.DataFrame, theme: Theme) -> Figure | None:
     several = rows[rows["num_seeds"] > 1]["group"]
     is_seed = rows["group"].isin(several) & (rows["num_seeds"] == 1)
     seeds, points = rows[is_seed], rows[~is_seed].sort_values(["train_images", "value"])
+    beside = points.groupby("train_images").cumcount(ascending=False)  # points of equal compute stand side by side
+    points = points.assign(place=points["train_images"] * 0.9**beside)
     figure = Figure(figsize=(WIDTH, 3.5))
     axes = figure.subplots()
     axes.axhspan(*C1_BAND, color=theme.pixel, alpha=0.13, lw=0)
     axes.axhline(0.93, color=theme.pixel, lw=1, ls=(0, (4, 3)), label="paper, 0.93 ± 0.05")
     errors = [points["value"] - points["low"], points["high"] - points["value"]]
-    axes.errorbar(points["train_images"], points["value"], yerr=errors, fmt="o", ms=7, color=theme.pixel, capsize=3)
-    axes.plot(0.95 * seeds["train_images"], seeds["value"], "o", ms=3.5, color=theme.text, ls="none", zorder=3)
+    axes.errorbar(points["place"], points["value"], yerr=errors, fmt="o", ms=7, color=theme.pixel, capsize=3)
+    axes.plot(1.06 * seeds["train_images"], seeds["value"], "o", ms=3.5, color=theme.text, ls="none", zorder=3)
     _label_points(axes, points, theme)
     axes.set(xscale="log", xlabel="images trained on (steps × batch)", title="GenEval retention against compute")
     axes.set_xticks(sorted(set(points["train_images"])))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.margins(x=0.3, y=0.15)
+    axes.margins(x=0.5, y=0.15)
     axes.grid(axis="y")
     figure.legend(loc="outside lower center")
     return figure
 
 
 def _label_points(axes: Axes, points: pd.DataFrame, theme: Theme) -> None:
-    """Names beside the points; of two at one place the lower is labelled below, the upper above."""
-    crowded = points["train_images"].duplicated(keep="last")
-    for point, below in zip(points.itertuples(), crowded, strict=True):
-        place = (8, -13) if below else (8, 5)
-        at = (point.train_images, point.value)
-        axes.annotate(point.run, at, place, textcoords="offset points", color=theme.text, fontsize=8.5)
+    """Names beside the points: right of the last of those of equal compute, left of the others."""
+    others = points["train_images"].duplicated(keep="last")
+    for point, is_other in zip(points.itertuples(), others, strict=True):
+        place, side = ((-7, -3), "right") if is_other else ((14, 3), "left")
+        at = (point.place, point.value)
+        axes.annotate(point.run, at, place, textcoords="offset points", color=theme.text, fontsize=8.5, ha=side)
 
 
 def cost_bars(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
