@@ -141,18 +141,18 @@ def source_folder(source: str | Path) -> Path | None:
     Raises FileNotFoundError or ValueError that says what lies at the path instead of a diffusers pipeline.
     """
     folder = Path(source)
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
+    if not folder.exists():
+        if folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") != 1:
+            raise FileNotFoundError(
+                f"no source at {folder}; give the folder of a diffusers pipeline or a hub id owner/name"
+            )
+        return None
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give the folder of a diffusers pipeline")
+    if not (folder / "model_index.json").is_file():
         found = sorted(path.name for path in folder.iterdir())[:8]
         raise ValueError(f"{folder} is no diffusers pipeline: model_index.json is missing; found {found or 'nothing'}")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give the folder of a diffusers pipeline")
-    if folder.exists():
-        return folder
-    if str(source).startswith((".", "~", "/")) or str(source).count("/") != 1:
-        raise FileNotFoundError(
-            f"no source at {folder}; give the folder of a diffusers pipeline or a hub id owner/name"
-        )
-    return None
+    return folder
 
 
 def load_source(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:

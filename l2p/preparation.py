@@ -121,6 +121,7 @@ def prepare(source: str | Path, corpus: str | Path, config: TransferConfig, out_
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     optimizer, ema = _optimizer(model, trained, config, out_dir / "state", resumed=facts["step"] > 0)
+    # accelerate reads it when it wraps the model; the architecture is known only once the source is loaded
     ddp.find_unused_parameters = get_architecture(model.config.architecture).unread_text
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     if accelerator.is_main_process:
