@@ -23,6 +23,7 @@ from bench.cost.predict import predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
 from bench.cost.torch_private import fake_tensors
 from reproduce import sample
+from reproduce.launch import prepare_processor
 from reproduce.recipes import Recipe
 
 GIB = 2**30
@@ -134,7 +135,7 @@ def call_cost(case: Case, recipe: Recipe) -> tuple[float, float, int]:
     memory = prediction.peak_memory_bytes + 4 * averaged * prediction.num_trainable_parameters
     if recipe.size == "paper":
         return *latency_band_s(prediction.operators, device_named(PAPER_DEVICE)), memory
-    torch.set_num_threads(1)  # as the run's processes have it
+    prepare_processor()  # as the run's processes do
     seconds = processor_seconds(prepare(case, family, dtype=dtype).run)
     return seconds, seconds, memory
 

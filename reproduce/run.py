@@ -55,7 +55,7 @@ def run_stages(recipe: Recipe, run_dir: Path, stages: Sequence[str]) -> None:
     launch.die_with_launcher()
     launch.raise_on_signals()
     if not torch.cuda.is_available():
-        torch.set_num_threads(1)  # nets this small gain nothing from more, and bytes would depend on the number
+        launch.prepare_processor()
     # accelerate groups processes on CPUs only when told that they are; one may score for long while the others wait
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
     launch.check_group(state.num_processes)

@@ -26,6 +26,7 @@ from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.preparation import new_model
 from l2p.transfer import run_transfer
 from reproduce.cost import transfer_step
+from reproduce.launch import prepare_processor
 from reproduce.miniature.prompts import task_entry
 from reproduce.miniature.render import render
 from reproduce.miniature.scenes import TASKS, task_scene
@@ -39,8 +40,8 @@ REPEATS = 5
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """A process of a run has one thread."""
-    torch.set_num_threads(1)
+    """As a process of a run has it."""
+    prepare_processor()
 
 
 @pytest.fixture(scope="module")

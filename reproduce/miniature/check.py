@@ -23,6 +23,7 @@ from bench.geneval.rules import judge
 from bench.records import Detection, write_json
 from bench.statistics import bootstrap_ci, category_means
 from reproduce.draw import generators, image_seed
+from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, all_entries, task_entry
 from reproduce.miniature.render import render
@@ -172,7 +173,7 @@ def detector(seed: Seed = 900, num_per_task: NumPerTask = 300, json: Json = None
 
     Example: python -m reproduce.miniature.check detector --num-per-task 300 --floor 0.97
     """
-    torch.set_num_threads(1)
+    prepare_processor()
     report("detector", accuracy(rendered_pictures(seed, num_per_task), shape_detector.load()), json, floor)
 
 
@@ -191,7 +192,7 @@ def robustness(
 
     Example: python -m reproduce.miniature.check robustness --floor 0.97
     """
-    torch.set_num_threads(1)
+    prepare_processor()
     pictures = list(
         source_pictures(_family_folder(weights, family), seed, num_per_task, num_inference_steps, guidance_scale)
     )
@@ -211,7 +212,7 @@ def vae(
 
     Example: python -m reproduce.miniature.check vae --family flux
     """
-    torch.set_num_threads(1)
+    prepare_processor()
     pictures = reconstructed_pictures(_family_folder(weights, family), seed, num_per_task)
     report(f"{family} vae", accuracy(pictures, shape_detector.load()), json, floor)
 
