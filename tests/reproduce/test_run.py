@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -116,6 +117,28 @@ def test_two_processes_share_the_work_and_stop_on_sigterm(whole, tiny_source, tm
     assert len(ranks) == 2 and not any(rank.is_running() for rank in ranks)
     assert stages["corpus"]["num_processes"] == 2
     assert tree(run_dir, "corpus") == tree(whole, "corpus")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
+def test_a_process_keeps_freed_memory_for_the_next_tensor():
+    code = """
+import resource, torch
+from reproduce.launch import prepare_processor
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(12 << 20)  # 48 MiB: 12,288 pages, above every default threshold
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+given_back = faults()
+prepare_processor()
+faults()
+print(torch.get_num_threads(), given_back, faults())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    threads, given_back, kept = map(int, done.stdout.split())
+    assert threads == 1
+    assert kept < given_back / 100
 
 
 def test_processes_end_when_their_launcher_is_killed(tiny_source, tmp_path):
