@@ -5,7 +5,7 @@ helps: Muon on the blocks' matrices; a linear head on a middle block's image tok
 and colour; one on the text encoder's tokens that predicts what their noun phrase says (released text encoders come
 trained, this one starts from nothing). Both heads are thrown away afterwards. Counted in steps; killed anywhere, it
 goes on from the last saved state. Two single-threaded processes: `torchrun --nproc_per_node 2 -m
-reproduce.miniature.pretrain flux`.
+reproduce.miniature.pretrain -- flux` (without `--`, torchrun takes `--start` for one of its own options).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.autoencoder import train_autoencoder
 from reproduce.miniature.detector import to_tensor
@@ -39,13 +40,25 @@ app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 TOKEN = 8  # pixels a token covers
 GRID = RESOLUTION // TOKEN
 PHRASE_CLASSES = (len(SHAPES) + 1, len(COLORS) + 1, len(RELATIONS) + 1, 5, 3)  # as `phrase_labels` numbers them
-POOL_SHARE = {
-    "single_object": 0.04,
-    "two_object": 0.12,
-    "counting": 0.18,
-    "colors": 0.07,
-    "position": 0.21,
-    "color_attr": 0.22,
+# Name -> each task's share of the scenes, the rest dense. "unnamed" is for the end: what it has more of are the tasks
+# whose prompts name neither colour nor side, the last that a source learns.
+POOL_SHARES = {
+    "bound": {
+        "single_object": 0.04,
+        "two_object": 0.12,
+        "counting": 0.18,
+        "colors": 0.07,
+        "position": 0.21,
+        "color_attr": 0.22,
+    },
+    "unnamed": {
+        "single_object": 0.03,
+        "two_object": 0.25,
+        "counting": 0.30,
+        "colors": 0.04,
+        "position": 0.12,
+        "color_attr": 0.11,
+    },
 }
 
 
@@ -56,6 +69,7 @@ class PretrainConfig:
     num_steps: int = 6000
     batch_size: int = 48
     num_scenes: int = 65536
+    pool: Literal["bound", "unnamed"] = "bound"  # a key of POOL_SHARES
     learning_rate: float = 1e-3
     muon_learning_rate: float = 1e-2
     warmup_steps: int = 100
@@ -86,7 +100,8 @@ def token_labels(scene: Scene) -> np.ndarray:
 def build_pool(pipe: FluxPipeline, config: PretrainConfig, rank: int, num_processes: int) -> dict[str, Tensor]:
     """This process's share of the scenes, encoded once: latents, task and dense captions, token and phrase labels."""
     rng = np.random.default_rng([config.seed, 71, rank])
-    shares = [*POOL_SHARE.values(), 1 - sum(POOL_SHARE.values())]
+    shares = [*POOL_SHARES[config.pool].values()]
+    shares.append(1 - sum(shares))
     latents, captions, dense, labels = [], [], [], []
     for _ in range(config.num_scenes // num_processes // 64):
         scenes = []
@@ -296,24 +311,32 @@ def flux(
     num_steps: int = PretrainConfig.num_steps,
     batch_size: int = PretrainConfig.batch_size,
     num_scenes: int = PretrainConfig.num_scenes,
+    pool: Annotated[
+        Literal["bound", "unnamed"], typer.Option(help="the tasks' shares of the scenes; unnamed is for the end")
+    ] = PretrainConfig.pool,
+    dense_probability: Annotated[
+        float, typer.Option(help="how often a scene of a GenEval task is told by its dense prompt")
+    ] = PretrainConfig.dense_probability,
     learning_rate: float = PretrainConfig.learning_rate,
     shift: Annotated[float, typer.Option(help="noise shift: high teaches layout, low drawing")] = PretrainConfig.shift,
     seed: int = 0,
 ) -> None:
     """Pre-train the FLUX miniature into OUT/pipeline.
 
-    Example: torchrun --nproc_per_node 2 -m reproduce.miniature.pretrain flux --num-steps 6000
+    Example: torchrun --nproc_per_node 2 -m reproduce.miniature.pretrain -- flux --num-steps 6000
     """
     config = PretrainConfig(
         num_steps=num_steps,
         batch_size=batch_size,
         num_scenes=num_scenes,
+        pool=pool,
+        dense_probability=dense_probability,
         learning_rate=learning_rate,
         muon_learning_rate=10 * learning_rate,
         shift=shift,
         seed=seed,
     )
-    torch.set_num_threads(1)
+    prepare_processor()
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     pipe = FluxPipeline.from_pretrained(start) if start else SOURCES["flux"]()
@@ -337,7 +360,7 @@ def vae(
 
     Example: python -m reproduce.miniature.pretrain vae --num-steps 6000
     """
-    torch.set_num_threads(1)
+    prepare_processor()
     torch.manual_seed(seed)
     model = type(SOURCES["flux"]().vae).from_pretrained(start) if start else SOURCES["flux"]().vae
     train_autoencoder(model, RESOLUTION, num_steps, seed=seed, learning_rate=learning_rate, decoder_only=decoder_only)
@@ -350,7 +373,7 @@ def detector(out: Path = shape_detector.WEIGHTS, num_steps: int = 3000, seed: in
 
     Example: python -m reproduce.miniature.pretrain detector --num-steps 3000
     """
-    torch.set_num_threads(1)
+    prepare_processor()
     shape_detector.save(shape_detector.train(num_steps, seed), out)
 
 

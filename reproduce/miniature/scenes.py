@@ -5,7 +5,7 @@ Lengths are fractions of the image side, so that one scene can be rendered at an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,13 @@ _SIZE_RADIUS = {"small": (0.118, 0.142), "medium": (0.152, 0.184), "large": (0.1
 _CROWDED_MEDIUM = (0.150, 0.158)  # the medium size that still leaves room for four
 _TASK_RADIUS = {1: (0.2, 0.29), 2: (0.18, 0.235), 3: (0.15, 0.185), 4: (0.135, 0.155)}
 _MARGIN = 0.02
+# Where counted objects stand: one above two, or at the corners. Where they may stand anywhere, the mean of three's
+# layouts is four's.
+_STANDS = {
+    3: np.array([(0.5, 0.27), (0.27, 0.73), (0.73, 0.73)]),
+    4: np.array([(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)]),
+}
+_JITTER = 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +87,17 @@ def relation(a: SceneObject, b: SceneObject) -> str | None:
     return "above" if dy < 0 else "below"
 
 
-def place(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
+def place(rng: np.random.Generator, radii: np.ndarray, around: np.ndarray | None = None) -> np.ndarray:
     """Centres [n, 2] of discs of the given radii that stay inside the frame and do not touch.
 
+    Anywhere, or each within `_JITTER` of its place in `around` [n, 2].
     Raises ValueError where 6,400 tries find no room: the radii are too large for the frame.
     """
     low, high = radii[:, None] * 1.04 + _MARGIN, 1 - radii[:, None] * 1.04 - _MARGIN
     apart = (radii[:, None] + radii[None]) * 1.08 + 0.025
     np.fill_diagonal(apart, 0)
+    if around is not None:
+        low, high = np.maximum(low, around - _JITTER), np.minimum(high, around + _JITTER)
     for _ in range(100):
         centres = rng.uniform(low, high, (64, len(radii), 2))  # 64 tries at once
         offset = centres[:, :, None] - centres[:, None]
@@ -103,9 +113,11 @@ def _background(rng: np.random.Generator) -> tuple[str, tuple[float, float, floa
     return name, (float(rgb[0]), float(rgb[1]), float(rgb[2]))
 
 
-def compose(rng: np.random.Generator, kinds: list[tuple[str, str]], radii: np.ndarray) -> Scene:
-    """Place objects of the given (shape, colour) kinds and radii on a random background."""
-    centres, tints = place(rng, radii), rng.uniform(-0.03, 0.03, (len(kinds), 3))
+def compose(
+    rng: np.random.Generator, kinds: list[tuple[str, str]], radii: np.ndarray, around: np.ndarray | None = None
+) -> Scene:
+    """Place objects of the given (shape, colour) kinds and radii on a random background; `around` as for `place`."""
+    centres, tints = place(rng, radii, around), rng.uniform(-0.03, 0.03, (len(kinds), 3))
     objects = tuple(
         SceneObject(
             shape=shape,
@@ -128,7 +140,9 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...], count: int, replace:
 def task_scene(rng: np.random.Generator, task: str) -> Scene:
     """A random scene that a prompt of one GenEval task describes.
 
-    The first object is the prompt's subject. In "position" scenes the first two objects stand in a clear relation.
+    The first object is the prompt's subject. In "position" scenes the first two objects stand in a clear relation;
+    two that a prompt names without a side stand in its order, from left to right; three and four that are counted have
+    their own places.
     Raises ValueError for an unknown task, with the known ones.
     """
     if task not in TASKS:
@@ -141,9 +155,17 @@ def task_scene(rng: np.random.Generator, task: str) -> Scene:
         count = 1 if task in ("single_object", "colors") else 2
         kinds = list(zip(_pick(rng, SHAPES, count, replace=False), _pick(rng, COLORS, count), strict=True))
     while True:
-        scene = compose(rng, kinds, rng.uniform(*_TASK_RADIUS[count], count))
+        scene = compose(rng, kinds, rng.uniform(*_TASK_RADIUS[count], count), _STANDS.get(count))
         if task != "position" or relation(*scene.objects) is not None:
-            return scene
+            break
+    if task in ("two_object", "color_attr") and scene.objects[0].x > scene.objects[1].x:
+        return mirrored(scene)
+    return scene
+
+
+def mirrored(scene: Scene) -> Scene:
+    """The scene with left and right exchanged."""
+    return replace(scene, objects=tuple(replace(item, x=1 - item.x) for item in scene.objects))
 
 
 def dense_scene(rng: np.random.Generator) -> Scene:

@@ -35,6 +35,7 @@ from reproduce.miniature.scenes import (
     dense_scene,
     mixed_scenes,
     place,
+    relation,
     task_scene,
 )
 from reproduce.miniature.sources import WEIGHTS, word_tokenizer
@@ -79,6 +80,23 @@ def test_objects_stay_inside_and_apart():
         for i, a in enumerate(scene.objects):
             for b in scene.objects[:i]:
                 assert np.hypot(a.x - b.x, a.y - b.y) > a.radius + b.radius
+
+
+def test_two_named_without_a_side_stand_in_the_prompts_order_and_a_side_that_is_named_is_any():
+    rng = np.random.default_rng(5)
+    for task in ("two_object", "color_attr"):
+        assert all(first.x < second.x for first, second in (task_scene(rng, task).objects for _ in range(100)))
+    assert {relation(*task_scene(rng, "position").objects) for _ in range(100)} == set(RELATIONS)
+
+
+def test_counted_objects_stand_where_their_number_shows():
+    rng, seen = np.random.default_rng(6), set()
+    for scene in (task_scene(rng, "counting") for _ in range(300)):
+        above = sum(item.y < 0.5 for item in scene.objects)
+        if (count := len(scene.objects)) > 2:
+            assert above == {3: 1, 4: 2}[count]
+            seen.add(count)
+    assert seen == {3, 4}
 
 
 def test_a_full_frame_is_an_error_that_names_the_radii():
