@@ -7,7 +7,7 @@ The rest of `bench/cost` imports these names from here and nothing private from 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -137,16 +137,34 @@ def written_tensors(operator: Any, args: tuple, kwargs: dict) -> list[torch.Tens
     return tensors_in([values[name] for name in written if name in values])
 
 
-def profiled_growth_bytes(step: Callable[[], object]) -> int:
+def profiled_growth_bytes(step: Callable[[], object], without_scratch_of: Collection[str] = ()) -> int:
     """The most memory that one call of `step` held above its start, from the CPU allocator's own events.
 
-    Unlike a dispatch mode this sees buffers that live inside one operator (oneDNN's layouts).
+    Unlike a dispatch mode this sees buffers that live inside one operator (oneDNN's layouts); those of the operators
+    named in `without_scratch_of` are left out.
     """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    for event in events:
+        if event.name() in without_scratch_of:
+            changes = _without_scratch(changes, event.start_ns(), event.start_ns() + event.duration_ns())
     held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
+    for _, num_bytes in changes:
+        held += num_bytes
         most = max(most, held)
     return most
+
+
+def _without_scratch(changes: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """(time, bytes) changes less those that were both allocated and freed between two times."""
+    kept: list[tuple[int, int]] = []
+    for time, num_bytes in changes:
+        if num_bytes < 0 and start <= time <= end:
+            allocated = next((i for i, (t, n) in enumerate(kept) if t >= start and n == -num_bytes), None)
+            if allocated is not None:
+                del kept[allocated]
+                continue
+        kept.append((time, num_bytes))
+    return kept
