@@ -13,7 +13,19 @@ from tests.bench.cost.small import CONFIGS, small_family
 SIDE = 128  # pixels: 8 x 8 tokens
 # Where a processor has AMX tiles, the bfloat16 attention kernel packs copies of its inputs: one operator's scratch on
 # one kind of processor, which the meter does not claim to see.
-PACKS = ("aten::_scaled_dot_product_flash_attention_for_cpu",) if torch.cpu._is_amx_tile_supported() else ()
+ATTENTION = "aten::_scaled_dot_product_flash_attention_for_cpu"
+PACKS = (ATTENTION,) if torch.cpu._is_amx_tile_supported() else ()
+
+
+def test_scratch_of_a_named_operator_is_left_out_and_its_results_are_not():
+    q, k, v = torch.randn(3, 2, 2, 80, 16).unbind()
+
+    def step() -> None:
+        torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    results = 4 * (2 * 2 * 80 * 16 + 2 * 2 * 80)  # the output, and a logarithm a query
+    assert profiled_growth_bytes(step, (ATTENTION,)) == results
+    assert profiled_growth_bytes(step) > results
 
 
 def _source(name: str, *, side: int = SIDE, batch_size: int = 2) -> Case:
