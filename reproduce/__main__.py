@@ -20,7 +20,7 @@ Examples:
 
     python -m reproduce flux --plan                              what it will cost in time, disk and memory
 
-    python -m reproduce flux --recipe flux_mini_long             25 to 45 minutes, for the claims
+    python -m reproduce flux --recipe flux_mini_long             20 to 45 minutes, for the claims
 
     python -m reproduce flux --stage score --run runs/flux-mini  one stage
 

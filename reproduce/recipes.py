@@ -180,7 +180,7 @@ def flux_mini() -> Recipe:
 def flux_mini_long() -> Recipe:
     """The same, longer, for the claims: `nox -s reproduce-flux -- --recipe flux_mini_long`, then with `--seed 1`, `2`.
 
-    Hardware: two cores, no GPU: some 25 (AVX-512) to 45 minutes (AVX2) a seed. A larger corpus, three times the steps
+    Hardware: two cores, no GPU: some 20 (AVX-512) to 45 minutes (AVX2) a seed. A larger corpus, three times the steps
     and more images to score, nothing else. Three seeds: GenEval 0.975 (source) and 0.943 (pixel model), retention
     0.967 (0.931, 1.003).
     """
