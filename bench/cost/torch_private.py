@@ -145,26 +145,15 @@ def profiled_growth_bytes(step: Callable[[], object], without_scratch_of: Collec
     """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    events = profile.profiler.kineto_results.events()
     changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     for event in events:
-        if event.name() in without_scratch_of:
-            changes = _without_scratch(changes, event.start_ns(), event.start_ns() + event.duration_ns())
+        if event.name() in without_scratch_of:  # of what it did to the memory, only what it left counts
+            start, end = event.start_ns(), event.start_ns() + event.duration_ns()
+            left = sum(num_bytes for time, num_bytes in changes if start <= time <= end)
+            changes = [change for change in changes if not start <= change[0] <= end] + [(end, left)]
     held = most = 0
-    for _, num_bytes in changes:
+    for _, num_bytes in sorted(changes, key=lambda change: change[0]):
         held += num_bytes
         most = max(most, held)
     return most
-
-
-def _without_scratch(changes: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
-    """(time, bytes) changes less those that were both allocated and freed between two times."""
-    kept: list[tuple[int, int]] = []
-    for time, num_bytes in changes:
-        if num_bytes < 0 and start <= time <= end:
-            allocated = next((i for i, (t, n) in enumerate(kept) if t >= start and n == -num_bytes), None)
-            if allocated is not None:
-                del kept[allocated]
-                continue
-        kept.append((time, num_bytes))
-    return kept

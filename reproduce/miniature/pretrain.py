@@ -40,9 +40,10 @@ app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 TOKEN = 8  # pixels a token covers
 GRID = RESOLUTION // TOKEN
 PHRASE_CLASSES = (len(SHAPES) + 1, len(COLORS) + 1, len(RELATIONS) + 1, 5, 3)  # as `phrase_labels` numbers them
+Pool = Literal["bound", "unnamed"]
 # Name -> each task's share of the scenes, the rest dense. "unnamed" is for the end: what it has more of are the tasks
 # whose prompts name neither colour nor side, the last that a source learns.
-POOL_SHARES = {
+POOL_SHARES: dict[Pool, dict[str, float]] = {
     "bound": {
         "single_object": 0.04,
         "two_object": 0.12,
@@ -69,7 +70,7 @@ class PretrainConfig:
     num_steps: int = 6000
     batch_size: int = 48
     num_scenes: int = 65536
-    pool: Literal["bound", "unnamed"] = "bound"  # a key of POOL_SHARES
+    pool: Pool = "bound"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 1e-2
     warmup_steps: int = 100
@@ -311,9 +312,9 @@ def flux(
     num_steps: int = PretrainConfig.num_steps,
     batch_size: int = PretrainConfig.batch_size,
     num_scenes: int = PretrainConfig.num_scenes,
-    pool: Annotated[
-        Literal["bound", "unnamed"], typer.Option(help="the tasks' shares of the scenes; unnamed is for the end")
-    ] = PretrainConfig.pool,
+    pool: Annotated[Pool, typer.Option(help="the tasks' shares of the scenes; unnamed is for the end")] = (
+        PretrainConfig.pool
+    ),
     dense_probability: Annotated[
         float, typer.Option(help="how often a scene of a GenEval task is told by its dense prompt")
     ] = PretrainConfig.dense_probability,
