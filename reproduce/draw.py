@@ -7,7 +7,6 @@ before: batches are cut once from the whole plan, and a batch of which an image 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from diffusers import DiffusionPipeline
 from PIL.Image import Image
 from rich.progress import track
 
+from bench.images import save_image
 from bench.records import write_json
 from l2p.pipeline import load_source, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
@@ -57,14 +57,6 @@ def draw(generate: Generator, drawings: Sequence[Drawing], batch_size: int, labe
 
 def _unfinished(batch: Iterable[Drawing]) -> bool:
     return not all(drawing.path.exists() for drawing in batch)
-
-
-def save_image(image: Image, path: Path) -> None:
-    """Write a PNG under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.named import load_function
 from bench.records import read_json
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
-from reproduce.named import load_function
 
 MINIATURE = Path(__file__).parent / "miniature"
 REPORT_SEED = 2605  # of suites and images that reports score; no tuning has seen them

@@ -13,6 +13,8 @@ from PIL import Image
 
 from bench.dpg.questions import read_questions
 from bench.geneval.prompts import write_suite
+from bench.images import save_image
+from bench.named import load_function, load_rows
 from reproduce.draw import (
     Drawing,
     draw,
@@ -20,12 +22,10 @@ from reproduce.draw import (
     image_seed,
     l2p_pipeline,
     l2p_settings,
-    save_image,
     source_pipeline,
     source_settings,
     write_generation,
 )
-from reproduce.named import load_function, load_rows
 from reproduce.recipes import Recipe, Sampler, Suite
 
 if TYPE_CHECKING:
