@@ -158,13 +158,13 @@ def retention_evidence(runs: Sequence[Run], suite: str) -> Evidence:
         raise NoEvidenceError(f"{members[0].recipe_name} has no {suite} scores of both models")
     estimate = pooled_retention(scored, suite)
     seeds = f"{len(scored)} transfer seeds" if len(scored) > 1 else "one transfer seed"
-    units = f"{estimate.num_clusters} {units_of(scored[0].scored['l2p', suite])}"
-    return _evidence(estimate, f"{scored[0].recipe_name}, {seeds}, {units}.")
+    return _evidence(estimate, f"{scored[0].recipe_name}, {seeds}, {_units(estimate, scored[0].scored['l2p', suite])}.")
 
 
-def units_of(scored: Scored) -> str:
-    """What an interval of these scores rests on, in words."""
-    return {"images": "image pairs"}.get(scored.summary.passport.get("resampled"), "prompts")
+def _units(estimate: Estimate, scored: Scored) -> str:
+    """How many independent units the interval rests on, in words."""
+    name = scored.benchmark.resampled_name(scored.summary.passport)
+    return f"{estimate.num_clusters} {'image pairs' if name == 'images' else name}"
 
 
 def _evidence(estimate: Estimate, why: str) -> Evidence:

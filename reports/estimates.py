@@ -6,7 +6,7 @@ All intervals come from ``bench.statistics``; only the spread between transfer s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bench.statistics import Comparison, Estimate, bootstrap_ci, paired_difference, retention
 from reports.runs import Run

@@ -101,8 +101,18 @@ def refuse_target(run: Path, target: Path) -> None:
 
 
 def _identity(run: Path) -> Any:
-    """What a run is: its recipe, seed included."""
-    return read_json(run / "run.json").get("recipe") if (run / "run.json").is_file() else None
+    return identity(read_json(run / "run.json")) if (run / "run.json").is_file() else None
+
+
+def identity(manifest: dict[str, Any], *, seed: bool = True) -> dict[str, Any]:
+    """What a run is: its recipe, and what made its results by hash; where its source lies is no part of that.
+
+    Without ``seed`` it is what all transfer seeds of a recipe share.
+    """
+    recipe, inputs = manifest.get("recipe") or {}, manifest.get("inputs") or {}
+    transfer = {name: value for name, value in (recipe.get("transfer") or {}).items() if seed or name != "seed"}
+    source = inputs.get("source_sha256") or recipe.get("source")
+    return {"recipe": {**recipe, "transfer": transfer, "source": source}, "judges": inputs.get("judges")}
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -33,9 +33,9 @@ def write_report(
 
     Reads files only. What a run lacks is named on the page. ``cost_dir`` holds what ``python -m bench cost --paper``
     predicted for the full-size models; it may be absent. With ``keep_records`` each run's records are kept in
-    ``out_dir``/runs, with the pictures that the page shows. Raises FileNotFoundError or ValueError, before anything is
-    written, for what is no run folder, a broken file, or an ``out_dir`` that would write into a run or over other files.
-    Files are made beside ``out_dir`` and then moved into it.
+    ``out_dir``/runs, with the pictures that the page shows. Files are made beside ``out_dir`` and then moved into it.
+    Raises FileNotFoundError or ValueError, before anything is written, for what is no run folder, a broken file, or an
+    ``out_dir`` that would write into a run or over files that are no kept records.
     """
     runs, out_dir = load_runs(run_dirs), Path(out_dir)
     for run in runs:
@@ -248,7 +248,7 @@ def retention_shown(table: pd.DataFrame) -> pd.DataFrame:
             "Benchmark": table["title"],
             "Retention": [tables.interval(*cells) for cells in table[["value", "low", "high"]].itertuples(index=False)],
             **{
-                SUBJECT_NAMES[subject]: [tables.number(v, d) for v, d in zip(table[subject], table["decimals"], strict=True)]
+                SUBJECT_NAMES[subject]: list(map(tables.number, table[subject], table["decimals"]))
                 for subject in SUBJECTS
             },
             "Seeds": table["num_seeds"].astype(str),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.records import differing
+from reports.kept import identity
 from reports.runs import Run
 
 # What changes no result: names, words, how often something is saved, checks of the judges where the truth is known
@@ -11,6 +12,7 @@ UNHEEDED = (
     *("name", "family_title", "study", "judge_checks"),
     *(f"transfer.{name}" for name in ("gradient_checkpointing", "save_every", "log_every", "validate_every")),
 )
+SUITE_FIELDS = ("prompts", "arguments", "images_per_prompt")
 
 
 def differ_only_in(one: Run, other: Run, paths: Sequence[str], *, suite: str | None = None) -> bool:
@@ -37,17 +39,19 @@ def _under(name: str, paths: Sequence[str]) -> bool:
 
 
 def _compared(run: Run, suite: str | None) -> dict[str, Any]:
-    """Recipe and inputs with suites by name, and only what bears on ``suite``."""
-    suites = {given["name"]: given for given in run.recipe.get("suites", ()) if suite in (None, given["name"])}
-    shown = {name: {key: given.get(key) for key in SUITE_FIELDS} for name, given in suites.items()}
-    judged = {benchmark for given in suites.values() for benchmark in given.get("benchmarks", ())[: 1 if suite else None]}
-    inputs = run.manifest.get("inputs") or {}
-    judges = [_only(of.get("judges") or {}, judged) for of in (run.recipe, inputs)]
-    return {**run.recipe, "suites": shown, "judges": judges[0], "inputs": {**inputs, "judges": judges[1]}}
+    """Recipe and inputs with suites by name, and only what bears on ``suite``; a source is its hash, not its place."""
+    what = identity(run.manifest)
+    suites = [given for given in run.recipe.get("suites", ()) if suite in (None, given["name"])]
+    judged = {name for given in suites for name in given.get("benchmarks", ())[: 1 if suite else None]}
+    named, hashed = ({name: of[name] for name in judged & of.keys()} for of in _judges(what))
+    return {
+        **what["recipe"],
+        "suites": {given["name"]: {name: given.get(name) for name in SUITE_FIELDS} for given in suites},
+        "judges": named,
+        "inputs": {"corpus": (run.manifest.get("inputs") or {}).get("corpus"), "judges": hashed},
+    }
 
 
-SUITE_FIELDS = ("prompts", "arguments", "images_per_prompt")
-
-
-def _only(judges: dict[str, Any], benchmarks: set[str]) -> dict[str, Any]:
-    return {name: judge for name, judge in judges.items() if name in benchmarks}
+def _judges(what: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The judges' loaders and their hashes, by benchmark."""
+    return what["recipe"].get("judges") or {}, what["judges"] or {}

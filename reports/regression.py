@@ -65,7 +65,7 @@ def _averaged(run: Run, key: tuple[str, str]) -> set[str]:
 
 
 def score_check(key: tuple[str, str], title: str, category: str | None, alpha: float) -> Check:
-    """A score that must not get worse: overall, or one category; ``alpha`` is the two-sided error allowed to this check."""
+    """A score that must not get worse: overall, or one category; ``alpha`` is its allowed two-sided error."""
     subject, suite = key
     name = f"{title} of {SUBJECT_NAMES[subject].lower()}"
     name += f", {category}" if category else ""

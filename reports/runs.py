@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.benchmarks import BENCHMARKS, Benchmark
 from bench.records import CostRecord, Summary, read_json
-from reports.kept import CorpusFacts, corpus_facts, read_rows
+from reports.kept import CorpusFacts, corpus_facts, identity, read_rows
 
 SUBJECTS = ("source", "l2p")
 SUBJECT_NAMES = {"source": "Source", "l2p": "Pixel model"}
@@ -18,7 +18,7 @@ ROW_KEYS = {"prompt_id", "index", "category", "value"}
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One suite of one subject: its benchmark, summary, score rows (one an image or item), other variants' summaries."""
+    """One suite of one subject: benchmark, summary, score rows (one an image or item), other variants' summaries."""
 
     benchmark: Benchmark
     summary: Summary
@@ -145,19 +145,23 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
             raise ValueError(f"Two runs are named {first.name!r}: {first.path} and {second.path}. Rename one folder.")
     if not runs:
         raise ValueError("No run folder given. Example: python -m reports runs/* --out report/")
-    for label, members in groups(runs).items():
-        seeds = {}
-        for run in members:
-            if (first := seeds.setdefault(run.seed, run)) is not run:
-                raise ValueError(
-                    f"{first.path} and {run.path} are the same recipe {label!r} with the same transfer seed {run.seed}: "
-                    "counted as two, one run would pass for two seeds. Give one of them."
-                )
+    _refuse_repeated(runs)
     return runs
 
 
+def _refuse_repeated(runs: Sequence[Run]) -> None:
+    for label, members in groups(runs).items():
+        by_seed: dict[int | None, Run] = {}
+        for run in members:
+            if (first := by_seed.setdefault(run.seed, run)) is not run:
+                raise ValueError(
+                    f"{first.path} and {run.path} are the same recipe {label!r} with the same transfer seed {run.seed}. "
+                    "Counted as two, one run would pass for two seeds: give one of them."
+                )
+
+
 def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by recipe: the transfer seeds of one recipe stand together, as ``run.json`` tells, whatever the folders' names.
+    """Runs by recipe, as ``run.json`` tells it: the transfer seeds of one recipe stand together, however named.
 
     A group's label is its recipe's name; where another recipe bears that name, its first folder's name follows.
     """
@@ -172,17 +176,12 @@ def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _group_key(run: Run) -> str:
-    """The recipe without the transfer's seed, and the hashes of source and judges; a run without a recipe is alone."""
-    if not run.recipe:
-        return f"folder {run.path}"
-    inputs = run.manifest.get("inputs") or {}
-    transfer = {name: value for name, value in (run.recipe.get("transfer") or {}).items() if name != "seed"}
-    key = [{**run.recipe, "transfer": transfer}, inputs.get("source_sha256"), inputs.get("judges")]
-    return json.dumps(key, sort_keys=True)
+    """What the transfer seeds of a recipe share; a run without a recipe is alone."""
+    return json.dumps(identity(run.manifest, seed=False), sort_keys=True) if run.recipe else f"folder {run.path}"
 
 
 def other_corpus(run: Run) -> str | None:
-    """A sentence where the corpus's rows are not those that ``run.json`` hashed, else None (also where nobody hashed)."""
+    """A sentence where the corpus's rows are not those that ``run.json`` hashed; None where they are, or none were."""
     stated = ((run.manifest.get("inputs") or {}).get("corpus") or {}).get("metadata_sha256")
     if not run.corpus or stated in (None, run.corpus.metadata_sha256):
         return None
