@@ -13,7 +13,7 @@ from typing import Any
 from bench.records import read_json
 from l2p.architectures import get_architecture
 from reproduce.families import recipe_families
-from reproduce.named import load_function
+from bench.named import load_function
 from reproduce.recipes.base import (
     Corpus,
     Recipe,
