@@ -109,8 +109,9 @@ def check_judges(recipe: Recipe, recorded: dict[str, str], run_dir: Path, judges
         here = judges_sha256(recipe, judges).get(benchmark)
         if here is not None and here != there:
             raise ValueError(
-                f"{run_dir} was scored by another {benchmark} judge (sha256 {there[:12]}) than {recipe.judges[benchmark]} "
-                f"is now (sha256 {here[:12]}): scores of two judges are not mixed. Give another --run, or that judge"
+                f"{run_dir} was scored by another {benchmark} judge (sha256 {there[:12]}) than "
+                f"{recipe.judges[benchmark]} is now (sha256 {here[:12]}): scores of two judges are not mixed. Give "
+                f"another --run, or that judge"
             )
 
 

@@ -150,7 +150,8 @@ def recorded(manifest: dict[str, Any], run_dir: Path, stage: str, num_processes:
     """Record a stage's times and peak memory; saved every few seconds, so that a killed stage's seconds count too.
 
     What the caller puts into the dict that it is given ({"inputs": {...}}, {"parts": {...}}) is added when the stage
-    ends well. `peak_memory_bytes` is the resident memory of all the run's processes together (what they share counts in each).
+    ends well. `peak_memory_bytes` is the resident memory of all the run's processes together (what they share counts
+    in each).
     """
     entry = manifest["stages"].setdefault(stage, {"started": now(), "seconds": 0.0, "peak_memory_bytes": 0})
     entry |= {"finished": None, "num_processes": num_processes, "commit": git_state()["commit"]}

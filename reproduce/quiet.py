@@ -16,7 +16,7 @@ def quiet_native_logs() -> None:
 
 
 def hide_loading_bars() -> None:
-    """No "Loading weights" and "Loading pipeline components" bars: for models that load in a blink, and for log files."""
+    """No "Loading weights" nor "Loading pipeline components": for models that load in a blink, and for log files."""
     import diffusers
     import transformers
 
