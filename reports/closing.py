@@ -1,4 +1,4 @@
-"""What a run ends by saying: its scores, what was kept of them, and the claims' verdicts, from what the report wrote."""
+"""What a run ends by saying: its scores, what was kept of them, and the claims' verdicts."""
 
 from __future__ import annotations
 
