@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.records import CostRecord
 from reports import figures, paper, pictures, tables
 from reports.claims import Judgement, judge_claims, judging_group, write_claims
-from reports.costs import PaperCosts, all_records, load_paper_costs
+from reports.cost import figure4
+from reports.cost.load import PaperCosts, all_records, load_paper_costs
 from reports.estimates import NoEvidenceError
 from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, groups, load_runs, manifest_json
 from reports.scorecard import alarms, scorecard, verdict_counts
@@ -175,7 +176,7 @@ def evidence_context(runs: list[Run], costs: list[CostRecord], frame: pd.DataFra
         "geneval-tasks": lambda theme: figures.task_bars(tables.task_table(leading[:1]), theme),
         "retention": lambda theme: figures.retention_curve(retention, theme),
         "cost": lambda theme: figures.cost_bars(measured, theme),
-        "figure4": lambda theme: figures.figure4_bands(costs, theme),
+        "figure4": lambda theme: figure4.draw(costs, theme, width=figures.WIDTH),
     }
     predicted = [record for record in costs if record.kind == "predicted"]
     return {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.records import CostRecord, Summary, read_json, read_jsonl
+from bench.records import CostRecord, Summary, read_costs, read_json, read_jsonl
 
 SUBJECTS = ("source", "l2p")
 SUBJECT_NAMES = {"source": "Source", "l2p": "Pixel model"}
@@ -203,14 +203,7 @@ def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:
     files = sorted((path / "cost").glob("*.json"))
     if not files:
         missing.append("cost/predicted.json or cost/measured.json")
-    return [record for file in files for record in _cost_records(file)]
-
-
-def _cost_records(path: Path) -> list[CostRecord]:
-    try:
-        return [CostRecord(**row) for row in read_json(path)]
-    except TypeError as error:
-        raise ValueError(f"{path} is no list of cost records: {error}") from error
+    return [record for file in files for record in read_costs(file)]
 
 
 def manifest_json(run: Run) -> str:

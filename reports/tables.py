@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from bench.cost.devices import DEVICES
 from bench.records import CostRecord, Summary
 from bench.statistics import Estimate
 from reports import estimates, paper
+from reports.cost import figure4
 from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, groups
 
 METRICS = (*paper.DPG_COLUMNS, "dpg", "geneval")
@@ -160,7 +162,7 @@ def _retention_row(name: str, members: list[Run], benchmark: str) -> dict[str, A
 
 
 def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
-    """Cost records in readable units; a latency is its median over the raw ones (predicted: its modelled band)."""
+    """Cost records in readable units; a latency is its median over the raw ones (predicted: an H100's modelled band)."""
     rows = [
         {
             "kind": record.kind,
@@ -168,15 +170,25 @@ def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
             "protocol": record.protocol,
             "resolution": record.resolution,
             "batch": record.batch_size,
-            "device": f"{record.device}, {record.dtype}",
+            "device": f"{_timed_on(record)}, {record.dtype}",
             "TFLOP": None if record.flops is None else record.flops / 1e12,
             "peak MiB": None if record.peak_memory_bytes is None else record.peak_memory_bytes / 2**20,
-            "latency ms": 1e3 * float(pd.Series(record.latency_s).median()) if record.latency_s else None,
-            "timings": len(record.latency_s),
+            "latency ms": 1e3 * float(pd.Series(times).median()) if times else None,
+            "timings": len(times),
         }
         for record in records
+        for times in [_times(record)]
     ]
     return pd.DataFrame(rows)
+
+
+def _times(record: CostRecord) -> Sequence[float]:
+    return record.latency_s or record.roofline_s.get(figure4.DEVICE, ())
+
+
+def _timed_on(record: CostRecord) -> str:
+    modelled = record.kind == "predicted" and figure4.DEVICE in record.roofline_s
+    return f"{DEVICES[figure4.DEVICE].name} (roofline: fast, slow)" if modelled else record.device
 
 
 def or_none(function: Callable[..., Estimate], *arguments: Any) -> Estimate | None:

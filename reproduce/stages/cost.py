@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
 
 from bench.cost.measure import measure_step
-from bench.records import CostRecord, write_json
+from bench.records import CostRecord, Training, write_json
 from l2p.architectures import encode_prompt
 from l2p.flow import noisy_image, velocity_target
 from l2p.objective import transfer_loss
 from l2p.options import TransferConfig, parameter_groups, trainable_parameters
 from l2p.pixel_transformer import PixelTransformer2DModel
 from reproduce.draw import generator, l2p_pipeline, l2p_settings, source_pipeline, source_settings
+from reproduce.plan import num_blocks_trained
 from reproduce.recipes import Recipe
 
 PROMPT = "a photo of a red circle"
@@ -28,8 +29,8 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     source, pixel = source_pipeline(recipe), l2p_pipeline(recipe, run_dir)
     batch_size = recipe.l2p_sampler.batch_size
     records = [
-        sampling_record(recipe, "source-sampling-step", source, source_settings(recipe), batch_size, "VAE decode"),
-        sampling_record(recipe, "l2p-sampling-step", pixel, l2p_settings(recipe), batch_size, "no VAE"),
+        sampling_record(recipe, "source", source, source_settings(recipe), batch_size),
+        sampling_record(recipe, "l2p", pixel, l2p_settings(recipe), batch_size),
         transfer_record(recipe, "l2p-transfer-step-shallow", pixel, recipe.transfer),
         transfer_record(recipe, "l2p-transfer-step-full", pixel, replace(recipe.transfer, trainable="all")),
     ]
@@ -37,14 +38,26 @@ def run(recipe: Recipe, run_dir: Path) -> None:
 
 
 def sampling_record(
-    recipe: Recipe, case: str, pipeline: Any, settings: dict[str, Any], batch_size: int, decoding: str
+    recipe: Recipe, model: Literal["source", "l2p"], pipeline: Any, settings: dict[str, Any], batch_size: int
 ) -> CostRecord:
     """One call with one sampling step: what an image needs beside more of the same steps is in it."""
     generate = generator(pipeline, settings | {"num_inference_steps": 1})
     prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
     modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    protocol = f"pipeline call with one step: prompt encoding, guidance as the recipe has it, {decoding}"
-    return _measured(recipe, case, lambda: generate(prompts, seeds), modules, batch_size, recipe.dtype, protocol)
+    decoding = "VAE decode" if model == "source" else "no VAE"
+    what = CostRecord(
+        case=f"{model}-sampling-step",
+        kind="measured",
+        family=recipe.family,
+        model=model,
+        counted=("vae", "text") if model == "source" else ("text",),
+        resolution=recipe.resolution,
+        batch_size=batch_size,
+        patch_size=recipe.transfer.patch_size if model == "l2p" else 0,
+        dtype=recipe.dtype,
+        protocol=f"pipeline call with one step: prompt encoding, guidance as the recipe has it, {decoding}",
+    )
+    return measure_step(lambda: generate(prompts, seeds), what, resident=modules, device=str(PartialState().device))
 
 
 def transfer_record(recipe: Recipe, case: str, pipeline: Any, config: TransferConfig) -> CostRecord:
@@ -53,9 +66,24 @@ def transfer_record(recipe: Recipe, case: str, pipeline: Any, config: TransferCo
     model.load_state_dict(pipeline.transformer.state_dict())
     num_trained = sum(parameter.numel() for parameter in trainable_parameters(model, config).values())
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, fused=True)
+    what = CostRecord(
+        case=case,
+        kind="measured",
+        family=recipe.family,
+        model="l2p",
+        training=Training(
+            num_trainable_blocks=num_blocks_trained(config), released=config.trainable == "released", optimizer="fused"
+        ),
+        resolution=recipe.resolution,
+        batch_size=config.batch_size,
+        patch_size=config.patch_size,
+        dtype="float32",
+        protocol=f"training step, {num_trained} parameters trained ({config.trainable}), float32, AdamW fused",
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_trainable_parameters=num_trained,
+    )
     step = transfer_step(pipeline, model, optimizer, config, recipe.resolution)
-    protocol = f"training step, {num_trained} parameters trained ({config.trainable}), float32, AdamW fused"
-    return _measured(recipe, case, step, [model, optimizer], config.batch_size, "float32", protocol)
+    return measure_step(step, what, resident=[model, optimizer], device=str(PartialState().device))
 
 
 def transfer_step(
@@ -76,18 +104,3 @@ def transfer_step(
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def _measured(
-    recipe: Recipe, case: str, step: Callable[[], object], resident: list, batch_size: int, dtype: str, protocol: str
-) -> CostRecord:
-    return measure_step(
-        step,
-        resident=resident,
-        case=case,
-        resolution=recipe.resolution,
-        batch_size=batch_size,
-        dtype=dtype,
-        device=str(PartialState().device),
-        protocol=protocol,
-    )
