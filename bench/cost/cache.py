@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
-import importlib.util
+import importlib.resources
 import json
 from dataclasses import asdict
 from functools import lru_cache
@@ -21,9 +21,7 @@ from bench.cost.predict import Prediction, predict
 from bench.records import read_json, to_json, write_json
 
 DEFAULT_FOLDER = Path("runs/cost-cache")
-_METER_FILES = (
-    *("meter.py", "torch_private.py", "components.py", "families.py", "inputs.py", "predict.py", "training.py"),
-)
+_METER_FILES = ("meter", "torch_private", "components", "families", "inputs", "predict", "training")
 _OF_L2P = ("l2p", "train")  # kinds whose models l2p builds
 
 
@@ -59,10 +57,9 @@ def _versions() -> list[str]:
 @lru_cache
 def _code(kind: str) -> str:
     """A digest of the code that a prediction runs through, besides the libraries'."""
-    files = [Path(__file__).with_name(name) for name in _METER_FILES]
+    files = [Path(__file__).with_name(f"{name}.py") for name in _METER_FILES]
     if kind in _OF_L2P:
-        spec = importlib.util.find_spec("l2p")
-        files += [path for folder in spec.submodule_search_locations or () for path in source_files(Path(folder))]
+        files += source_files(Path(str(importlib.resources.files("l2p"))))
     return hashlib.sha256("".join(_without_words(path) for path in files).encode()).hexdigest()
 
 
@@ -73,7 +70,9 @@ def source_files(folder: Path) -> list[Path]:
     """
     files = sorted(folder.rglob("*.py"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no Python file: a prediction cannot be kept by the code it ran through")
+        raise FileNotFoundError(
+            f"{folder} holds no Python file: a prediction cannot be kept by the code it ran through"
+        )
     return files
 
 

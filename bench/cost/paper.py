@@ -24,7 +24,9 @@ Ask = tuple[str, int]  # a case's name and its batch size
 
 def figure4_asks() -> list[Ask]:
     """Source and pixel model at 4K alone and with a guidance batch, the VAE's ways to decode, the text encoder."""
-    models = [(f"{model}{FIGURE4_FAMILY}-{FIGURE4_RESOLUTION}", batch) for model in ("", "l2p-") for batch in BATCH_SIZES]
+    models = [
+        (f"{model}{FIGURE4_FAMILY}-{FIGURE4_RESOLUTION}", batch) for model in ("", "l2p-") for batch in BATCH_SIZES
+    ]
     decodes = [(vae_case(FIGURE4_FAMILY, FIGURE4_RESOLUTION, tile), 1) for tile in VAE_TILES]
     return [*models, (f"text-{FIGURE4_FAMILY}", 1), *decodes]
 

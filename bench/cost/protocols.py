@@ -35,9 +35,7 @@ def protocol_records(get: Get) -> list[CostRecord]:
     return records
 
 
-def _counted(
-    denoiser: Prediction, text: Prediction | None, tile: int | None, decode: Prediction | None
-) -> CostRecord:
+def _counted(denoiser: Prediction, text: Prediction | None, tile: int | None, decode: Prediction | None) -> CostRecord:
     """The step and, where the model has one, the decode after it: the larger peak, each beside the other's resident
     weights; the text encoder's weights lie beside both."""
     record, parts = denoiser.record(), [denoiser, *([decode] if decode else [])]

@@ -33,7 +33,14 @@ def protocols(costs: Sequence[CostRecord]) -> list[Protocol]:
     """Every pair of predicted records at 4096 px that differ in the model only; [] where there is none."""
     usable = [record for record in costs if record.kind == "predicted" and record.flops and record.peak_memory_bytes]
     every = [_protocol(source, pixel) for source, pixel in pairs(usable)]
-    return sorted(every, key=lambda protocol: (protocol.family != FIGURE4_FAMILY, protocol.family, protocol.name))
+    return sorted(every, key=_order)
+
+
+def _order(protocol: Protocol) -> tuple:
+    """The paper's family first; by batch, text encoder, and the VAE not counted, untiled, in large and small tiles."""
+    one = protocol.source
+    ways = one.batch_size, "text" in one.counted, "vae" in one.counted, bool(one.tile), -one.tile
+    return one.family != FIGURE4_FAMILY, one.family, *ways
 
 
 def pairs(costs: Sequence[CostRecord]) -> list[tuple[CostRecord, CostRecord]]:
@@ -53,10 +60,9 @@ def _protocol(source: CostRecord, pixel: CostRecord) -> Protocol:
     flops = change(source.flops or 0, pixel.flops or 0)
     ends = zip(source.roofline_s.get(DEVICE, ()), pixel.roofline_s.get(DEVICE, ()), strict=True)
     changes = [*(change(first, second) for first, second in ends), flops]
-    vae = f"vae-tiled{source.tile}" if source.tile else "vae-untiled"
-    counted = [vae if what == "vae" else what for what in source.counted]
+    words = {"vae": f"VAE in tiles of {source.tile} px" if source.tile else "VAE untiled", "text": "text encoder"}
     return Protocol(
-        name=", ".join([f"batch {source.batch_size}", *counted]),
+        name=", ".join([f"batch {source.batch_size}", *(words[what] for what in source.counted)]),
         family=source.family,
         latency=(min(changes), max(changes)),
         flops=flops,
@@ -110,7 +116,7 @@ def verdict(every: Sequence[Protocol]) -> tuple[float, str]:
 
 
 def draw(costs: Sequence[CostRecord], theme: Theme, *, width: float, beside: bool = False) -> Figure | None:
-    """The change of one step at 4K under each protocol, the paper's as a dashed line; latency above memory, or beside."""
+    """The change of one step at 4K by protocol, the paper's as a dashed line; latency above memory, or ``beside`` it."""
     every = judged(protocols(costs))
     if not every:
         return None

@@ -48,7 +48,7 @@ def all_tables(records: Sequence[CostRecord]) -> list[Table]:
 
 def figure4_table(records: Sequence[CostRecord]) -> Table:
     """The paper's figure 4 under every protocol, each with its distance to the paper's two figures (claim C6)."""
-    protocols = sorted(figure4.judged(figure4.protocols(records)), key=_protocol_order)
+    protocols = figure4.judged(figure4.protocols(records))
     if not protocols:
         raise ValueError("no pair of predicted records for figure 4: write them with `python -m bench cost --paper`")
     latency, memory = figure4.bands(protocols)
@@ -67,12 +67,6 @@ def figure4_table(records: Sequence[CostRecord]) -> Table:
             measured,
         ),
     )
-
-
-def _protocol_order(protocol: figure4.Protocol) -> tuple:
-    """By batch, text encoder, and the VAE not counted, untiled, in large and in small tiles."""
-    source = protocol.source
-    return source.batch_size, "text" in source.counted, "vae" in source.counted, bool(source.tile), -source.tile
 
 
 def _figure4_row(protocol: figure4.Protocol, on_gpus: Sequence[CostRecord]) -> dict[str, Any]:
@@ -116,7 +110,9 @@ def _measured_change(source: CostRecord, on_gpus: Sequence[CostRecord]) -> str:
 
 def _band_note(what: str, paper: float, band: tuple[float, float]) -> str:
     where = figure4.inside(paper, band)
-    return f"C6, {what}: the paper's {paper} % lies {where} the band of all protocols, {band[0]:.2f} to {band[1]:.2f} %."
+    return (
+        f"C6, {what}: the paper's {paper} % lies {where} the band of all protocols, {band[0]:.2f} to {band[1]:.2f} %."
+    )
 
 
 def _forwards(records: Sequence[CostRecord], family: str, model: str) -> list[CostRecord]:
