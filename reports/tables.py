@@ -186,7 +186,7 @@ def _card(family: str, runs: list[Run]) -> dict[str, Any]:
 
 
 def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
-    """Cost records in readable units; a latency is a median, of raw timings or (predicted) of an H100's modelled band."""
+    """Cost records in readable units; latency is a median, of raw timings or (predicted) of an H100's modelled band."""
     rows = [
         {
             "kind": record.kind,

@@ -116,7 +116,7 @@ def verdict(every: Sequence[Protocol]) -> tuple[float, str]:
 
 
 def draw(costs: Sequence[CostRecord], theme: Theme, *, width: float, beside: bool = False) -> Figure | None:
-    """The change of one step at 4K by protocol, the paper's as a dashed line; latency above memory, or ``beside`` it."""
+    """The change of a 4K step by protocol, the paper's as a dashed line; latency above memory, or ``beside`` it."""
     every = judged(protocols(costs))
     if not every:
         return None
