@@ -22,13 +22,13 @@ def track(items: Iterable[Item], label: str, *, total: int | None = None, shown:
     `total` is for items that do not know their number.
     """
     number = len(items) if isinstance(items, Sequence) else total or 0
-    with progress(number, label, shown=shown and number > 0) as advance:
+    with counted(number, label, shown=shown and number > 0) as advance:
         for item in items:
             yield item
             advance("")
 
 
-def progress(total: int, label: str, *, done: int = 0, shown: bool = True) -> AbstractContextManager[Advance]:
+def counted(total: int, label: str, *, done: int = 0, shown: bool = True) -> AbstractContextManager[Advance]:
     """A function to be called after each of `total` steps, of which `done` were done before."""
     if not shown:
         return nullcontext(lambda text: None)

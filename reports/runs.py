@@ -155,7 +155,7 @@ def _refuse_repeated(runs: Sequence[Run]) -> None:
         for run in members:
             if (first := by_seed.setdefault(run.seed, run)) is not run:
                 raise ValueError(
-                    f"{first.path} and {run.path} are the same recipe {label!r} with the same transfer seed {run.seed}. "
+                    f"{first.path} and {run.path} are one recipe, {label!r}, with one transfer seed, {run.seed}. "
                     "Counted as two, one run would pass for two seeds: give one of them."
                 )
 

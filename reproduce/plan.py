@@ -22,6 +22,7 @@ from bench.cost.families import Family, Sampler, family_from_folder, family_name
 from bench.cost.predict import count_parameters, predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
 from l2p.options import TransferConfig
+from reproduce.ending import clock
 from reproduce.launch import prepare_processor
 from reproduce.recipes import Recipe, source_of
 from reproduce.stages.sample import suite_samples
@@ -54,7 +55,7 @@ def print_plan(recipe: Recipe, run_dir: Path, num_processes: int) -> None:
         calls = math.ceil(work.calls / num_processes) if work.shared else work.calls
         totals = [totals[0] + calls * low, totals[1] + calls * high]
         seconds = _band(low, high, lambda value: f"{value:.3g}")
-        time = _band(calls * low, calls * high, _clock)
+        time = _band(calls * low, calls * high, clock)
         table.add_row(work.stage, work.what, f"{calls:,}", seconds, time, f"{memory / GIB:.2f} GiB")
     console = Console(soft_wrap=True)
     console.print(table)
@@ -64,7 +65,7 @@ def print_plan(recipe: Recipe, run_dir: Path, num_processes: int) -> None:
         else f"a roofline of one {PAPER_DEVICE}, not measured"
     )
     console.print(
-        f"Time: {_band(totals[0], totals[1], _clock)} and the start of processes, scoring, cost and report ({basis})."
+        f"Time: {_band(totals[0], totals[1], clock)} and the start of processes, scoring, cost and report ({basis})."
     )
     console.print(
         f"Disk: up to {disk_bytes(recipe) / GIB:.2f} GiB. Memory: {LIBRARIES_BYTES / GIB:.2f} GiB of libraries"
@@ -184,9 +185,3 @@ def disk_bytes(recipe: Recipe) -> int:
 
 def _band(low: float, high: float, show: Callable[[float], str]) -> str:
     return show(low) if low == high else f"{show(low)} to {show(high)}"
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

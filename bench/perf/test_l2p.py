@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.cost.meter import Meter
 from bench.cost.roofline import best_s
+from l2p.architectures import encode_prompt
 from l2p.flow import noisy_image, velocity_target
 from l2p.objective import transfer_loss
 from l2p.options import parameter_groups, trainable_parameters

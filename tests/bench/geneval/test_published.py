@@ -83,8 +83,8 @@ def test_the_recipes_judge_colours_what_it_finds(judge, suite, tmp_path):
 def test_without_colours_it_is_an_error_and_no_zero(judge, suite, tmp_path):
     judge.colors = None
     with pytest.raises(ValueError, match="a colour classifier is needed"):
-        score_geneval(flux_paper(), suite, judge, tmp_path / "images", tmp_path / "scores", "l2p")
-    assert not (tmp_path / "scores/summary.json").exists()
+        score(flux_paper(), suite, "geneval", judge, "l2p", tmp_path)
+    assert not (tmp_path / "scores/l2p/geneval/summary.json").exists()
 
 
 def test_without_weights_or_hub_it_says_what_to_do(monkeypatch, folder):
