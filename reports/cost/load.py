@@ -1,16 +1,16 @@
 """The paper-size block: what `python -m bench cost --paper` left in a folder, as records, tables and charts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bench.records import CostRecord, read_json
+from bench.records import CostRecord, read_costs, read_json
 from reports.runs import Run
 
-RECORD_FIELDS = {field.name for field in fields(CostRecord)}
+RECORD_FIELDS = {"case", "kind"}  # what tells a cost record from other JSON
 TABLE_FIELDS = {"title", "rows"}
 PROVENANCE = "run.json"  # also <records>.run.json: command, machine and versions, for whoever asks where they come from
 
@@ -35,7 +35,10 @@ class PaperCosts:
 
 
 def load_paper_costs(folder: Path) -> PaperCosts:
-    """Read a folder of predicted costs, empty where there is none; ValueError names a file that is no JSON."""
+    """Read a folder of predicted costs, empty where there is none.
+
+    Raises ValueError naming a file that is no JSON or whose records have fields that are unknown or missing.
+    """
     records: list[CostRecord] = []
     tables: list[CostTable] = []
     unread: list[str] = []
@@ -45,13 +48,21 @@ def load_paper_costs(folder: Path) -> PaperCosts:
         if file.name.endswith(PROVENANCE):
             continue
         parts = content if isinstance(content, list) else [content]
-        if all(isinstance(part, dict) and part.keys() == RECORD_FIELDS for part in parts):
-            records += [CostRecord(**part) for part in parts]
+        if all(isinstance(part, dict) and part.keys() >= RECORD_FIELDS for part in parts):
+            records += read_costs(file)
         elif all(isinstance(part, dict) and part.keys() >= TABLE_FIELDS for part in parts):
             tables += [_table(part) for part in parts]
         else:
             unread.append(file.name)
     return PaperCosts(records=records, tables=tables, charts=sorted(folder.glob("**/*.png")), unread=unread)
+
+
+def load_records(folder: Path) -> list[CostRecord]:
+    """The cost records of a folder; FileNotFoundError where there is none."""
+    records = load_paper_costs(folder).records
+    if not records:
+        raise FileNotFoundError(f"{folder} holds no cost records: write them with `python -m bench cost --paper --out`")
+    return records
 
 
 def _table(part: dict[str, Any]) -> CostTable:

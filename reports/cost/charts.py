@@ -1,61 +1,40 @@
 """The paper-size block's charts as PNG, drawn from the tables' rows."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.cost.roofline import DEVICES, GIB
-from bench.cost.tables import PAPER_LATENCY_CHANGE, PAPER_MEMORY_CHANGE, Table
+from bench.cost.devices import DEVICES, GIB
+from bench.records import CostRecord
+from reports.cost import figure4
+from reports.cost.tables import Table
+from reports.theme import LIGHT
 
-SOURCE, PIXEL, PAPER = "#8a8f98", "#2f6fde", "#c2452d"
-COLORS = {"source": SOURCE, "l2p": PIXEL}
+COLORS = {model: LIGHT.of(model) for model in ("source", "l2p")}
 MEMORY_TICKS = (4, 8, 16, 24, 48, 80, 160)  # the memories that cards have
 Row = dict[str, Any]
 
 
-def save_charts(tables: list[Table], folder: Path) -> list[Path]:
-    """Draw a PNG for each table that has a chart (figure4, image, training, growth); returns the paths."""
-    paths = []
-    for table in tables:
-        if table.name in _CHARTS:
-            figure = _CHARTS[table.name](table.rows)
-            figure.suptitle(table.title, fontsize=10)
-            path = folder / f"{table.name}.png"
-            figure.savefig(path, dpi=150, metadata={"Software": None})
-            paths.append(path)
+def save_charts(tables: Sequence[Table], records: Sequence[CostRecord], folder: Path) -> list[Path]:
+    """Draw a PNG for each table that has a chart (image, training, growth) and for figure 4; returns the paths."""
+    drawn = {table.name: _CHARTS[table.name](table.rows) for table in tables if table.name in _CHARTS}
+    titles = {table.name: table.title for table in tables}
+    paths = [_save(figure, titles[name], folder / f"{name}.png") for name, figure in drawn.items()]
+    with matplotlib.rc_context(LIGHT.rc()):
+        figure = figure4.draw(records, LIGHT, width=10, beside=True)
+        if figure is not None:
+            paths.append(_save(figure, titles["figure4"], folder / "figure4.png"))
     return paths
 
 
-def _figure4(rows: list[Row]) -> Figure:
-    """Each protocol a line: memory change as a point, latency change as a band, the paper's as a dashed line."""
-    figure = Figure(figsize=(10, 0.3 * len(rows) + 1.8), layout="constrained")
-    memory, latency = figure.subplots(1, 2, sharey=True)
-    labels = [_protocol_label(row) for row in rows]
-    places = range(len(rows))
-    memory.plot([row["memory_change_percent"] for row in rows], places, "o", color=PIXEL)
-    ends = ("latency_change_low_percent", "latency_change_high_percent")
-    for place, row in enumerate(rows):
-        latency.plot([row[end] for end in ends], [place, place], color=PIXEL, lw=5, solid_capstyle="round")
-    for axes, value, title in (
-        (memory, PAPER_MEMORY_CHANGE, "predicted peak memory, change in %"),
-        (latency, PAPER_LATENCY_CHANGE, "latency by FLOPs and roofline, change in %"),
-    ):
-        axes.axvline(value, color=PAPER, ls="--", lw=1)
-        axes.set_title(f"{title}\ndashed: the paper's {value}", fontsize=9)
-        _plain(axes)
-    memory.set_yticks(places, labels, fontsize=7)
-    memory.invert_yaxis()
-    return figure
-
-
-def _protocol_label(row: Row) -> str:
-    text = "with text encoder" if row["text_encoder_resident"] else "no text encoder"
-    return f"guidance batch {row['guidance_batch']}, {text}, VAE {row['vae']}"
+def _save(figure: Figure, title: str, path: Path) -> Path:
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    return path
 
 
 def _image(rows: list[Row]) -> Figure:
@@ -79,14 +58,14 @@ def _image(rows: list[Row]) -> Figure:
 
 
 def _training(rows: list[Row]) -> Figure:
-    """Memory and FLOPs of a training step by what is trained; grey trains all blocks."""
+    """Memory and FLOPs of a training step by what is trained; the source's colour trains all blocks."""
     figure = Figure(figsize=(10, 0.28 * len(rows) + 1.6), layout="constrained")
     memory, flops = figure.subplots(1, 2, sharey=True)
     labels = [row["case"].removeprefix("train-l2p-") for row in rows]
-    colors = [SOURCE if row["blocks"] == "all" else PIXEL for row in rows]
+    colors = [LIGHT.source if row["blocks"] == "all" else LIGHT.pixel for row in rows]
     for axes, column, title in (
         (memory, "peak_gib", "peak GiB"),
-        (flops, "tflop", "TFLOP a step; grey: all blocks trained"),
+        (flops, "tflop", "TFLOP a step; blue: all blocks trained"),
     ):
         bars = axes.barh(range(len(rows)), [row[column] for row in rows], color=colors)
         white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the limits' lines pass behind
@@ -95,7 +74,7 @@ def _training(rows: list[Row]) -> Figure:
         axes.margins(x=0.15)
         _plain(axes)
     for device, style in ((DEVICES["rtx4090"], ":"), (DEVICES["h100"], "--")):
-        memory.axvline(device.memory_bytes / GIB, color=PAPER, lw=1, ls=style, label=device.name, zorder=0)
+        memory.axvline(device.memory_bytes / GIB, color=LIGHT.bad, lw=1, ls=style, label=device.name, zorder=0)
     memory.legend(fontsize=7, loc="lower right")  # the last rows are short
     memory.set_yticks(range(len(rows)), labels, fontsize=7)
     memory.invert_yaxis()
@@ -134,7 +113,6 @@ def _plain(axes: Axes) -> None:
 
 
 _CHARTS: dict[str, Callable[[list[Row]], Figure]] = {
-    "figure4": _figure4,
     "image": _image,
     "training": _training,
     "growth": _growth,
