@@ -15,7 +15,7 @@ import typer
 from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.compare import compare
 from bench.cost.command import cost
-from bench.geneval.rules import Thresholds
+from bench.geneval.rules import PUBLISHED
 from bench.records import Benchmark
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -24,8 +24,6 @@ for known in BENCHMARKS.values():
         app.command(known.name)(known.command)
 app.command()(cost)
 app.command()(compare)
-
-PUBLISHED = Thresholds()
 
 
 @app.command()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Detector = Callable[[list[Image]], list[list["Detection"]]]
-    """A batch of RGB images in, a list of detections for each out; may carry `labels`, `passport`, `colors`."""
+    """A batch of RGB images in, a list of detections for each out."""
     VQA = Callable[[Image, list[str]], list[str]]
     """One image and many questions in, an answer for each out: the image is encoded once."""
     Generator = Callable[[list[str], list[int]], list[Image]]

@@ -46,10 +46,10 @@ def test_a_folder_is_scored_by_the_worker_even_when_it_dies(model, questions, tm
     try:
         summary = score_folder(images, file.path, vqa, tmp_path / "out", resolution=64, vqa_name="mplug", config=config)
         first = vqa(picture(0), ["Is there a circle?", "Are there stars?"])
-        vqa._process.kill()  # as the system does when memory runs out
+        vqa.ask._process.kill()  # as the system does when memory runs out
         assert vqa(picture(0), ["Is there a circle?", "Are there stars?"]) == first
     finally:
-        vqa.close()
+        vqa.ask.close()
     print(
         *((row["prompt_id"], row["index"], row["answers"]) for row in read_jsonl(tmp_path / "out/answers.jsonl")),
         sep="\n",
