@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,8 +148,8 @@ def test_the_full_networks_once():
 
 def test_the_rules_alone():
     """The recorded cases at 20,000 images a second or more."""
-    shared = os.environ.get("L2P_SHARED", "../shared/data")
-    with gzip.open(f"{shared}/geneval_rules_cases.jsonl.gz", "rt") as file:
+    recorded = Path(__file__).parents[2] / "tests" / "recorded"
+    with gzip.open(recorded / "geneval_rules_cases.jsonl.gz", "rt") as file:
         cases = [json.loads(line) for line in file]
     ready = [
         (

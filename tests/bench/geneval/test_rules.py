@@ -17,8 +17,8 @@ def asks(**clause):
     return {"tag": "t", "include": [{"class": "cat", "count": 1} | clause]}
 
 
-def test_all_recorded_cases_agree_in_verdict_and_reason(shared_data):
-    with gzip.open(shared_data / "geneval_rules_cases.jsonl.gz", "rt") as file:
+def test_all_recorded_cases_agree_in_verdict_and_reason(recorded):
+    with gzip.open(recorded / "geneval_rules_cases.jsonl.gz", "rt") as file:
         cases = [json.loads(line) for line in file]
     assert len(cases) == 2000
     for case in cases:
