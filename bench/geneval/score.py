@@ -36,7 +36,7 @@ from bench.runner import Process, Row, check_settings, cut_batches, run_batches,
 if TYPE_CHECKING:
     from bench.records import Detector
 
-LIBRARIES = ("torch", "torchvision", "transformers", "open_clip_torch", "clip_benchmark", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", "pillow")
 
 ColorClassifier = Callable[[list[Any]], list[str]]
 """Crops (`bench.geneval.colors.Crop`) in, a colour of `COLORS` for each out."""

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clip_benchmark.metrics.zeroshot_classification import run_classification
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -89,11 +90,9 @@ def published(detector: Mask2Former, colors: ColorClassifier, images: list[Image
         with adding_to(spent, "detector"):
             chosen = four_objects(_detect_all_masks(detector, image))
         for d in chosen:
-            with adding_to(spent, "colors"), colors._quiet():
+            with adding_to(spent, "colors"):
                 loader = DataLoader(Crops(image, [d], colors.transform), batch_size=16, num_workers=4)
-                logits, _ = colors._zero_shot.run_classification(
-                    colors.model, colors.classifier(d.label), loader, "cpu", amp=False
-                )
+                logits, _ = run_classification(colors.model, colors.classifier(d.label), loader, "cpu", amp=False)
             results.append((d.label, d.box, d.score, COLORS[int(logits[0].argmax())]))
     return results
 

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not SIZE, reason="mPLUG's path is tried by `nox 
 def model(tmp_path_factory) -> Path:
     """A model folder with random weights; making it compares our batched answers with the network's own forward."""
     folder = tmp_path_factory.mktemp("mplug") / "model"
-    command = [PYTHON, "-W", "ignore", ROOT / "bench/dpg/mplug_check.py", folder, "--size", SIZE]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [PYTHON, "-W", "ignore", ROOT / "tests/tools/mplug_check.py", folder, "--size", SIZE]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 of 12 answers equal" in done.stdout
