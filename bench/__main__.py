@@ -79,7 +79,7 @@ def _refuse_others_options(benchmark: Benchmark, given: Iterable[str]) -> None:
     names = {name: f"--{name.replace('_', '-')}" for name in (*given, *benchmark.rescore_options)}
     others = [names[name] for name in given if name not in benchmark.rescore_options]
     if others:
-        own = ", ".join(names[name] for name in benchmark.rescore_options)
+        own = ", ".join(names[name] for name in benchmark.rescore_options) or "no options"
         raise ValueError(f"{', '.join(others)} would change nothing: rescore of {benchmark.title} takes {own}.")
 
 

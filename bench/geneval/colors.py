@@ -29,9 +29,7 @@ class ColorClassifier:
     `zero_shot_classifier` and `run_classification`, which GenEval calls one class and one object at a time.
     """
 
-    def __init__(
-        self, model: Any, transform: Any, tokenizer: Any, device: str, passport: dict[str, Any] | None = None
-    ):
+    def __init__(self, model: Any, transform: Any, tokenizer: Any, device: str, passport: dict[str, Any] | None = None):
         self.model, self.transform, self.tokenizer, self.device = model, transform, tokenizer, torch.device(device)
         self.classifiers: dict[str, Tensor] = {}
         self.passport = {**(passport or {}), "background": BACKGROUND, "colors": list(COLORS)}
