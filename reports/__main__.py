@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from reports.claims import verdict_counts
 from reports.page import COST_RESULTS, write_report
 from reports.regression import compare, failures
-from reports.runs import holds_run, keep_records
-from reports.scorecard import verdict_counts
+from reports.runs import holds_run
 
 FINDING, BAD_INPUT = 1, 2
 PAGE_HELP = """Write the report of run folders: page, tables, claims and figures.
@@ -48,9 +48,7 @@ def page(
     for path in others:
         errors.print(f"left out: {path} is no run folder (no run.json, no stage's folder)", markup=False)
     reported = [path for path in runs if path not in others]
-    judgements = write_report(reported, out, cost_dir=costs)
-    for path in reported if records else []:
-        keep_records(path, out / "runs" / path.resolve().name)
+    judgements = write_report(reported, out, cost_dir=costs, keep_records=records)
     counts = verdict_counts(judgements)
     console.print(f"{out / 'index.html'}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else 0)

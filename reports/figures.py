@@ -19,7 +19,7 @@ from bench.records import CostRecord
 from reports import figure4
 from reports.paper import FIGURE4_LATENCY, FIGURE4_MEMORY
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run
-from reports.theme import THEMES, Theme
+from reports.theme import LIGHT, THEMES, Theme
 
 WIDTH = 4.8
 C1_BAND = (0.88, 0.98)  # 0.93 ± 0.05, C1's criterion
@@ -91,7 +91,7 @@ def task_bars(tasks: pd.DataFrame, theme: Theme) -> Figure | None:
 
 def retention_curve(table: pd.DataFrame, theme: Theme) -> Figure | None:
     """GenEval retention against compute (images trained on): one point a recipe, its seeds small, 95 % intervals."""
-    rows = table[(table["benchmark"] == "geneval") & (table["train_images"] > 0)]
+    rows = table[(table["suite"] == "geneval") & (table["train_images"] > 0)]
     if rows.empty:
         return None
     several = rows[rows["num_seeds"] > 1]["group"]
@@ -181,7 +181,7 @@ def figure4_bands(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
 
 
 def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
-    """Draw in both themes: write ``<name>.png`` and ``<name>-dark.png``, return their data URIs by theme name."""
+    """Draw in both themes and return their data URIs by theme name; the light one is written as ``<name>.png`` too."""
     uris = {}
     for theme in THEMES:
         with matplotlib.rc_context(theme.rc()):
@@ -190,9 +190,9 @@ def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
                 return None
             buffer = io.BytesIO()
             figure.savefig(buffer, dpi=200, format="png", metadata={"Software": None})
-        suffix = "" if theme.name == "light" else f"-{theme.name}"
-        (out_dir / f"{name}{suffix}.png").write_bytes(buffer.getvalue())
         uris[theme.name] = png_uri(buffer.getvalue())
+        if theme is LIGHT:
+            (out_dir / f"{name}.png").write_bytes(buffer.getvalue())
     return uris
 
 

@@ -22,9 +22,10 @@ from bench.cost.families import Family, Sampler, family_from_folder, family_name
 from bench.cost.predict import predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
 from bench.cost.torch_private import fake_tensors
-from reproduce import sample
+from reproduce.ending import clock
 from reproduce.launch import prepare_processor
-from reproduce.recipes import Recipe
+from reproduce.recipes import Recipe, source_of
+from reproduce.stages.sample import suite_samples
 
 GIB = 2**30
 PAPER_DEVICE = "h100"
@@ -54,7 +55,7 @@ def print_plan(recipe: Recipe, run_dir: Path, num_processes: int) -> None:
         calls = math.ceil(work.calls / num_processes) if work.shared else work.calls
         totals = [totals[0] + calls * low, totals[1] + calls * high]
         seconds = _band(low, high, lambda value: f"{value:.3g}")
-        time = _band(calls * low, calls * high, _clock)
+        time = _band(calls * low, calls * high, clock)
         table.add_row(work.stage, work.what, f"{calls:,}", seconds, time, f"{memory / GIB:.2f} GiB")
     console = Console(soft_wrap=True)
     console.print(table)
@@ -64,7 +65,7 @@ def print_plan(recipe: Recipe, run_dir: Path, num_processes: int) -> None:
         else f"a roofline of one {PAPER_DEVICE}, not measured"
     )
     console.print(
-        f"Time: {_band(totals[0], totals[1], _clock)} and the start of processes, scoring, cost and report ({basis})."
+        f"Time: {_band(totals[0], totals[1], clock)} and the start of processes, scoring, cost and report ({basis})."
     )
     console.print(
         f"Disk: up to {disk_bytes(recipe) / GIB:.2f} GiB. Memory: {LIBRARIES_BYTES / GIB:.2f} GiB of libraries"
@@ -93,7 +94,7 @@ def planned(recipe: Recipe, num_processes: int) -> Iterator[Work]:
 
 def num_images(recipe: Recipe) -> dict[str, int]:
     """Images of one subject by suite."""
-    return {suite.name: len(sample.LAYOUTS[suite.benchmark](recipe, suite, Path())) for suite in recipe.suites}
+    return {suite.name: len(suite_samples(suite)) for suite in recipe.suites}
 
 
 def _case(recipe: Recipe, kind: Kind) -> Case:
@@ -162,7 +163,7 @@ def _family(name: str, source: str, text_tokens: int) -> Family:
 
 def family_of(recipe: Recipe) -> Family:
     """Configurations of the recipe's source: its folder's, or the published ones for a hub id."""
-    return _family(recipe.family, recipe.source, recipe.source_sampler.max_sequence_length)
+    return _family(recipe.family, source_of(recipe), recipe.source_sampler.max_sequence_length)
 
 
 def disk_bytes(recipe: Recipe) -> int:
@@ -180,9 +181,3 @@ def disk_bytes(recipe: Recipe) -> int:
 
 def _band(low: float, high: float, show: Callable[[float], str]) -> str:
     return show(low) if low == high else f"{show(low)} to {show(high)}"
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""The judge of GenEval at the paper's size: detector and colours by one loader, no hub and no colours are errors."""
+"""The paper-size recipe's judge of GenEval: detector and colours by one loader, no hub and no colours are errors."""
 
 import json
 from dataclasses import replace
@@ -15,6 +15,7 @@ from bench.geneval.detectors import WEIGHTS, published
 from bench.geneval.rules import COLORS
 from bench.perf.reduced import random_detector
 from bench.records import ScoreSettings, read_json, read_jsonl
+from reproduce.recipes.flux import flux_paper
 
 open_clip = pytest.importorskip("open_clip")
 SMALL = {"width": 24, "depths": (2, 2, 2, 2), "num_queries": 10}
@@ -43,7 +44,7 @@ def judge(folder, monkeypatch):
     asked = []
     monkeypatch.setattr(colors, "load_colors", lambda *arguments: asked.append(arguments) or tiny)
     monkeypatch.setenv(WEIGHTS, str(folder))
-    loaded = GENEVAL.load_judge("bench.geneval.detectors:published")
+    loaded = GENEVAL.load_judge(flux_paper().judges["geneval"])
     assert asked == [("ViT-L-14-quickgelu", "openai", "cpu")]
     loaded.ask.scale = (96, 64)  # the network's input; the real one is as slow here as it is exact
     return loaded
