@@ -16,8 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from bench.records import CostRecord
-from reports import figure4
-from reports.paper import FIGURE4_LATENCY, FIGURE4_MEMORY
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run
 from reports.theme import LIGHT, THEMES, Theme
 
@@ -142,7 +140,7 @@ def cost_bars(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
 
 
 def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], title: str, theme: Theme) -> None:
-    colors = [theme.pixel if "l2p" in record.case else theme.source for record in records]
+    colors = [theme.pixel if record.model == "l2p" else theme.source for record in records]
     known = [0.0 if pd.isna(value) else value for value in values]
     bars = axes.barh(range(len(records)), known, 0.62, color=colors)
     labels = ["not measured" if pd.isna(value) else f"{value:,.4g}" for value in values]
@@ -152,32 +150,6 @@ def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], titl
     axes.set(title=title, xlim=(0, 1.22 * max(known) or 1), xticks=[])
     axes.spines["bottom"].set_visible(False)
     axes.invert_yaxis()
-
-
-def figure4_bands(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
-    """Figure 4 from predicted costs: the change of one step at 4K under each protocol, the paper's beside."""
-    every = figure4.judged(figure4.protocols(costs))
-    if not every:
-        return None
-    figure = Figure(figsize=(WIDTH, 2 * (0.22 * len(every) + 0.95)))
-    top, bottom = figure.subplots(2, 1)
-    for k, protocol in enumerate(every):
-        top.plot(protocol.latency, [k, k], color=theme.pixel, lw=4, solid_capstyle="round", marker="o", ms=4)
-        bottom.plot(protocol.memory, k, "o", color=theme.pixel, ms=6)
-    panels = (
-        (top, FIGURE4_LATENCY, "Latency of a step, change in %"),
-        (bottom, FIGURE4_MEMORY, "Peak memory, change in %"),
-    )
-    for axes, value, title in panels:
-        axes.axvline(value, color=theme.text, lw=1, ls=(0, (4, 3)))
-        axes.text(value, -0.75, f" paper {value:g}", color=theme.text, fontsize=8.5, ha="left", va="center")
-        axes.set_title(title)
-        axes.set_yticks(range(len(every)), [protocol.name for protocol in every], fontsize=8.5)
-        axes.tick_params(axis="y", labelcolor=theme.text)
-        axes.set_ylim(len(every) - 0.5, -1.1)
-        axes.margins(x=0.15)
-        axes.grid(axis="x")
-    return figure
 
 
 def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:

@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.records import CostRecord
 from reports import figures, kept, paper, pictures, tables
 from reports.claims import Judgement, judge_claims, judging_group, verdict_counts, write_claims
-from reports.costs import PaperCosts, all_records, load_paper_costs
+from reports.cost import figure4
+from reports.cost.load import PaperCosts, all_records, load_paper_costs
 from reports.estimates import NoEvidenceError
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, load_runs, manifest_json, other_corpus
 from reports.theme import DARK, LIGHT
@@ -195,7 +196,7 @@ def evidence(
         "geneval-tasks": lambda theme: figures.task_bars(tables.task_table(leading[:1]), theme),
         "retention": lambda theme: figures.retention_curve(retention, theme),
         "cost": lambda theme: figures.cost_bars(leading[0].costs, theme),
-        "figure4": lambda theme: figures.figure4_bands(costs, theme),
+        "figure4": lambda theme: figure4.draw(costs, theme, width=figures.WIDTH),
     }
     return {
         "pairs": [

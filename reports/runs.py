@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks import BENCHMARKS, Benchmark
-from bench.records import CostRecord, Summary, read_json
+from bench.records import CostRecord, Summary, read_costs, read_json
 from reports.kept import CorpusFacts, corpus_facts, identity, read_rows
 
 SUBJECTS = ("source", "l2p")
@@ -280,11 +280,4 @@ def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:
     files = sorted((path / "cost").glob("*.json"))
     if not files:
         missing.append("cost/predicted.json or cost/measured.json")
-    return [record for file in files for record in _cost_records(file)]
-
-
-def _cost_records(path: Path) -> list[CostRecord]:
-    try:
-        return [CostRecord(**row) for row in read_json(path)]
-    except TypeError as error:
-        raise ValueError(f"{path} is no list of cost records: {error}") from error
+    return [record for file in files for record in read_costs(file)]

@@ -13,10 +13,12 @@ from typing import Any
 import pandas as pd
 
 from bench.benchmarks import BENCHMARKS
+from bench.cost.devices import DEVICES
 from bench.records import CostRecord, Summary
 from bench.statistics import Estimate
 from reports import estimates, paper
 from reports.claims import judging_group
+from reports.cost import figure4
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, suite_titles
 
 METRICS = (*paper.DPG_COLUMNS, "dpg", "geneval")
@@ -184,7 +186,7 @@ def _card(family: str, runs: list[Run]) -> dict[str, Any]:
 
 
 def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
-    """Cost records in readable units; a latency is its median over the raw ones (predicted: its modelled band)."""
+    """Cost records in readable units; latency is a median, of raw timings or (predicted) of an H100's modelled band."""
     rows = [
         {
             "kind": record.kind,
@@ -192,15 +194,25 @@ def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
             "protocol": record.protocol,
             "resolution": record.resolution,
             "batch": record.batch_size,
-            "device": f"{record.device}, {record.dtype}",
+            "device": f"{_timed_on(record)}, {record.dtype}",
             "TFLOP": None if record.flops is None else record.flops / 1e12,
             "peak MiB": None if record.peak_memory_bytes is None else record.peak_memory_bytes / 2**20,
-            "latency ms": 1e3 * float(pd.Series(record.latency_s).median()) if record.latency_s else None,
-            "timings": len(record.latency_s),
+            "latency ms": 1e3 * float(pd.Series(times).median()) if times else None,
+            "timings": len(times),
         }
         for record in records
+        for times in [_times(record)]
     ]
     return pd.DataFrame(rows)
+
+
+def _times(record: CostRecord) -> Sequence[float]:
+    return record.latency_s or record.roofline_s.get(figure4.DEVICE, ())
+
+
+def _timed_on(record: CostRecord) -> str:
+    modelled = record.kind == "predicted" and figure4.DEVICE in record.roofline_s
+    return f"{DEVICES[figure4.DEVICE].name} (roofline: fast, slow)" if modelled else record.device
 
 
 def or_none(function: Callable[..., Estimate], *arguments: Any) -> Estimate | None:

@@ -19,9 +19,9 @@ from rich.table import Table
 
 from bench.cost.cases import Case, Kind
 from bench.cost.families import Family, Sampler, family_from_folder, family_named
-from bench.cost.predict import predict, prepare
+from bench.cost.predict import count_parameters, predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
-from bench.cost.torch_private import fake_tensors
+from l2p.options import TransferConfig
 from reproduce.ending import clock
 from reproduce.launch import prepare_processor
 from reproduce.recipes import Recipe, source_of
@@ -120,12 +120,17 @@ def _train_case(recipe: Recipe, num_processes: int = 1) -> Case:
     return replace(
         _case(recipe, "train"),
         batch_size=max(1, transfer.batch_size // num_processes),
-        num_trainable_blocks={"all": None, "head": 0}.get(transfer.trainable, transfer.num_trainable_blocks),
+        num_trainable_blocks=num_blocks_trained(transfer),
         released=transfer.trainable == "released",
         checkpointed=transfer.gradient_checkpointing,
         mixed=transfer.mixed_precision != "no",
         optimizer="fused",
     )
+
+
+def num_blocks_trained(transfer: TransferConfig) -> int | None:
+    """Blocks that train at each end; None = all of them."""
+    return {"all": None, "head": 0}.get(transfer.trainable, transfer.num_trainable_blocks)
 
 
 def call_cost(case: Case, recipe: Recipe) -> tuple[float, float, int]:
@@ -171,11 +176,10 @@ def disk_bytes(recipe: Recipe) -> int:
     pixels = 3 * recipe.resolution**2
     corpus = recipe.corpus.num_prompts * recipe.corpus.images_per_prompt
     samples = sum(num_images(recipe).values())
-    with fake_tensors():
-        prepared = prepare(_train_case(recipe), family_of(recipe), dtype=getattr(torch, recipe.dtype))
+    num_parameters, num_trained = count_parameters(_train_case(recipe), family_of(recipe))
     element = torch.finfo(getattr(torch, recipe.dtype)).bits // 8
-    model = prepared.num_parameters * element
-    state = prepared.num_trainable_parameters * 4 * 4  # float32: weights, two moments, average
+    model = num_parameters * element
+    state = num_trained * 4 * 4  # float32: weights, two moments, average
     return pixels * (corpus + 4 * samples) + 2 * model + 3 * state
 
 

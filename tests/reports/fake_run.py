@@ -85,6 +85,8 @@ def predicted_4k() -> list[CostRecord]:
         CostRecord(
             case=case,
             kind="predicted",
+            family="zimage",
+            model="l2p" if case.startswith("l2p") else "source",
             resolution=4096,
             batch_size=batch,
             dtype="bfloat16",
@@ -92,7 +94,6 @@ def predicted_4k() -> list[CostRecord]:
             protocol="one denoiser forward",
             flops=flops,
             peak_memory_bytes=int(peak),
-            latency_s=[],
         )  # fmt: skip
         for (case, batch), (flops, peak) in table.items()
     ]
@@ -100,8 +101,9 @@ def predicted_4k() -> list[CostRecord]:
 
 def _measured(case: str, milliseconds: float) -> CostRecord:
     return CostRecord(
-        case=case, kind="measured", resolution=48, batch_size=1, dtype="float32", device="cpu", protocol="one step",
-        flops=1e9, peak_memory_bytes=300 << 20, latency_s=[milliseconds / 1e3 * f for f in (0.98, 1.0, 1.05)],
+        case=case, kind="measured", family="flux", model="l2p" if case.startswith("l2p") else "source", resolution=48,
+        batch_size=1, dtype="float32", device="cpu", device_type="cpu", protocol="one step", flops=1e9,
+        peak_memory_bytes=300 << 20, latency_s=[milliseconds / 1e3 * f for f in (0.98, 1.0, 1.05)],
     )  # fmt: skip
 
 
