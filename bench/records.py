@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Detector = Callable[[list[Image]], list[list["Detection"]]]
-    """A batch of RGB images in, a list of detections for each out; may carry `labels`, `passport`, `colors`."""
+    """A batch of RGB images in, a list of detections for each out."""
     VQA = Callable[[Image, list[str]], list[str]]
     """One image and many questions in, an answer for each out: the image is encoded once."""
     Generator = Callable[[list[str], list[int]], list[Image]]
@@ -137,8 +137,9 @@ class ScoreSettings:
 class Benchmark:
     """One benchmark, whole: how its images lie, how they are judged, how its score rows are read (`bench.benchmarks`).
 
-    A score row's `value` x `scale` is in the summary's unit. An interval resamples units within a category; the overall
-    value is the mean over categories. `findings` is the file from which `rescore` makes scores again with no model.
+    A score row's `value` x `scale` is in the summary's unit; an interval resamples units within a category, and the
+    overall value is the mean over categories. A metric of the whole set, such as FID, writes no score rows, its summary
+    alone. `findings` is the file from which `rescore` makes scores again with no model.
     """
 
     name: str
@@ -162,7 +163,7 @@ class Benchmark:
     load_judge: Callable[[str], Callable[..., Any]]
     """From a name to what judges an image."""
     score: Callable[[Path, Callable[..., Any], Path, ScoreSettings], Summary]
-    """Judge the images of a folder and write `scores.jsonl` and `summary.json` into another; resumable."""
+    """Judge the images of a folder and write `summary.json` (and `scores.jsonl`) into another; resumable."""
     findings: str = ""
     rescore: Callable[[Path | None, Path | None, Mapping[str, Any]], None] | None = None
     """From a folder of findings into another (None: the same one), with options, all of `rescore_options`."""

@@ -6,30 +6,34 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from bench.records import read_json
 
 GIB = 2**30
+FILE_WIDTH = 120  # characters in a line where the output is no terminal
 FOLDERS = {"corpus": "corpus", "sample": "samples"}  # that a stage fills
 
 
 def show_ending(run_dir: Path, closing: dict[str, Any]) -> None:
     """Print what a reported run found; `closing` is `reports.closing.closing_rows`' answer."""
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=FILE_WIDTH)
     console.print(scores_table(run_dir.name, closing["scores"]))
     console.print(stages_table(read_json(run_dir / "run.json")))
-    console.print(verdicts(closing["claims"]), highlight=False)
+    console.print(verdicts(closing["claims"]), highlight=False, soft_wrap=True)
     page = closing["page"].absolute()
-    console.print(f"Page: [link={page.as_uri()}]{closing['page']}[/link]", highlight=False)
+    console.print(f"Page: [link={page.as_uri()}]{closing['page']}[/link]", highlight=False, soft_wrap=True)
 
 
 def scores_table(name: str, rows: list[dict[str, str]]) -> Table:
     """A row a suite: source, pixel model and the share that was kept, each with its 95 % interval."""
-    table = Table(title=f"{name}: scores with 95 % intervals")
+    table = Table(title=f"{name}: scores with 95 % intervals", box=SIMPLE)
     for column in ("suite", "source", "pixel model", "kept"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column)
     for row in rows:
         table.add_row(row["suite"], row["source"], row["pixel"], row["kept"])
     return table
@@ -37,7 +41,7 @@ def scores_table(name: str, rows: list[dict[str, str]]) -> Table:
 
 def stages_table(manifest: dict[str, Any]) -> Table:
     """A row a stage: seconds, memory of all processes, and what was taken from other runs instead of drawn."""
-    table = Table(title="Time and memory")
+    table = Table(title="Time and memory", box=SIMPLE)
     for column in ("stage", "time", "memory", "taken from another run"):
         table.add_column(column)
     for name, stage in manifest["stages"].items():

@@ -12,13 +12,9 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The recorded cases: $L2P_SHARED, or `shared/data` beside the repository; tests are skipped without it."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("L2P_SHARED", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no recorded cases at {folder}: set L2P_SHARED to their folder")
-    return folder
+def recorded() -> Path:
+    """The folder of recorded cases; its README says where each comes from."""
+    return Path(__file__).parent / "recorded"
 
 
 @pytest.fixture(scope="session")

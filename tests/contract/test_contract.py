@@ -20,6 +20,7 @@ MAX_SECONDS = 60
 NOISE = ("USDT", "gpuGetDeviceCount", "CPUAllocator", "Loading", "it/s", "deprecated", "Warning", "\r")
 # Keys that a reader may ask for and that not every run has, each with when it has it.
 NOT_ALWAYS = {
+    "left_out": "a variant whose rule leaves items out",
     "partial": "a score of fewer images than expected, on demand",
     "peak_device_memory_bytes": "a stage on a GPU",
 }

@@ -159,6 +159,11 @@ def detector():
     return detect
 
 
+def other_detector():
+    """Another judge that guesses no better."""
+    return detector()
+
+
 def vqa():
     """A VQA that answers by the picture's and the question's bytes."""
 
@@ -178,6 +183,12 @@ def command(*arguments: str, log: str) -> None:
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         sys.argv = ["reproduce", *arguments]
         importlib.import_module("reproduce.__main__").app(list(arguments))
+
+
+def command_of_source(source: str, *arguments: str, log: str) -> None:
+    """The same with the recipe's source at another place."""
+    os.environ["L2P_TINY_SOURCE"] = source
+    command(*arguments, log=log)
 
 
 def command_killed(place: str, num_calls: int, *arguments: str, log: str) -> None:

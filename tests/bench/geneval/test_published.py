@@ -8,16 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.benchmarks import BENCHMARKS
 from bench.geneval import colors
+from bench.geneval.benchmark import GENEVAL
 from bench.geneval.colors import ColorClassifier
 from bench.geneval.detectors import WEIGHTS, published
 from bench.geneval.rules import COLORS
 from bench.perf.reduced import random_detector
-from bench.records import read_json, read_jsonl
-from reproduce.recipes import Suite
+from bench.records import ScoreSettings, read_json, read_jsonl
 from reproduce.recipes.flux import flux_paper
-from reproduce.stages.score import score
 
 open_clip = pytest.importorskip("open_clip")
 SMALL = {"width": 24, "depths": (2, 2, 2, 2), "num_queries": 10}
@@ -46,9 +44,9 @@ def judge(folder, monkeypatch):
     asked = []
     monkeypatch.setattr(colors, "load_colors", lambda *arguments: asked.append(arguments) or tiny)
     monkeypatch.setenv(WEIGHTS, str(folder))
-    loaded = BENCHMARKS["geneval"].load_judge(flux_paper().judges["geneval"])
+    loaded = GENEVAL.load_judge(flux_paper().judges["geneval"])
     assert asked == [("ViT-L-14-quickgelu", "openai", "cpu")]
-    loaded.scale = (96, 64)  # the network's input; the real one is as slow here as it is exact
+    loaded.ask.scale = (96, 64)  # the network's input; the real one is as slow here as it is exact
     return loaded
 
 
@@ -61,30 +59,38 @@ def suite(judge, tmp_path):
         label = max(judge([image])[0], key=lambda detection: detection.score).label
         clause = {"class": label, "count": 1, "color": "red"}
         entries.append({"tag": "colors", "include": [clause], "prompt": f"{number} photos of a red {label}"})
-        samples = tmp_path / "samples/l2p/geneval" / f"{number:05}" / "samples"
+        samples = tmp_path / "images" / f"{number:05}" / "samples"
         samples.mkdir(parents=True)
         image.save(samples / "0000.png")
         (samples.parent / "metadata.jsonl").write_text(json.dumps(entries[-1]))
     (tmp_path / "suite.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return Suite(name="geneval", title="GenEval", prompts=str(tmp_path / "suite.jsonl"), images_per_prompt=1)
+    prompts = GENEVAL.load_prompts(str(tmp_path / "suite.jsonl"), {})
+    return ScoreSettings(
+        prompts=prompts,
+        samples=GENEVAL.layout(prompts, 1),
+        images_per_prompt=1,
+        resolution=40,
+        subject="toy",
+        judge_name="published",
+        watch_judge=False,
+    )
 
 
 def test_the_recipes_judge_colours_what_it_finds(judge, suite, tmp_path):
-    recipe = replace(flux_paper(), suites=(suite,))
-    score(recipe, suite, "geneval", judge, "l2p", tmp_path)
-    scores = tmp_path / "scores/l2p/geneval"
-    models = read_json(scores / "summary.json")["passport"]["models"]
+    GENEVAL.score(tmp_path / "images", judge, tmp_path / "scores", suite)
+    models = read_json(tmp_path / "scores/summary.json")["passport"]["models"]
     assert models["colors"]["name"] == "tiny CLIP" and models["detector"]["name"] == "mask2former"
-    for row, prompt in zip(read_jsonl(scores / "detections.jsonl"), read_jsonl(tmp_path / "suite.jsonl"), strict=True):
+    for row, prompt in zip(
+        read_jsonl(tmp_path / "scores/detections.jsonl"), read_jsonl(tmp_path / "suite.jsonl"), strict=True
+    ):
         same = [d for d in row["detections"] if d["label"] == prompt["include"][0]["class"]]
         assert max(same, key=lambda detection: detection["score"])["color"] in COLORS
 
 
 def test_without_colours_it_is_an_error_and_no_zero(judge, suite, tmp_path):
-    judge.colors = None
     with pytest.raises(ValueError, match="a colour classifier is needed"):
-        score(flux_paper(), suite, "geneval", judge, "l2p", tmp_path)
-    assert not (tmp_path / "scores/l2p/geneval/summary.json").exists()
+        GENEVAL.score(tmp_path / "images", replace(judge, colors=None), tmp_path / "scores", suite)
+    assert not (tmp_path / "scores/summary.json").exists()
 
 
 def test_without_weights_or_hub_it_says_what_to_do(monkeypatch, folder):

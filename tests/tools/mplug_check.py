@@ -1,6 +1,6 @@
 """mPLUG's path with random weights, in `.venv-mplug`: make a model folder, compare our way with upstream's forward.
 
-    .venv-mplug/bin/python bench/dpg/mplug_check.py FOLDER --size small|large
+    PYTHONPATH=. .venv-mplug/bin/python tests/tools/mplug_check.py FOLDER --size small|large
 
 No weights can be fetched in CI, so that the network's own `forward`, one question at a time, is the reference: our
 batched answers must be the same. The folder is then a model for `--vqa mplug --vqa-model FOLDER`.
@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 import yaml
-from mplug_worker import MAX_QUESTION_TOKENS, answer, build_model, load_weights, pixels
 from PIL import Image
+
+from bench.dpg.mplug_worker import MAX_QUESTION_TOKENS, answer, build_model, load_weights, pixels
 
 WORDS = "is,the,there,are,in,of,on,left,right,above,below,red,blue,green,circle,square,star,yes,no,dog,bench"
 QUESTIONS = [

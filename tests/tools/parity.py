@@ -1,7 +1,7 @@
 """Our Mask2Former against mmdet's own, with shared random weights: `nox -s parity-mmdet` (environment `.venv-mmdet`).
 
 Writes the figures as Markdown. Exit status 1 when a figure is beyond its tolerance.
-Example: .venv-mmdet/bin/python -m bench.geneval.parity --out docs/parity-mmdet.md
+Example: PYTHONPATH=. .venv-mmdet/bin/python tests/tools/parity.py --out docs/parity-mmdet.md
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def _header(model: Any) -> list[str]:
     return [
         "# Mask2Former: our path against mmdet itself",
         "",
-        "Written by `nox -s parity-mmdet` (bench/geneval/parity.py): shared random weights, on the CPU.",
+        "Written by `nox -s parity-mmdet` (tests/tools/parity.py): shared random weights, on the CPU.",
         f"mmdet {mmdet_model.version()}, mmcv {mmcv.__version__}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}.",
         "",
