@@ -36,8 +36,8 @@ _SIZE_RADIUS = {"small": (0.118, 0.142), "medium": (0.152, 0.184), "large": (0.1
 _CROWDED_MEDIUM = (0.150, 0.158)  # the medium size that still leaves room for four
 _TASK_RADIUS = {1: (0.2, 0.29), 2: (0.18, 0.235), 3: (0.15, 0.185), 4: (0.135, 0.155)}
 _MARGIN = 0.02
-# Where counted objects stand if the layout is said: one above two, or at the corners. Where they may stand anywhere, the
-# mean of three's layouts is four's.
+# Where counted objects stand if the layout is said: one above two, or at the corners. Where they may stand anywhere,
+# the mean of three's layouts is four's.
 _STANDS = {
     3: np.array([(0.5, 0.27), (0.27, 0.73), (0.73, 0.73)]),
     4: np.array([(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)]),
