@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,6 +93,18 @@ class Summary:
             )
 
 
+class IncompleteError(ValueError):
+    """Fewer images than expected can be scored; `missing` lists them."""
+
+    def __init__(self, missing: Sequence[str], num_expected: int):
+        shown = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
+        super().__init__(
+            f"{len(missing)} of {num_expected} expected images cannot be scored:\n  {shown}\n"
+            "Supply them, or ask for a partial score (--allow-partial), which is named so."
+        )
+        self.missing = list(missing)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CostRecord:
     """The cost of one case, predicted or measured; a bare case is one denoiser forward of the whole batch."""
@@ -119,6 +131,15 @@ def to_json(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [to_json(value) for value in record]
     return str(record) if isinstance(record, Path) else record
+
+
+def differing(theirs: Any, ours: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, their value, our value) for each setting of two nested dicts that is not the same."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in {**theirs, **ours}:
+            yield from differing(theirs.get(name), ours.get(name), f"{prefix}.{name}" if prefix else name)
+    elif theirs != ours:
+        yield prefix, theirs, ours
 
 
 def _line(row: Any) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from bench.records import read_json, to_json, write_json
+from bench.machine import processor_name
+from bench.records import differing, read_json, to_json, write_json
 from reproduce.recipes import Recipe
 
 FORMAT = 1
@@ -62,15 +63,6 @@ def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path) -> N
         )
 
 
-def differing(theirs: Any, ours: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted name, their value, our value) for each setting of two nested dicts that is not the same."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in {**theirs, **ours}:
-            yield from differing(theirs.get(name), ours.get(name), f"{prefix}.{name}" if prefix else name)
-    elif theirs != ours:
-        yield prefix, theirs, ours
-
-
 def new_manifest(recipe: Recipe) -> dict[str, Any]:
     """The manifest of a run that has done nothing yet."""
     import torch
@@ -92,14 +84,6 @@ def new_manifest(recipe: Recipe) -> dict[str, Any]:
         "seeds": {"corpus": recipe.corpus.seed, "transfer": recipe.transfer.seed, "sample": recipe.sample_seed},
         "stages": {},
     }
-
-
-def processor_name() -> str:
-    """The processor's model name; Linux says it in /proc/cpuinfo only."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def git_state() -> dict[str, Any]:

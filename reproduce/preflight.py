@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from bench.named import load_function
 from bench.records import read_json
 from l2p.pipeline import source_folder
 from reproduce.manifest import check_manifest
-from reproduce.named import load_function
 from reproduce.plan import disk_bytes
 from reproduce.recipes import Recipe
 

@@ -11,13 +11,11 @@ and `measure_case` for the named cases, with random weights and no download. The
 from __future__ import annotations
 
 import gc
-import platform
 import re
 import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,6 +26,7 @@ from bench.cost.cases import Case
 from bench.cost.families import Family
 from bench.cost.meter import Meter, resident_bytes
 from bench.cost.predict import prepare
+from bench.machine import device_name
 from bench.records import CostRecord
 
 KIBIBYTE, GIB = 1024, 2**30
@@ -77,7 +76,7 @@ def measure_step(
         resolution=resolution,
         batch_size=batch_size,
         dtype=dtype,
-        device=device_name(device),
+        device=timed_on(device),
         protocol=protocol,
         flops=float(_counted_flops(step)) if count_flops else None,
         peak_memory_bytes=resident_bytes(*resident) + growth,
@@ -171,24 +170,15 @@ def peak_growth_bytes(step: Callable[[], object], device: str) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def device_name(device: str) -> str:
+def timed_on(device: str) -> str:
     """The GPU's name, or the processor's with the threads that torch uses."""
-    if _is_cuda(device):
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return device_name(device) if _is_cuda(device) else f"{device_name(device)}, {torch.get_num_threads()} threads"
 
 
 def _counted_flops(step: Callable[[], object]) -> int:
     with Meter() as meter:
         step()
     return meter.flops
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _is_cuda(device: str) -> bool:

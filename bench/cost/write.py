@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cost.charts import save_charts
-from bench.cost.measure import Measurement, device_name
+from bench.cost.measure import Measurement, timed_on
 from bench.cost.paper import Ask, Get
 from bench.cost.protocols import DEVICE, figure4_protocols
 from bench.cost.roofline import DEVICES, latency_band_s
@@ -80,7 +80,7 @@ def provenance(measured: Any = NOT_MEASURED) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m bench", *sys.argv[1:]]),
-        "machine": {"processor": device_name("cpu"), "python": platform.python_version(), "system": platform.system()},
+        "machine": {"processor": timed_on("cpu"), "python": platform.python_version(), "system": platform.system()},
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")},
         "measured": measured,
     }

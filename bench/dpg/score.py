@@ -12,9 +12,9 @@ from bench.dpg.images import read_crops, read_folder
 from bench.dpg.questions import QuestionFile, read_questions, read_text_bytes
 from bench.dpg.rules import VARIANTS
 from bench.dpg.summary import BENCHMARK, read_summary, write_scores
-from bench.geneval.summary import IncompleteError
-from bench.passport import NOT_STATED, device_name, file_sha256, generation_settings, library_versions, passport
-from bench.records import ImageSample, Summary, write_json
+from bench.machine import device_name
+from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
+from bench.records import ImageSample, IncompleteError, Summary, write_json
 from bench.runner import Process, Row, check_settings, run_batches, this_process
 
 if TYPE_CHECKING:

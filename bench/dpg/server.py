@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.dpg.worker import encode_png
+from bench.worker import encode_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image

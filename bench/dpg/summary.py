@@ -19,8 +19,7 @@ from bench.dpg.rules import (
     overall_score,
     score_items,
 )
-from bench.geneval.summary import IncompleteError
-from bench.records import Score, Summary, iter_jsonl, read_json, to_json, write_json, write_jsonl
+from bench.records import IncompleteError, Score, Summary, iter_jsonl, read_json, to_json, write_json, write_jsonl
 from bench.statistics import bootstrap_ci
 
 BENCHMARK = "dpg"

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.geneval.images import Folder, open_image
+from bench.geneval.images import Folder
 from bench.geneval.rules import COLORS
+from bench.images import open_image
 from bench.records import Detection, Prompt, read_jsonl
 
 Detect = Callable[[Sequence[Image.Image], Sequence[Prompt]], list[list[Detection]]]

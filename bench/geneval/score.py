@@ -12,12 +12,14 @@ import numpy as np
 from PIL import Image
 
 from bench.geneval.checks import Detect, check_detector, first_images_alarm, self_test
-from bench.geneval.images import Folder, open_image, read_folder
+from bench.geneval.images import Folder, read_folder
 from bench.geneval.prompts import IMAGES_PER_PROMPT, Entry
 from bench.geneval.rules import SAVED_SCORE, Thresholds, needs_color
-from bench.geneval.summary import BENCHMARK, IncompleteError, read_summary, write_scores
-from bench.passport import NOT_STATED, device_name, file_sha256, generation_settings, library_versions, passport
-from bench.records import Detection, ImageSample, Prompt, Summary, iter_jsonl, write_json, write_jsonl
+from bench.geneval.summary import BENCHMARK, read_summary, write_scores
+from bench.images import open_image
+from bench.machine import device_name
+from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
+from bench.records import Detection, ImageSample, IncompleteError, Prompt, Summary, iter_jsonl, write_json, write_jsonl
 from bench.runner import Process, Row, check_settings, cut_batches, run_batches, this_process
 
 if TYPE_CHECKING:

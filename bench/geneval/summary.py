@@ -11,6 +11,7 @@ from bench.geneval.prompts import OFFICIAL_SHA256, as_prompts, suite_sha256
 from bench.geneval.rules import Thresholds, judge, keep
 from bench.records import (
     Detection,
+    IncompleteError,
     Prompt,
     Score,
     Summary,
@@ -24,18 +25,6 @@ from bench.runner import Row
 from bench.statistics import bootstrap_ci, category_means
 
 BENCHMARK = "geneval"
-
-
-class IncompleteError(ValueError):
-    """Fewer images than expected can be scored; `missing` lists them."""
-
-    def __init__(self, missing: Sequence[str], num_expected: int):
-        shown = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
-        super().__init__(
-            f"{len(missing)} of {num_expected} expected images cannot be scored:\n  {shown}\n"
-            "Supply them, or ask for a partial score (--allow-partial), which is named so."
-        )
-        self.missing = list(missing)
 
 
 def read_detections(row: Row) -> list[Detection]:

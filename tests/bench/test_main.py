@@ -19,7 +19,7 @@ def test_every_help_has_an_example(command, capsys):
     ("arguments", "told"),
     [
         (["geneval", "{tmp}/none", "--detector", "nobody", "--out", "{tmp}/o"], "neither mask2former nor mmdet nor a"),
-        (["geneval", "{tmp}/none", "--detector", "no.such:load", "--out", "{tmp}/o"], "module 'no' is not found"),
+        (["geneval", "{tmp}/none", "--detector", "no.such:load", "--out", "{tmp}/o"], "there is no module 'no' here"),
         (["geneval", "{tmp}/none", "--detector", "json:nothing", "--out", "{tmp}/o"], "has no function 'nothing'"),
         (["geneval", "{tmp}/none", "--detector", "json.decoder:JSONDecoder", "--out", "{tmp}/o"], "is not a folder"),
         (["geneval", "x", "--detector", "json:a", "--out", "o", "--expected", "553"], "PROMPTSxIMAGES"),

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench.named import load_function, load_rows
 from reproduce import preflight
 from reproduce.__main__ import app
 from reproduce.launch import check_group
-from reproduce.named import load_function, load_rows
 from reproduce.recipes import FAMILIES, USUAL, find_recipe
 from reproduce.run import run_stage
 from tests.reproduce import tiny
@@ -106,7 +106,7 @@ def test_no_permission_to_write_is_noticed_before_the_start(tiny_source, tmp_pat
 
 
 def test_a_judge_or_prompts_that_are_not_there_are_noticed_before_the_start(tiny_source):
-    with pytest.raises(ValueError, match="no 'looad'"):
+    with pytest.raises(ValueError, match="no function 'looad'; it has .* load, "):
         preflight.check_names(replace(tiny.recipe(), detector="reproduce.miniature.detector:looad"))
     corpus = replace(tiny.recipe().corpus, prompts="no/prompts.jsonl")
     with pytest.raises(FileNotFoundError, match="no/prompts.jsonl"):

@@ -11,8 +11,7 @@ from bench.dpg import score as score_module
 from bench.dpg.images import grid_sizes, read_crops, read_folder
 from bench.dpg.score import ScoreConfig, score_folder
 from bench.dpg.summary import read_summary
-from bench.geneval.summary import IncompleteError
-from bench.records import read_json, read_jsonl
+from bench.records import IncompleteError, read_json, read_jsonl
 from bench.runner import Process
 
 SIDE = 8

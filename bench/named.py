@@ -1,4 +1,4 @@
-"""What a recipe names: functions as `package.module:function`, prompts as such a function or as a JSON Lines file."""
+"""What is given by name: functions as `package.module:function`, prompts as such a function or as a JSON Lines file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from bench.records import read_jsonl
 
 def load_function(name: str) -> Callable[..., Any]:
     """The function that `package.module:function` names. ValueError says which part is not there."""
-    module_name, colon, function_name = name.partition(":")
-    if not colon or not module_name or not function_name:
+    module_name, _, function_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), function_name]):
         raise ValueError(f"{name!r} names no function; write package.module:function")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"{name!r}: there is no module {error.name!r} here") from error
-    if not hasattr(module, function_name):
-        known = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
-        raise ValueError(f"{name!r}: {module_name} has no {function_name!r}; its functions: {', '.join(known)}")
+    except ImportError as error:
+        raise ValueError(f"{name!r}: {module_name} cannot be imported ({error})") from error
+    if not callable(getattr(module, function_name, None)):
+        own = [function for function in vars(module).values() if inspect.isfunction(function)]
+        known = [f.__name__ for f in own if f.__module__ == module_name and not f.__name__.startswith("_")]
+        raise ValueError(f"{name!r}: {module_name} has no function {function_name!r}; it has {', '.join(known)}")
     return getattr(module, function_name)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from accelerate import PartialState
 from PIL import Image
 
+from bench.named import load_function, load_rows
 from bench.records import write_jsonl
 from reproduce.draw import Drawing, draw, generator, image_seed, source_pipeline, source_settings
-from reproduce.named import load_function, load_rows
 from reproduce.recipes import Recipe
 
 ImageFilter = Callable[[list[Image.Image], list[dict[str, Any]]], list[str | None]]

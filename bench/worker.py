@@ -1,7 +1,7 @@
-"""A VQA model in a process of its own, spoken to in JSON lines: for models that need another environment.
+"""A model in a process of its own, spoken to in JSON lines: for models that need another environment.
 
-The worker's first line is a greeting, {"passport": {...}}. Then each request {"image": base64 PNG, "questions": [...]}
-is answered by {"answers": [...]} or {"error": "..."}.
+The worker's first line is a greeting, {"passport": {...}}. Then each request, an object, is answered by an object, such
+as {"answers": [...]}, or by {"error": "..."}.
 """
 
 from __future__ import annotations
@@ -36,23 +36,15 @@ def encode_png(image: Image) -> str:
 
 
 class Worker:
-    """A VQA whose model runs in another process, started by `command`.
+    """A process started by `command`; `passport` is the greeting's.
 
-    A worker that dies is started once more and the image repeated; dying on it again is a ConnectionError, and so is an
-    error that the worker reports itself. `passport` is the greeting's.
+    A worker that dies is started once more and the request repeated; dying on it again is a ConnectionError.
     """
 
     def __init__(self, command: Sequence[str], *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self.command = list(command)
         self.timeout_s = timeout_s
         self._start()
-
-    def __call__(self, image: Image, questions: list[str]) -> list[str]:
-        """The questions' answers, in order."""
-        reply = self.ask({"image": encode_png(image), "questions": questions})
-        if "error" in reply or len(reply.get("answers", ())) != len(questions):
-            raise ConnectionError(f"the VQA worker gave no answers to {len(questions)} questions: {reply}")
-        return reply["answers"]
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The worker's reply to one request, by a second worker where the first one dies on it."""
@@ -65,7 +57,7 @@ class Worker:
             return self._ask(request)
         except WorkerDiedError as second:
             self.close()
-            raise ConnectionError(f"the VQA worker died twice on the same image. {second}") from second
+            raise ConnectionError(f"the worker died twice on the same request. {second}") from second
 
     def close(self) -> None:
         """End the worker; it is started again by nobody."""
@@ -86,7 +78,7 @@ class Worker:
             self.passport: dict[str, Any] = self._read_line(START_TIMEOUT_S)["passport"]
         except WorkerDiedError as error:
             self.close()
-            raise ConnectionError(f"the VQA worker did not start. {error}") from error
+            raise ConnectionError(f"the worker did not start. {error}") from error
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None

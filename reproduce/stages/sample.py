@@ -13,6 +13,7 @@ from PIL import Image
 
 from bench.dpg.questions import read_questions
 from bench.geneval.prompts import write_suite
+from bench.named import load_function, load_rows
 from reproduce.draw import (
     Drawing,
     draw,
@@ -25,7 +26,6 @@ from reproduce.draw import (
     source_settings,
     write_generation,
 )
-from reproduce.named import load_function, load_rows
 from reproduce.recipes import Recipe, Sampler, Suite
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from accelerate import PartialState
 
 import bench.dpg.score as dpg
 import bench.geneval.score as geneval
+from bench.named import load_function
 from bench.records import write_json
-from reproduce.named import load_function
 from reproduce.recipes import Recipe, Suite
 from reproduce.sample import QUESTIONS, SUBJECTS, geneval_rows
 
