@@ -31,6 +31,8 @@ from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.autoencoder import train_autoencoder
 from reproduce.miniature.detector import to_tensor
+from reproduce.miniature.detector_training import DetectorConfig
+from reproduce.miniature.detector_training import train as train_detector
 from reproduce.miniature.muon import Muon
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, dense_prompt, phrase_labels, task_entry
 from reproduce.miniature.render import render_batch
@@ -375,13 +377,22 @@ def vae(
 
 
 @app.command()
-def detector(out: Path = shape_detector.WEIGHTS, num_steps: int = 3000, seed: int = 0) -> None:
-    """Train the shape detector into OUT.
+def detector(
+    out: Path = shape_detector.WEIGHTS,
+    state: Annotated[Path, typer.Option(help="where an interrupted training goes on from")] = Path(
+        "runs/pretrain-detector"
+    ),
+    num_steps: int = DetectorConfig.num_steps,
+    channels: int = DetectorConfig.channels,
+    seed: int = 0,
+) -> None:
+    """Train the shape detector on deformed renders into OUT.
 
-    Example: python -m reproduce.miniature.pretrain detector --num-steps 3000
+    Example: python -m reproduce.miniature.pretrain detector --num-steps 6000
     """
     prepare_processor()
-    shape_detector.save(shape_detector.train(num_steps, seed), out)
+    config = DetectorConfig(num_steps=num_steps, channels=channels, seed=seed)
+    shape_detector.save(train_detector(config, state), out)
 
 
 if __name__ == "__main__":
