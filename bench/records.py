@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -106,6 +106,60 @@ class IncompleteError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """What a benchmark's `score` is told of the images: `prompts` and `samples` are what was asked for, all of it.
+
+    The samples' paths are relative to the images' folder. `watch_judge` False: no alarm where the judge finds nothing.
+    """
+
+    prompts: Sequence[Prompt]
+    samples: Sequence[ImageSample]
+    images_per_prompt: int
+    resolution: int
+    subject: str
+    judge_name: str
+    watch_judge: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark, whole: how its images lie, how they are judged, how its score rows are read (`bench.benchmarks`).
+
+    A score row's `value` x `scale` is in the summary's unit. An interval resamples units within a category; the overall
+    value is the mean over categories. `findings` is the file from which `rescore` makes scores again with no model.
+    """
+
+    name: str
+    title: str
+    unit: str
+    decimals: int
+    scale: float
+    higher_is_better: bool
+    category: Callable[[Mapping[str, Any]], str]
+    """Of a score row: its category, within which an interval resamples."""
+    resampled: Callable[[Mapping[str, Any], Mapping[str, Any]], str]
+    """Of a score row and the summary's passport: the unit that an interval resamples."""
+    resampled_name: Callable[[Mapping[str, Any]], str]
+    """Of the passport: what those units are, in the plural."""
+    load_prompts: Callable[[str, Mapping[str, Any]], list[Prompt]]
+    """From `package.module:function` and its arguments, or a file in the benchmark's format."""
+    layout: Callable[[Sequence[Prompt], int], list[ImageSample]]
+    """Of prompts and images a prompt: where each image lies, relative to the folder; seeds are not set (-1)."""
+    finish: Callable[[Path, Sequence[Prompt], str, Mapping[str, Any]], None]
+    """Put what must lie beside the images into their folder; the last two are `load_prompts`' own."""
+    load_judge: Callable[[str], Callable[..., Any]]
+    """From a name to what judges an image."""
+    score: Callable[[Path, Callable[..., Any], Path, ScoreSettings], Summary]
+    """Judge the images of a folder and write `scores.jsonl` and `summary.json` into another; resumable."""
+    findings: str = ""
+    rescore: Callable[[Path | None, Path | None, Mapping[str, Any]], None] | None = None
+    """From a folder of findings into another (None: the same one), with options, all of `rescore_options`."""
+    rescore_options: tuple[str, ...] = ()
+    command: Callable[..., None] | None = None
+    """The function behind `python -m bench <name>`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CostRecord:
     """The cost of one case, predicted or measured; a bare case is one denoiser forward of the whole batch."""
 
@@ -171,6 +225,12 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_summary(path: Path | str) -> Summary:
+    """The summary in a file; FileNotFoundError when it is not there."""
+    saved = read_json(path)
+    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Any]) -> None:

@@ -22,9 +22,9 @@ from bench.cost.families import Family, Sampler, family_from_folder, family_name
 from bench.cost.predict import predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
 from bench.cost.torch_private import fake_tensors
-from reproduce import sample
 from reproduce.launch import prepare_processor
-from reproduce.recipes import Recipe
+from reproduce.recipes import Recipe, source_of
+from reproduce.stages.sample import suite_samples
 
 GIB = 2**30
 PAPER_DEVICE = "h100"
@@ -93,7 +93,7 @@ def planned(recipe: Recipe, num_processes: int) -> Iterator[Work]:
 
 def num_images(recipe: Recipe) -> dict[str, int]:
     """Images of one subject by suite."""
-    return {suite.name: len(sample.LAYOUTS[suite.benchmark](recipe, suite, Path())) for suite in recipe.suites}
+    return {suite.name: len(suite_samples(suite)) for suite in recipe.suites}
 
 
 def _case(recipe: Recipe, kind: Kind) -> Case:
@@ -162,7 +162,7 @@ def _family(name: str, source: str, text_tokens: int) -> Family:
 
 def family_of(recipe: Recipe) -> Family:
     """Configurations of the recipe's source: its folder's, or the published ones for a hub id."""
-    return _family(recipe.family, recipe.source, recipe.source_sampler.max_sequence_length)
+    return _family(recipe.family, source_of(recipe), recipe.source_sampler.max_sequence_length)
 
 
 def disk_bytes(recipe: Recipe) -> int:

@@ -11,10 +11,10 @@ from bench.dpg.answers import MAX_PIC_NUM
 from bench.dpg.images import read_crops, read_folder
 from bench.dpg.questions import QuestionFile, read_questions, read_text_bytes
 from bench.dpg.rules import VARIANTS
-from bench.dpg.summary import BENCHMARK, read_summary, write_scores
+from bench.dpg.summary import BENCHMARK, write_scores
 from bench.machine import device_name
 from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
-from bench.records import ImageSample, IncompleteError, Summary, write_json
+from bench.records import ImageSample, IncompleteError, Summary, read_summary, write_json
 from bench.runner import Process, Row, check_settings, run_batches, this_process
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def score_folder(
         write_json(out_dir / "passport.json", _passport(images_dir, file, model, process, pic_num, resolution, config))
         write_scores(out_dir, file, variant=config.variant, allow_partial=config.allow_partial)
     process.wait()
-    return read_summary(out_dir)
+    return read_summary(out_dir / "summary.json")
 
 
 def _settings(file: QuestionFile, model: Mapping[str, Any], pic_num: int, resolution: int) -> dict[str, Any]:

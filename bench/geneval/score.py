@@ -15,11 +15,21 @@ from bench.geneval.checks import Detect, check_detector, first_images_alarm, sel
 from bench.geneval.images import Folder, read_folder
 from bench.geneval.prompts import IMAGES_PER_PROMPT, Entry
 from bench.geneval.rules import SAVED_SCORE, Thresholds, needs_color
-from bench.geneval.summary import BENCHMARK, read_summary, write_scores
+from bench.geneval.summary import BENCHMARK, write_scores
 from bench.images import open_image
 from bench.machine import device_name
 from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
-from bench.records import Detection, ImageSample, IncompleteError, Prompt, Summary, iter_jsonl, write_json, write_jsonl
+from bench.records import (
+    Detection,
+    ImageSample,
+    IncompleteError,
+    Prompt,
+    Summary,
+    iter_jsonl,
+    read_summary,
+    write_json,
+    write_jsonl,
+)
 from bench.runner import Process, Row, check_settings, cut_batches, run_batches, this_process
 
 if TYPE_CHECKING:
@@ -86,7 +96,7 @@ def score_folder(
         write_json(out_dir / "passport.json", _passport(images_dir, folder, rows, models, checks, process, config))
         write_scores(out_dir, config.thresholds, config.allow_partial, config.num_resamples)
     process.wait()
-    return read_summary(out_dir)
+    return read_summary(out_dir / "summary.json")
 
 
 def _passport(

@@ -25,6 +25,7 @@ from bench.runner import Row
 from bench.statistics import bootstrap_ci, category_means
 
 BENCHMARK = "geneval"
+FINDINGS = "detections.jsonl"
 
 
 def read_detections(row: Row) -> list[Detection]:
@@ -62,7 +63,7 @@ def write_scores(
     """
     out_dir = out_dir or directory
     settings, prompts = read_json(directory / "passport.json"), as_prompts(read_jsonl(directory / "prompts.jsonl"))
-    scores = judge_rows(prompts, iter_jsonl(directory / "detections.jsonl"), thresholds)
+    scores = judge_rows(prompts, iter_jsonl(directory / FINDINGS), thresholds)
     scores = _with_missing(scores, prompts, settings["images_per_prompt"])
     text = {prompt.id: prompt.text for prompt in prompts}
     write_jsonl(out_dir / "scores.jsonl", (asdict(score) | {"text": text[score.prompt_id]} for score in scores))
@@ -122,19 +123,13 @@ def summarise(
     )
 
 
-def read_summary(directory: Path) -> Summary:
-    """The summary that was written into a folder."""
-    saved = read_json(directory / "summary.json")
-    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})
-
-
 def official_results(directory: Path) -> list[dict[str, Any]]:
     """Scores and detections as rows of the published script's `results.jsonl`, for its own `summary_scores.py`."""
     import json
 
     settings = read_json(directory / "summary.json")["passport"]["thresholds"]
     prompts = {prompt.id: prompt for prompt in as_prompts(read_jsonl(directory / "prompts.jsonl"))}
-    rows = {(row["prompt_id"], row["index"]): row for row in iter_jsonl(directory / "detections.jsonl")}
+    rows = {(row["prompt_id"], row["index"]): row for row in iter_jsonl(directory / FINDINGS)}
     results = []
     for score in read_jsonl(directory / "scores.jsonl"):
         if score["value"] is None:

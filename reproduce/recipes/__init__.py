@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
 from reproduce.families import recipe_families
-from bench.named import load_function
 from reproduce.recipes.base import (
     Corpus,
     Recipe,

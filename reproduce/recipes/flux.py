@@ -106,6 +106,5 @@ def flux_paper() -> Recipe:
 
 
 RECIPES = {
-    function.__name__: function
-    for function in (flux_mini, flux_mini_long, flux_mini_all, flux_mini_plain, flux_paper)
+    function.__name__: function for function in (flux_mini, flux_mini_long, flux_mini_all, flux_mini_plain, flux_paper)
 }

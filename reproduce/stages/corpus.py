@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.named import load_function, load_rows
 from bench.records import write_jsonl
-from reproduce.draw import Drawing, draw, generator, image_seed, source_pipeline, source_settings
+from reproduce.draw import Drawing, draw, generator, image_seed
 from reproduce.recipes import Recipe
 
 ImageFilter = Callable[[list[Image.Image], list[dict[str, Any]]], list[str | None]]
@@ -23,24 +23,24 @@ FILTER_BATCH_SIZE = 64
 def run(recipe: Recipe, run_dir: Path) -> None:
     """Draw `corpus/images`, then write `rejected.jsonl` and, last, `metadata.jsonl`, one row a kept image."""
     folder, state = run_dir / "corpus", PartialState()
-    rows = planned_rows(recipe)
-    drawings = [
-        Drawing(
-            prompt_id=row["prompt_id"],
-            index=row["index"],
-            seed=row["seed"],
-            text=row["text"],
-            path=folder / row["file_name"],
-        )
-        for row in rows
-    ]
-    generate = generator(source_pipeline(recipe), source_settings(recipe))
-    draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws")
+    drawings = source_drawings(recipe, run_dir)["corpus"]
+    with generator(recipe, run_dir, "source") as generate:
+        draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws")
     state.wait_for_everyone()
     if state.is_main_process:
+        rows = planned_rows(recipe)
         rejected = reject(recipe.corpus.image_filter, folder, rows)
         write_jsonl(folder / "rejected.jsonl", [{"file_name": name, "reason": why} for name, why in rejected.items()])
         write_jsonl(folder / "metadata.jsonl", [row for row in rows if row["file_name"] not in rejected])
+
+
+def source_drawings(recipe: Recipe, run_dir: Path) -> dict[str, list[Drawing]]:
+    """All images to draw in order, by the folder in the run that they are of."""
+    folder = run_dir / "corpus"
+    rows = planned_rows(recipe)
+    return {
+        "corpus": [Drawing(seed=row["seed"], text=row["text"], path=folder / row["file_name"]) for row in rows],
+    }
 
 
 def planned_rows(recipe: Recipe) -> list[dict[str, Any]]:

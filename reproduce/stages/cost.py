@@ -1,4 +1,7 @@
-"""Stage 5: the cost as measured here: one transfer step, shallow against full, and one sampling step."""
+"""Stage 5: the cost as measured here: one transfer step, shallow against full, and one sampling step.
+
+One model is held at a time: at the paper's size two would not fit.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from accelerate import PartialState
 
 from bench.cost.measure import measure_step
 from bench.records import CostRecord, write_json
-from l2p.architectures import encode_prompt
+from l2p.architectures import EncodedPrompt, encode_prompt
 from l2p.flow import noisy_image, velocity_target
 from l2p.objective import transfer_loss
 from l2p.options import TransferConfig, parameter_groups, trainable_parameters
 from l2p.pixel_transformer import PixelTransformer2DModel
-from reproduce.draw import generator, l2p_pipeline, l2p_settings, source_pipeline, source_settings
+from reproduce.draw import SUBJECTS, give_back_memory, text_pipeline
 from reproduce.recipes import Recipe
 
 PROMPT = "a photo of a red circle"
@@ -25,48 +28,57 @@ PROMPT = "a photo of a red circle"
 
 def run(recipe: Recipe, run_dir: Path) -> None:
     """Write `cost/measured.json`, one process; predictions at full size are `python -m bench cost`'s."""
-    source, pixel = source_pipeline(recipe), l2p_pipeline(recipe, run_dir)
-    batch_size = recipe.l2p_sampler.batch_size
-    records = [
-        sampling_record(recipe, "source-sampling-step", source, source_settings(recipe), batch_size, "VAE decode"),
-        sampling_record(recipe, "l2p-sampling-step", pixel, l2p_settings(recipe), batch_size, "no VAE"),
-        transfer_record(recipe, "l2p-transfer-step-shallow", pixel, recipe.transfer),
-        transfer_record(recipe, "l2p-transfer-step-full", pixel, replace(recipe.transfer, trainable="all")),
+    measure: list[Callable[[], CostRecord]] = [
+        lambda: sampling_record(recipe, run_dir, "source", "VAE decode"),
+        lambda: sampling_record(recipe, run_dir, "l2p", "no VAE"),
+        lambda: transfer_record(recipe, run_dir, "l2p-transfer-step-shallow", recipe.transfer),
+        lambda: transfer_record(recipe, run_dir, "l2p-transfer-step-full", replace(recipe.transfer, trainable="all")),
     ]
+    records = []
+    for one in measure:
+        records.append(one())
+        give_back_memory()
     write_json(run_dir / "cost" / "measured.json", records)
 
 
-def sampling_record(
-    recipe: Recipe, case: str, pipeline: Any, settings: dict[str, Any], batch_size: int, decoding: str
-) -> CostRecord:
+def sampling_record(recipe: Recipe, run_dir: Path, subject: str, decoding: str) -> CostRecord:
     """One call with one sampling step: what an image needs beside more of the same steps is in it."""
-    generate = generator(pipeline, settings | {"num_inference_steps": 1})
+    model, batch_size = SUBJECTS[subject], recipe.l2p_sampler.batch_size
+    sampler = replace(model.sampler(recipe), num_inference_steps=1)
+    pipeline = model.load(recipe, run_dir)
     prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
     modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     protocol = f"pipeline call with one step: prompt encoding, guidance as the recipe has it, {decoding}"
-    return _measured(recipe, case, lambda: generate(prompts, seeds), modules, batch_size, recipe.dtype, protocol)
+
+    def step() -> object:
+        return model.draw(pipeline, prompts, seeds, sampler, recipe.resolution)
+
+    return _measured(recipe, f"{subject}-sampling-step", step, modules, batch_size, recipe.dtype, protocol)
 
 
-def transfer_record(recipe: Recipe, case: str, pipeline: Any, config: TransferConfig) -> CostRecord:
+def transfer_record(recipe: Recipe, run_dir: Path, case: str, config: TransferConfig) -> CostRecord:
     """One training step of the recipe's whole batch in one process, float32 weights, AdamW as in the transfer."""
-    model = PixelTransformer2DModel.from_config(pipeline.transformer.config).to(pipeline.device).train()
-    model.load_state_dict(pipeline.transformer.state_dict())
+    device, prompts = PartialState().device, [PROMPT] * config.batch_size
+    text = text_pipeline(recipe).to(device)
+    prompt = encode_prompt(text, recipe.family, prompts, config.max_sequence_length)
+    del text
+    give_back_memory()
+    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", dtype=torch.float32)
+    model = model.to(device).train()
     num_trained = sum(parameter.numel() for parameter in trainable_parameters(model, config).values())
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, fused=True)
-    step = transfer_step(pipeline, model, optimizer, config, recipe.resolution)
+    step = transfer_step(prompt, model, optimizer, config, recipe.resolution)
     protocol = f"training step, {num_trained} parameters trained ({config.trainable}), float32, AdamW fused"
     return _measured(recipe, case, step, [model, optimizer], config.batch_size, "float32", protocol)
 
 
 def transfer_step(
-    pipeline: Any, model: PixelTransformer2DModel, optimizer: Any, config: TransferConfig, resolution: int
+    prompt: EncodedPrompt, model: PixelTransformer2DModel, optimizer: Any, config: TransferConfig, resolution: int
 ) -> Callable[[], None]:
     """A function that takes one step on images of noise: the cost does not depend on what they show."""
     shape = (config.batch_size, 3, resolution, resolution)
     clean, noise = torch.rand(shape).to(model.device), torch.randn(shape).to(model.device)  # [B, 3, H, W]
     sigma = torch.full((config.batch_size,), 0.5, device=model.device)  # [B]
-    prompts = [PROMPT] * config.batch_size
-    prompt = encode_prompt(pipeline, model.config.architecture, prompts, config.max_sequence_length)
     prompt = {name: tensor.float() for name, tensor in prompt.items()}
 
     def step() -> None:

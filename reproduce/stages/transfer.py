@@ -7,11 +7,11 @@ from pathlib import Path
 
 from bench.records import read_json
 from l2p.transfer import run_transfer
-from reproduce.recipes import Recipe
+from reproduce.recipes import Recipe, source_of
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
     """Train on `corpus/`, write `transfer/`; images that are missing stop it unless the run's manifest allows them."""
     allow_missing = read_json(run_dir / "run.json")["allow_missing"]
     config = replace(recipe.transfer, allow_missing=allow_missing)
-    run_transfer(recipe.source, run_dir / "corpus", config, run_dir / "transfer")
+    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer")

@@ -1,10 +1,12 @@
 """The command line: exit statuses, one-line errors, an example in every help."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.__main__ import main
+from bench.benchmarks import BENCHMARKS
 from bench.geneval.prompts import write_suite
 from bench.records import read_json
 
@@ -28,6 +30,17 @@ def test_every_help_has_an_example(command, capsys):
         (["geneval", "x"], "Missing option"),
         (["rescore", "{tmp}"], "neither detections.jsonl"),
         (["rescore", "{tmp}", "--benchmark", "geneval", "--score-threshold", "0.01"], "at least 0.05"),
+        (
+            ["rescore", "{tmp}", "--benchmark", "geneval", "--variant", "dsg"],
+            "--variant would change nothing: rescore of GenEval",
+        ),
+        (
+            ["rescore", "{tmp}", "--benchmark", "dpg", "--max-objects", "3", "--allow-partial"],
+            "--allow-partial, --max-objects would change nothing: rescore of DPG-Bench takes --questions, --answers",
+        ),
+        (["rescore", "{tmp}", "--benchmark", "fid"], "unknown benchmark 'fid'; known: geneval, dpg"),
+        (["rescore"], "Name the folder of saved"),
+        (["rescore", "--benchmark", "geneval"], "needs the folder of saved detections"),
         (["compare", "{tmp}/a", "{tmp}/b"], "No such file"),
         (["no-such-command"], "No such command"),
     ],
@@ -50,7 +63,7 @@ def test_an_interrupted_run_is_status_3(monkeypatch, capsys, tmp_path):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.__main__.rescore_geneval", interrupted)
+    monkeypatch.setitem(BENCHMARKS, "geneval", replace(BENCHMARKS["geneval"], rescore=interrupted))
     assert main(["rescore", str(tmp_path), "--benchmark", "geneval"]) == 3
     assert "goes on from there" in capsys.readouterr().err
 

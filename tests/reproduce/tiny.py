@@ -117,20 +117,20 @@ def recipe() -> Recipe:
         suites=(
             Suite(
                 name="geneval",
-                benchmark="geneval",
+                title="GenEval",
                 prompts="reproduce.miniature.prompts:geneval_suite",
                 arguments={"num_per_task": 2, "seed": 1},
                 images_per_prompt=2,
             ),
             Suite(
                 name="dpg",
-                benchmark="dpg",
+                title="DPG-Bench",
                 prompts="reproduce.miniature.questions:write_questions",
                 arguments={"num_items": 2, "seed": 1},
+                benchmarks=("dpg",),
             ),
         ),
-        vqa="tests.reproduce.tiny:vqa",
-        detector="tests.reproduce.tiny:detector",
+        judges={"geneval": "tests.reproduce.tiny:detector", "dpg": "tests.reproduce.tiny:vqa"},
         num_processes=1,
     )
 

@@ -110,7 +110,7 @@ def test_two_folders_are_compared_by_item_in_points(questions, tmp_path, capsys)
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     shown = capsys.readouterr().out
-    assert "B - A = +5.0000" in shown and "20 prompts: B is within noise" in shown
+    assert "B - A = +5.0000" in shown and "20 items: B is within noise" in shown
 
 
 def test_help_has_an_example(capsys):
