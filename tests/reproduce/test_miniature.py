@@ -38,7 +38,7 @@ from reproduce.miniature.scenes import (
     relation,
     task_scene,
 )
-from reproduce.miniature.sources import WEIGHTS, source_folder, word_tokenizer
+from reproduce.miniature.sources import WEIGHTS, build, source_folder
 from reproduce.recipes import FAMILIES
 
 # SHA-256 of all prompts that a recipe's report scores: a change here makes old and new figures incomparable.
@@ -168,7 +168,7 @@ def test_grammar():
 
 
 def test_every_prompt_fits_the_tokenizer():
-    tokenizer, rng = word_tokenizer(), np.random.default_rng(5)
+    tokenizer, rng = build("flux").tokenizer, np.random.default_rng(5)
     texts = [entry["prompt"] for task in TASKS for entry in all_entries(task)]
     texts += [dense_prompt(scene) for scene in mixed_scenes(rng, 1000) + [dense_scene(rng) for _ in range(1000)]]
     ids = tokenizer(texts).input_ids
@@ -195,14 +195,16 @@ def test_phrase_labels_say_what_the_scene_holds():
         assert not labels[len(words) :].any()
         for clause in entry["include"]:
             noun = clause["class"] if clause["count"] == 1 else PLURALS[clause["class"]]
-            shape, color, side, count, size = labels[words.index(noun)]
-            assert SHAPES[shape - 1] == clause["class"] and count == clause["count"] and size == 0
+            shape, color, side, count, size, order, background = labels[words.index(noun)]
+            assert SHAPES[shape - 1] == clause["class"] and count == clause["count"] and size == background == 0
+            assert order == 1 + sum(word in (*SHAPES, *PLURALS.values()) for word in words[: words.index(noun)])
             assert color == (COLORS.index(clause["color"]) + 1 if "color" in clause else 0)
             if "position" in clause:
                 assert RELATIONS[side - 1] == clause["position"][0]
     labels = phrase_labels("a small star below a large ring . two pink circles . the background is dark .")
-    assert labels[0].tolist() == labels[2].tolist() == [4, 0, 4, 1, 1]
-    assert labels[6].tolist() == [6, 0, 3, 1, 2] and labels[10].tolist() == [1, 7, 0, 2, 0]
+    assert labels[0].tolist() == labels[2].tolist() == [4, 0, 4, 1, 1, 1, 0]
+    assert labels[6].tolist() == [6, 0, 3, 1, 2, 2, 0] and labels[10].tolist() == [1, 7, 0, 2, 0, 3, 0]
+    assert labels[11].tolist() == labels[15].tolist() == [0, 0, 0, 0, 0, 0, 1] and not labels[17:].any()
 
 
 @pytest.mark.parametrize(("recipe", "digest"), REPORT_SUITES.items())

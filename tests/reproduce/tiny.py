@@ -18,10 +18,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from bench.geneval.rules import COLORS
 from bench.records import Detection
+from l2p.architectures.tiny import word_tokenizer
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
+from reproduce.miniature.prompts import vocabulary
 from reproduce.miniature.scenes import SHAPES
-from reproduce.miniature.sources import word_tokenizer
 from reproduce.recipes import Corpus, Recipe, Sampler, Suite
 
 SAMPLER = Sampler(num_inference_steps=2, guidance_scale=3.0, max_sequence_length=24, batch_size=4, shift=3.0)
@@ -30,7 +31,7 @@ SAMPLER = Sampler(num_inference_steps=2, guidance_scale=3.0, max_sequence_length
 def save_source(folder: Path) -> None:
     """Write a random FluxPipeline: 2 heads of 12, one double and two single blocks, a VAE of factor 4."""
     torch.manual_seed(0)
-    tokenizer = word_tokenizer()
+    tokenizer = word_tokenizer(vocabulary(), 24)
     clip = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,
