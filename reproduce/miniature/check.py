@@ -89,7 +89,7 @@ def reconstructed_pictures(folder: Path, seed: int, num_per_task: int, layout: L
     pipeline = load_source(folder)
     architecture = architecture_of(type(pipeline).__name__)
     for entry, image in rendered_pictures(seed, num_per_task, layout):
-        pixels = shape_detector.to_tensor(np.asarray(image)[None])
+        pixels = shape_detector.to_tensor(np.array(image)[None])
         out = architecture.decode_latents(pipeline, architecture.encode_latents(pipeline, pixels))[0].clamp(-1, 1)
         yield entry, Image.fromarray(((out + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 

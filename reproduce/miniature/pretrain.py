@@ -135,31 +135,31 @@ def pretrain(
     train_source(get_architecture(family), pipeline, own_pool(pipeline, family, config, out), config, out)
 
 
+Started = Annotated[
+    Path | None, typer.Option(help="a trained miniature's folder to start from instead of from nothing")
+]
+World = Annotated[Layout, typer.Option(help="what a prompt leaves open is drawn one way (said) or any way (open)")]
+InShares = Annotated[Shares, typer.Option(help="the tasks' shares of the scenes; unnamed is for the end")]
+Densely = Annotated[float, typer.Option(help="how often a scene of a GenEval task is told by its dense prompt")]
+Shift = Annotated[float, typer.Option(help="noise shift: high teaches layout, low drawing")]
+ReadingSteps = Annotated[int, typer.Option(help="of the text encoders, before the source's own")]
+
+
 @app.command()
 def source(
     family: str = "flux",
     out: Annotated[Path | None, typer.Option(help="the training's folder, else runs/pretrain-FAMILY-LAYOUT")] = None,
     vae: Annotated[Path | None, typer.Option(help="the trained VAE's folder, else the shipped one")] = None,
-    start: Annotated[
-        Path | None, typer.Option(help="a trained miniature's folder to start from instead of from nothing")
-    ] = None,
+    start: Started = None,
     num_steps: int = SourceConfig.num_steps,
     batch_size: int = SourceConfig.batch_size,
     num_scenes: int = SourceConfig.num_scenes,
-    num_reading_steps: Annotated[int, typer.Option(help="of the text encoders, before the source's own")] = (
-        ReadingConfig.num_steps
-    ),
-    shares: Annotated[Shares, typer.Option(help="the tasks' shares of the scenes; unnamed is for the end")] = (
-        SourceConfig.shares
-    ),
-    layout: Annotated[
-        Layout, typer.Option(help="what a prompt leaves open is drawn one way (said) or any way (open)")
-    ] = SourceConfig.layout,
-    dense_probability: Annotated[
-        float, typer.Option(help="how often a scene of a GenEval task is told by its dense prompt")
-    ] = SourceConfig.dense_probability,
+    num_reading_steps: ReadingSteps = ReadingConfig.num_steps,
+    shares: InShares = SourceConfig.shares,
+    layout: World = SourceConfig.layout,
+    dense_probability: Densely = SourceConfig.dense_probability,
     learning_rate: float = SourceConfig.learning_rate,
-    shift: Annotated[float, typer.Option(help="noise shift: high teaches layout, low drawing")] = SourceConfig.shift,
+    shift: Shift = SourceConfig.shift,
     seed: int = 0,
 ) -> None:
     """Pre-train a family's miniature source into OUT/pipeline.

@@ -1,7 +1,10 @@
 """The small world: every scene is what its prompt says, at any resolution, and the shipped detector sees it."""
 
+import ast
 import hashlib
 import json
+from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -12,6 +15,7 @@ from bench.geneval.rules import COLORS, RELATIONS, TASKS, judge
 from bench.named import load_function
 from bench.records import Detection
 from reproduce.miniature import detector as shape_detector
+from reproduce.miniature import scenes
 from reproduce.miniature.check import accuracy, rendered_pictures
 from reproduce.miniature.prompts import (
     COUNT_WORDS,
@@ -45,6 +49,19 @@ from reproduce.recipes import FAMILIES
 REPORT_SUITES = {"flux_mini": "3e546f2d83d70e8b", "flux_mini_long": "71f6809492d67817"}
 # SHA-256 of what each world draws: change it only together with sources, corpora and figures.
 WORLDS = {"said": "eed65429790315d9", "open": "afa2e1c0507243b4"}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the miniature that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "reproduce.miniature":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reproduce.miniature."):
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("reproduce.miniature.")}
+    return found
 
 
 def true_detections(scene, side: int = 48) -> list[Detection]:
@@ -127,6 +144,13 @@ def test_both_worlds_have_the_same_prompts(layout):
 def test_a_family_has_a_source_folder_a_world():
     assert source_folder("flux") == source_folder("flux", "said") == WEIGHTS / "flux"
     assert source_folder("flux", "open") == WEIGHTS / "flux-open"
+
+
+def test_no_module_of_the_miniature_imports_one_that_imports_it():
+    files = [path for path in Path(scenes.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    graph = {f"reproduce.miniature.{path.stem}": imported(path) for path in files}
+    assert graph["reproduce.miniature.prompts"] == {"reproduce.miniature.scenes"}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(files)  # a circle raises CycleError
 
 
 def test_a_full_frame_is_an_error_that_names_the_radii():
