@@ -12,11 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from bench.geneval.rules import COLORS
 from bench.records import Detection
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
 from reproduce.miniature.prompts import vocabulary
-from reproduce.miniature.scenes import COLORS, SHAPES
+from reproduce.miniature.scenes import SHAPES
 from reproduce.recipes import Corpus, Recipe, Sampler, Suite
 from tests.tiny import source as tiny_source
 
