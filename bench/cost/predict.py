@@ -23,7 +23,7 @@ from bench.cost.families import Family, family_named
 from bench.cost.inputs import Shape, denoiser_inputs, encoded_prompt
 from bench.cost.meter import Meter, OperatorWork, materialise
 from bench.cost.roofline import latency_band_s
-from bench.cost.training import fill_state, make_optimizer, training_step
+from bench.cost.training import fill_state, make_optimizer
 from bench.records import CostRecord
 
 
@@ -169,7 +169,8 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
 
 
 def _choose_trained(model: Any, case: Case) -> list[nn.Parameter]:
-    from l2p.options import TransferConfig, trainable_parameters
+    from l2p.config import TransferConfig
+    from l2p.trainable import trainable_parameters
 
     if case.num_trainable_blocks is None:
         config = TransferConfig(trainable="all")
