@@ -23,7 +23,7 @@ from bench.cost.families import Family, family_named
 from bench.cost.inputs import Shape, denoiser_inputs, encoded_prompt
 from bench.cost.meter import Meter, OperatorWork, materialise
 from bench.cost.roofline import latency_band_s
-from bench.cost.training import fill_state, make_optimizer
+from bench.cost.training import fill_state, make_optimizer, training_step
 from bench.records import CostRecord
 
 
