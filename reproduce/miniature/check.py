@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.progress import track
 
-from bench.geneval.rules import judge
+from bench.geneval.rules import TASKS, judge
 from bench.records import Detection, write_json
 from bench.statistics import bootstrap_ci, category_means
 from reproduce.draw import generators, image_seed
@@ -27,8 +27,8 @@ from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, all_entries, task_entry
 from reproduce.miniature.render import render
-from reproduce.miniature.scenes import TASKS, task_scene
-from reproduce.miniature.sources import RESOLUTION, WEIGHTS
+from reproduce.miniature.scenes import DEFAULT_LAYOUT, Layout, task_scene
+from reproduce.miniature.sources import RESOLUTION, WEIGHTS, source_folder
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 BATCH = 60
@@ -38,6 +38,9 @@ Detect = Callable[[list[Image.Image]], list[list[Detection]]]
 
 Seed = Annotated[int, typer.Option(help="a seed that training and tuning never used")]
 NumPerTask = Annotated[int, typer.Option(help="pictures of each of GenEval's six tasks")]
+World = Annotated[
+    Layout, typer.Option("--layout", help="the world: what prompts leave open is said or open; sources have one each")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the figures here")]
 Floor = Annotated[float, typer.Option(help="exit 1 where a share is below it")]
 
@@ -68,20 +71,20 @@ def _shares(tags: list[str], prompts: list[str], values: list[float]) -> dict:
     }
 
 
-def rendered_pictures(seed: int, num_per_task: int) -> Iterator[Picture]:
+def rendered_pictures(seed: int, num_per_task: int, layout: Layout = DEFAULT_LAYOUT) -> Iterator[Picture]:
     """Fresh scenes, rendered, each with a prompt that it satisfies."""
     rng = np.random.default_rng([seed, 20])
     for task in TASKS:
         for _ in range(num_per_task):
-            scene = task_scene(rng, task)
+            scene = task_scene(rng, task, layout)
             yield task_entry(scene, task), Image.fromarray(render(scene, RESOLUTION))
 
 
 @torch.no_grad()
-def reconstructed_pictures(folder: Path, seed: int, num_per_task: int) -> Iterator[Picture]:
+def reconstructed_pictures(folder: Path, seed: int, num_per_task: int, layout: Layout) -> Iterator[Picture]:
     """The same scenes after the VAE: the ceiling of any source that draws through it."""
     vae = DiffusionPipeline.from_pretrained(folder).vae.eval()
-    for entry, image in rendered_pictures(seed, num_per_task):
+    for entry, image in rendered_pictures(seed, num_per_task, layout):
         pixels = shape_detector.to_tensor(np.asarray(image)[None])
         out = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].clamp(-1, 1)
         yield entry, Image.fromarray(((out + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
@@ -168,18 +171,30 @@ def report(name: str, figures: dict, json: Path | None, floor: float) -> None:
 
 
 @app.command()
-def detector(seed: Seed = 900, num_per_task: NumPerTask = 300, json: Json = None, floor: Floor = 0.0) -> None:
+def detector(
+    seed: Seed = 900,
+    num_per_task: NumPerTask = 300,
+    layout: World = DEFAULT_LAYOUT,
+    json: Json = None,
+    floor: Floor = 0.0,
+) -> None:
     """Accuracy of the shipped detector on rendered scenes.
 
     Example: python -m reproduce.miniature.check detector --num-per-task 300 --floor 0.97
     """
     prepare_processor()
-    report("detector", accuracy(rendered_pictures(seed, num_per_task), shape_detector.load()), json, floor)
+    report(
+        f"detector, {layout}",
+        accuracy(rendered_pictures(seed, num_per_task, layout), shape_detector.load()),
+        json,
+        floor,
+    )
 
 
 @app.command()
 def robustness(
     family: str = "flux",
+    layout: World = DEFAULT_LAYOUT,
     seed: Seed = 904,
     num_per_task: NumPerTask = 40,
     num_inference_steps: int = 10,
@@ -193,15 +208,15 @@ def robustness(
     Example: python -m reproduce.miniature.check robustness --floor 0.97
     """
     prepare_processor()
-    pictures = list(
-        source_pictures(_family_folder(weights, family), seed, num_per_task, num_inference_steps, guidance_scale)
-    )
+    folder = _existing_folder(family, layout, weights)
+    pictures = list(source_pictures(folder, seed, num_per_task, num_inference_steps, guidance_scale))
     report("verdicts that stay", agreement(pictures, seed, shape_detector.load()), json, floor)
 
 
 @app.command()
 def vae(
     family: str = "flux",
+    layout: World = DEFAULT_LAYOUT,
     seed: Seed = 901,
     num_per_task: NumPerTask = 100,
     json: Json = None,
@@ -213,13 +228,14 @@ def vae(
     Example: python -m reproduce.miniature.check vae --family flux
     """
     prepare_processor()
-    pictures = reconstructed_pictures(_family_folder(weights, family), seed, num_per_task)
-    report(f"{family} vae", accuracy(pictures, shape_detector.load()), json, floor)
+    pictures = reconstructed_pictures(_existing_folder(family, layout, weights), seed, num_per_task, layout)
+    report(f"{family} vae, {layout}", accuracy(pictures, shape_detector.load()), json, floor)
 
 
 @app.command()
 def source(
     family: str = "flux",
+    layout: World = DEFAULT_LAYOUT,
     seed: Seed = 902,
     num_per_task: NumPerTask = 40,
     num_inference_steps: int = 20,
@@ -232,17 +248,19 @@ def source(
 
     Example: python -m reproduce.miniature.check source --family flux --seed 7 --num-per-task 40 --json source.json
     """
-    pictures = source_pictures(_family_folder(weights, family), seed, num_per_task, num_inference_steps, guidance_scale)
-    report(f"{family} source", accuracy(pictures, shape_detector.load()), json, floor)
+    folder = _existing_folder(family, layout, weights)
+    pictures = source_pictures(folder, seed, num_per_task, num_inference_steps, guidance_scale)
+    report(f"{family} source, {layout}", accuracy(pictures, shape_detector.load()), json, floor)
 
 
-def _family_folder(weights: Path, family: str) -> Path:
-    """A family's pipeline folder; exit status 2, with the known families, where there is none."""
-    if not (weights / family / "model_index.json").is_file():
+def _existing_folder(family: str, layout: Layout, weights: Path) -> Path:
+    """A family's pipeline folder; exit status 2, with the folders that there are, where there is none."""
+    folder = source_folder(family, layout, weights)
+    if not (folder / "model_index.json").is_file():
         known = sorted(p.parent.name for p in weights.glob("*/model_index.json"))
-        typer.echo(f"no source {family!r} in {weights}; there: {', '.join(known) or 'none'}", err=True)
+        typer.echo(f"no source {folder.name!r} in {weights}; there: {', '.join(known) or 'none'}", err=True)
         raise typer.Exit(2)
-    return weights / family
+    return folder
 
 
 if __name__ == "__main__":

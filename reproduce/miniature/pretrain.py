@@ -26,14 +26,17 @@ from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.geneval.rules import COLORS, RELATIONS, TASKS
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.autoencoder import train_autoencoder
 from reproduce.miniature.detector import to_tensor
+from reproduce.miniature.detector_training import DetectorConfig
+from reproduce.miniature.detector_training import train as train_detector
 from reproduce.miniature.muon import Muon
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, dense_prompt, phrase_labels, task_entry
 from reproduce.miniature.render import render_batch
-from reproduce.miniature.scenes import COLORS, RELATIONS, SHAPES, TASKS, Scene, dense_scene, task_scene
+from reproduce.miniature.scenes import DEFAULT_LAYOUT, SHAPES, Layout, Scene, dense_scene, task_scene
 from reproduce.miniature.sources import RESOLUTION, SOURCES, WEIGHTS
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
@@ -71,6 +74,7 @@ class PretrainConfig:
     batch_size: int = 48
     num_scenes: int = 65536
     pool: Pool = "bound"
+    layout: Layout = DEFAULT_LAYOUT
     learning_rate: float = 1e-3
     muon_learning_rate: float = 1e-2
     warmup_steps: int = 100
@@ -107,7 +111,7 @@ def build_pool(pipe: FluxPipeline, config: PretrainConfig, rank: int, num_proces
     for _ in range(config.num_scenes // num_processes // 64):
         scenes = []
         for kind in rng.choice(len(shares), 64, p=shares):
-            scene = task_scene(rng, TASKS[kind]) if kind < len(TASKS) else dense_scene(rng)
+            scene = task_scene(rng, TASKS[kind], config.layout) if kind < len(TASKS) else dense_scene(rng)
             told = dense_prompt(scene)
             captions.append(task_entry(scene, TASKS[kind])["prompt"] if kind < len(TASKS) else told)
             dense.append(told)
@@ -315,6 +319,9 @@ def flux(
     pool: Annotated[Pool, typer.Option(help="the tasks' shares of the scenes; unnamed is for the end")] = (
         PretrainConfig.pool
     ),
+    layout: Annotated[
+        Layout, typer.Option(help="what a prompt leaves open is drawn one way (said) or any way (open)")
+    ] = PretrainConfig.layout,
     dense_probability: Annotated[
         float, typer.Option(help="how often a scene of a GenEval task is told by its dense prompt")
     ] = PretrainConfig.dense_probability,
@@ -331,6 +338,7 @@ def flux(
         batch_size=batch_size,
         num_scenes=num_scenes,
         pool=pool,
+        layout=layout,
         dense_probability=dense_probability,
         learning_rate=learning_rate,
         muon_learning_rate=10 * learning_rate,
@@ -369,13 +377,22 @@ def vae(
 
 
 @app.command()
-def detector(out: Path = shape_detector.WEIGHTS, num_steps: int = 3000, seed: int = 0) -> None:
-    """Train the shape detector into OUT.
+def detector(
+    out: Path = shape_detector.WEIGHTS,
+    state: Annotated[Path, typer.Option(help="where an interrupted training goes on from")] = Path(
+        "runs/pretrain-detector"
+    ),
+    num_steps: int = DetectorConfig.num_steps,
+    channels: int = DetectorConfig.channels,
+    seed: int = 0,
+) -> None:
+    """Train the shape detector on deformed renders into OUT.
 
-    Example: python -m reproduce.miniature.pretrain detector --num-steps 3000
+    Example: python -m reproduce.miniature.pretrain detector --num-steps 6000
     """
     prepare_processor()
-    shape_detector.save(shape_detector.train(num_steps, seed), out)
+    config = DetectorConfig(num_steps=num_steps, channels=channels, seed=seed)
+    shape_detector.save(train_detector(config, state), out)
 
 
 if __name__ == "__main__":

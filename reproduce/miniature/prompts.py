@@ -9,13 +9,11 @@ import itertools
 
 import numpy as np
 
+from bench.geneval.rules import COLORS, RELATIONS, TASKS
 from reproduce.miniature.scenes import (
     BACKGROUNDS,
-    COLORS,
     HELD_OUT_PAIRS,
-    RELATIONS,
     SHAPES,
-    TASKS,
     Scene,
     SceneObject,
     dense_scene,
@@ -76,7 +74,7 @@ def color_attr(first_color: str, first: str, second_color: str, second: str) -> 
 
 
 def task_entry(scene: Scene, task: str) -> dict:
-    """The GenEval entry of `task` that a scene from `task_scene(rng, task)` satisfies."""
+    """The GenEval entry of `task` that a scene from `task_scene(rng, task, layout)` satisfies, whatever the layout."""
     first, second = scene.objects[0], scene.objects[-1]
     if task == "single_object":
         return single_object(first.shape)
@@ -210,8 +208,8 @@ CORPUS_SHARE = {
 def corpus_prompts(num: int, seed: int) -> list[dict]:
     """`num` prompts for the transfer corpus, {"text", "category"}: six tasks by `CORPUS_SHARE`, the rest dense.
 
-    Texts come from scenes, so that their mix of shapes and colours is the world's own; a text may come again.
-    None names a held-out pair.
+    Texts come from scenes, so that their mix of shapes and colours is the world's own; a text may come again. They say
+    nothing of a layout that is left open, so both worlds have the same ones. None names a held-out pair.
     """
     rng = np.random.default_rng(seed)
     rows: list[dict] = []

@@ -9,10 +9,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, vocabulary
+from reproduce.miniature.scenes import DEFAULT_LAYOUT, Layout
 
 RESOLUTION = 48
 WEIGHTS = Path(__file__).parent / "weights"
 CLIP_WIDTH, T5_WIDTH, HEADS, HEAD_DIM = 64, 96, 4, 32
+
+
+def source_folder(family: str, layout: Layout = DEFAULT_LAYOUT, weights: Path = WEIGHTS) -> Path:
+    """Where a family's trained source for one of the two worlds lies: "flux", or "flux-open" with layouts left open."""
+    return weights / (family if layout == "said" else f"{family}-{layout}")
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -16,10 +16,11 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from bench.geneval.rules import COLORS
 from bench.records import Detection
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
-from reproduce.miniature.scenes import COLORS, SHAPES
+from reproduce.miniature.scenes import SHAPES
 from reproduce.miniature.sources import word_tokenizer
 from reproduce.recipes import Corpus, Recipe, Sampler, Suite
 
