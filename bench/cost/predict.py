@@ -7,7 +7,7 @@ This is the one file of `bench` that may build `l2p` models.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -144,6 +144,9 @@ def _prepare_l2p(case: Case, family: Family, dtype: torch.dtype, device: str) ->
 
 
 def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) -> Prepared:
+    from l2p.flow import transfer_loss
+    from l2p.training.loop import train_step
+
     model: Any = pixel_model(case, family, dtype, device).train()
     trained = _choose_trained(model, case)
     if case.mixed:
@@ -159,8 +162,11 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
         with torch.autocast(torch.device(device).type, dtype=dtype, enabled=case.mixed):
             return model(**inputs)[0]
 
+    def losses() -> Iterator[torch.Tensor]:
+        yield transfer_loss(forward(), target, inputs["sigma"])
+
     return Prepared(
-        run=training_step(forward, target, optimizer),
+        run=lambda: train_step(losses(), optimizer),
         resident=(model, inputs, target, optimizer),
         num_parameters=_size(model),
         num_trainable_parameters=sum(parameter.numel() for parameter in trained),

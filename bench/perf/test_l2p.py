@@ -19,12 +19,11 @@ from torch import Tensor
 from bench.cost.meter import Meter
 from bench.cost.roofline import best_s
 from l2p.architectures import encode_prompt
-from l2p.flow import noisy_image, velocity_target
-from l2p.objective import transfer_loss
-from l2p.options import parameter_groups, trainable_parameters
+from l2p.flow import noisy_image, transfer_loss, velocity_target
+from l2p.initialise import new_model
 from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
-from l2p.preparation import new_model
+from l2p.trainable import make_accelerator, parameter_groups, start_training, trainable_parameters
 from l2p.transfer import run_transfer
 from reproduce.launch import prepare_processor
 from reproduce.miniature.prompts import task_entry
@@ -32,7 +31,7 @@ from reproduce.miniature.render import render
 from reproduce.miniature.scenes import TASKS, task_scene
 from reproduce.recipes import source_of
 from reproduce.recipes.flux import flux_mini
-from reproduce.stages.cost import PROMPT, transfer_step
+from reproduce.stages.cost import PROMPT, noise_batch
 
 RECIPE = flux_mini()
 NUM_STEPS = 60
@@ -78,14 +77,13 @@ def test_a_transfer_step(benchmark, pipeline, corpus, tmp_path):
     """The whole loop, images decoded and weights averaged, in FLOP/s beside a matrix product's."""
     config = replace(RECIPE.transfer, num_train_steps=NUM_STEPS, num_validation_images=16, validate_every=NUM_STEPS)
     model = PixelTransformer2DModel.from_config(pipeline.transformer.config).train()
-    trainable_parameters(model, config)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=1e-3, fused=True)
+    trainer = start_training(model, config, make_accelerator(config), alone=True)
     prompts = [PROMPT] * config.batch_size
     prompt = encode_prompt(pipeline, RECIPE.family, prompts, config.max_sequence_length)
-    step = transfer_step(prompt, model, optimizer, config, RECIPE.resolution)
-    step()
+    batch = [noise_batch(prompt, config.batch_size, RECIPE.resolution)]
+    trainer.step(batch, 0)
     with Meter() as meter:
-        step()
+        trainer.step(batch, 0)
     before = product_flops()
     summary = benchmark.pedantic(
         lambda: run_transfer(source_of(RECIPE), corpus, config, tmp_path / "out", progress=False), rounds=1

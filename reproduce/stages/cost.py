@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import PartialState
@@ -16,10 +16,10 @@ from accelerate import PartialState
 from bench.cost.measure import measure_step
 from bench.records import CostRecord, Training, write_json
 from l2p.architectures import EncodedPrompt, encode_prompt
-from l2p.flow import noisy_image, velocity_target
-from l2p.objective import transfer_loss
-from l2p.options import TransferConfig, parameter_groups, trainable_parameters
+from l2p.config import FROZEN_DTYPES, TransferConfig
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.trainable import make_accelerator, start_training
+from l2p.training.data import MicroBatch
 from reproduce.draw import SUBJECTS, give_back_memory, text_pipeline
 from reproduce.plan import num_blocks_trained
 from reproduce.recipes import Recipe
@@ -70,16 +70,15 @@ def sampling_record(recipe: Recipe, run_dir: Path, subject: Literal["source", "l
 
 
 def transfer_record(recipe: Recipe, run_dir: Path, case: str, config: TransferConfig) -> CostRecord:
-    """One training step of the recipe's whole batch in one process, float32 weights, AdamW as in the transfer."""
+    """One training step of the recipe's whole batch in one process, as the transfer takes it."""
     device, prompts = PartialState().device, [PROMPT] * config.batch_size
     text = text_pipeline(recipe).to(device)
     prompt = encode_prompt(text, recipe.family, prompts, config.max_sequence_length)
     del text
     give_back_memory()
-    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", dtype=torch.float32)
-    model = model.to(device).train()
-    num_trained = sum(parameter.numel() for parameter in trainable_parameters(model, config).values())
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, fused=True)
+    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", dtype=_frozen_dtype(config))
+    trainer = start_training(model.to(device).train(), config, make_accelerator(config), alone=True)
+    num_trained = sum(parameter.numel() for parameter in trainer.trained.values())
     what = CostRecord(
         case=case,
         kind="measured",
@@ -91,28 +90,31 @@ def transfer_record(recipe: Recipe, run_dir: Path, case: str, config: TransferCo
         resolution=recipe.resolution,
         batch_size=config.batch_size,
         patch_size=config.patch_size,
-        dtype="float32",
-        protocol=f"training step, {num_trained} parameters trained ({config.trainable}), float32, AdamW fused",
+        dtype=str(_frozen_dtype(config)).removeprefix("torch."),
+        protocol=f"the transfer's training step, {num_trained} parameters trained ({config.trainable}), {_how(config)}",
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_trainable_parameters=num_trained,
     )
-    step = transfer_step(prompt, model, optimizer, config, recipe.resolution)
-    return measure_step(step, what, resident=[model, optimizer], device=str(device))
+    batch = [noise_batch(prompt, config.batch_size // config.gradient_accumulation_steps, recipe.resolution)]
+    batch *= config.gradient_accumulation_steps
+    resident = [model, trainer.optimizer, *(trainer.ema.shadow_params if trainer.ema else [])]
+    return measure_step(lambda: trainer.step(batch, 0), what, resident=resident, device=str(device))
 
 
-def transfer_step(
-    prompt: EncodedPrompt, model: PixelTransformer2DModel, optimizer: Any, config: TransferConfig, resolution: int
-) -> Callable[[], None]:
-    """A function that takes one step on images of noise: the cost does not depend on what they show."""
-    shape = (config.batch_size, 3, resolution, resolution)
-    clean, noise = torch.rand(shape).to(model.device), torch.randn(shape).to(model.device)  # [B, 3, H, W]
-    sigma = torch.full((config.batch_size,), 0.5, device=model.device)  # [B]
-    prompt = {name: tensor.float() for name, tensor in prompt.items()}
+def noise_batch(prompt: EncodedPrompt, batch_size: int, resolution: int) -> MicroBatch:
+    """Images of noise with prompts from the first on: the cost of a step does not depend on what they show."""
+    shape = (batch_size, 3, resolution, resolution)
+    sigma = torch.full((batch_size,), 0.5)  # [B]
+    few = {name: tensor[:batch_size] for name, tensor in prompt.items()}
+    return MicroBatch(torch.rand(shape), torch.randn(shape), sigma, few)
 
-    def step() -> None:
-        velocity = model(noisy_image(clean, noise, sigma), sigma, prompt, return_dict=False)[0]
-        transfer_loss(velocity, velocity_target(clean, noise), sigma, config.loss_weight_below).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
-    return step
+def _frozen_dtype(config: TransferConfig) -> torch.dtype:
+    return FROZEN_DTYPES[config.mixed_precision]
+
+
+def _how(config: TransferConfig) -> str:
+    parts = ["bfloat16 with float32 trained weights" if config.mixed_precision == "bf16" else "float32", "AdamW fused"]
+    parts += ["averaged weights"] if config.ema_decay is not None else []
+    parts += ["gradient checkpointing"] if config.gradient_checkpointing else []
+    return ", ".join(parts)
