@@ -144,7 +144,6 @@ def _prepare_l2p(case: Case, family: Family, dtype: torch.dtype, device: str) ->
 
 
 def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) -> Prepared:
-    from l2p.flow import transfer_loss
     from l2p.training.loop import train_step
 
     model: Any = pixel_model(case, family, dtype, device).train()
@@ -163,7 +162,7 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
             return model(**inputs)[0]
 
     def losses() -> Iterator[torch.Tensor]:
-        yield transfer_loss(forward(), target, inputs["sigma"])
+        yield (forward().float() - target.float()).square().mean()  # paper eq. 5
 
     return Prepared(
         run=lambda: train_step(losses(), optimizer),
