@@ -20,6 +20,7 @@ from l2p.config import FROZEN_DTYPES, TransferConfig
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.trainable import make_accelerator, start_training
 from l2p.training.data import MicroBatch
+from l2p.training.optimise import Trainer
 from reproduce.draw import SUBJECTS, give_back_memory, text_pipeline
 from reproduce.plan import num_blocks_trained
 from reproduce.recipes import Recipe
@@ -70,13 +71,14 @@ def sampling_record(recipe: Recipe, run_dir: Path, subject: Literal["source", "l
 
 
 def transfer_record(recipe: Recipe, run_dir: Path, case: str, config: TransferConfig) -> CostRecord:
-    """One training step of the recipe's whole batch in one process, as the transfer takes it."""
+    """One step of the transfer itself on the recipe's whole batch, in one process: precision, clipping, averages."""
     device, prompts = PartialState().device, [PROMPT] * config.batch_size
     text = text_pipeline(recipe).to(device)
     prompt = encode_prompt(text, recipe.family, prompts, config.max_sequence_length)
     del text
     give_back_memory()
-    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", dtype=_frozen_dtype(config))
+    dtype = FROZEN_DTYPES[config.mixed_precision]
+    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", dtype=dtype)
     trainer = start_training(model.to(device).train(), config, make_accelerator(config), alone=True)
     num_trained = sum(parameter.numel() for parameter in trainer.trained.values())
     what = CostRecord(
@@ -85,36 +87,38 @@ def transfer_record(recipe: Recipe, run_dir: Path, case: str, config: TransferCo
         family=recipe.family,
         model="l2p",
         training=Training(
-            num_trainable_blocks=num_blocks_trained(config), released=config.trainable == "released", optimizer="fused"
+            num_trainable_blocks=num_blocks_trained(config),
+            released=config.trainable == "released",
+            checkpointed=config.gradient_checkpointing,
+            mixed=config.mixed_precision != "no",
+            optimizer="fused",
         ),
         resolution=recipe.resolution,
         batch_size=config.batch_size,
         patch_size=config.patch_size,
-        dtype=str(_frozen_dtype(config)).removeprefix("torch."),
-        protocol=f"the transfer's training step, {num_trained} parameters trained ({config.trainable}), {_how(config)}",
+        dtype=str(dtype).removeprefix("torch."),
+        protocol=f"step of the transfer, {num_trained} parameters trained ({config.trainable}), AdamW fused",
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_trainable_parameters=num_trained,
     )
-    batch = [noise_batch(prompt, config.batch_size // config.gradient_accumulation_steps, recipe.resolution)]
-    batch *= config.gradient_accumulation_steps
-    resident = [model, trainer.optimizer, *(trainer.ema.shadow_params if trainer.ema else [])]
-    return measure_step(lambda: trainer.step(batch, 0), what, resident=resident, device=str(device))
+    averages = trainer.ema.shadow_params if trainer.ema else []
+    step = transfer_step(trainer, prompt, config, recipe.resolution)
+    return measure_step(step, what, resident=[model, trainer.optimizer, *averages], device=str(device))
 
 
-def noise_batch(prompt: EncodedPrompt, batch_size: int, resolution: int) -> MicroBatch:
-    """Images of noise with prompts from the first on: the cost of a step does not depend on what they show."""
-    shape = (batch_size, 3, resolution, resolution)
-    sigma = torch.full((batch_size,), 0.5)  # [B]
-    few = {name: tensor[:batch_size] for name, tensor in prompt.items()}
-    return MicroBatch(torch.rand(shape), torch.randn(shape), sigma, few)
-
-
-def _frozen_dtype(config: TransferConfig) -> torch.dtype:
-    return FROZEN_DTYPES[config.mixed_precision]
-
-
-def _how(config: TransferConfig) -> str:
-    parts = ["bfloat16 with float32 trained weights" if config.mixed_precision == "bf16" else "float32", "AdamW fused"]
-    parts += ["averaged weights"] if config.ema_decay is not None else []
-    parts += ["gradient checkpointing"] if config.gradient_checkpointing else []
-    return ", ".join(parts)
+def transfer_step(
+    trainer: Trainer, prompt: EncodedPrompt, config: TransferConfig, resolution: int
+) -> Callable[[], float]:
+    """A function that takes one step on images of noise: the cost does not depend on what they show."""
+    parts = config.gradient_accumulation_steps
+    size = config.batch_size // parts
+    batch = [
+        MicroBatch(
+            clean=torch.rand(size, 3, resolution, resolution),  # [b, 3, H, W]
+            noise=torch.randn(size, 3, resolution, resolution),
+            sigma=torch.full((size,), 0.5),  # [b]
+            prompt={name: tensor[:size] for name, tensor in prompt.items()},
+        )
+        for _ in range(parts)
+    ]
+    return lambda: trainer.step(batch, 0)
