@@ -77,7 +77,7 @@ def _time_told(recipe: Recipe, totals: list[float]) -> str:
     basis = f"a roofline of one {PAPER_DEVICE}, not measured"
     if recipe.size == "miniature":
         basis = "processor time here: idle cores assumed"
-    return f"Time: {_band(*totals, clock)} and the start of processes, scoring, cost and report ({basis})."
+    return f"Time: {_band(totals[0], totals[1], clock)} and the start of processes, scoring, cost and report ({basis})."
 
 
 def planned(recipe: Recipe, num_processes: int) -> Iterator[Work]:

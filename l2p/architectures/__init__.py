@@ -1,5 +1,7 @@
 """The source families: one file each holds all of a family's quirks."""
 
+import torch
+
 from l2p.architectures.base import (
     Architecture,
     EncodedPrompt,
@@ -59,6 +61,7 @@ def architecture_of(class_name: str) -> Architecture:
     raise ValueError(f"no architecture for the class {class_name!r}; known: {known}")
 
 
+@torch.no_grad()
 def encode_prompt(pipeline: object, architecture: str, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     """Encode prompts with the family's own pipeline code, whether `pipeline` is a source or a pixel pipeline.
 

@@ -46,7 +46,6 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, pooled, _ = pipeline.encode_prompt(
         prompt=prompts, prompt_2=None, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length

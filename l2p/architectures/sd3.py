@@ -3,7 +3,6 @@
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 from torch import Tensor
 
@@ -37,7 +36,6 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, _, pooled, _ = pipeline.encode_prompt(
         prompt=prompts,

@@ -1,4 +1,4 @@
-"""Another family is one architecture and one entry: a copy of FLUX under names of its own goes all the way."""
+"""Every family goes all the way by its architecture alone, and so does a sixth: a copy of FLUX under other names."""
 
 import json
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from l2p.architectures import ARCHITECTURES
+from reproduce import preflight
 from reproduce.__main__ import app
 from tests.reproduce import tiny
 
@@ -65,3 +66,26 @@ def test_a_source_of_another_family_is_refused(sixth, tmp_path, monkeypatch):
         app, ["sixth", "--recipe", "tests.reproduce.tiny:sixth", "--run", str(tmp_path / "run")]
     )
     assert result.exit_code == 2 and "FluxPipeline" in result.output and "SixthPipeline" in result.output
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_family_is_reproduced_from_a_tiny_source(family, monkeypatch, tmp_path):
+    tiny.save_source(tmp_path / family, family)
+    monkeypatch.setenv("L2P_TINY_SOURCE", str(tmp_path / family))
+    guidance_scale = 1.0 if family == "flux2" else 3.0  # its pipeline knows no true guidance
+    recipe = replace(tiny.recipe(), family=family, source_sampler=replace(tiny.SAMPLER, guidance_scale=guidance_scale))
+    monkeypatch.setattr("tests.reproduce.tiny.of_family", lambda: recipe, raising=False)
+    monkeypatch.setattr("reproduce.launch.raise_on_signals", lambda: None)
+    command = [family, "--recipe", "tests.reproduce.tiny:of_family", "--run", str(tmp_path / "run"), "--debug"]
+    result = CliRunner().invoke(app, [*command, *(f"--stage={stage}" for stage in STAGES)])
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert manifest["recipe"]["family_title"] == ARCHITECTURES[family].title
+    assert all(manifest["stages"][stage]["finished"] for stage in STAGES)
+
+
+def test_guidance_that_a_source_does_not_know_is_refused_before_anything_is_drawn(monkeypatch, tmp_path):
+    tiny.save_source(tmp_path / "flux2", "flux2")
+    monkeypatch.setenv("L2P_TINY_SOURCE", str(tmp_path / "flux2"))
+    with pytest.raises(ValueError, match="guidance_scale 3.0 must be 1"):
+        preflight.check(replace(tiny.recipe(), family="flux2"), tmp_path / "run")
