@@ -39,11 +39,7 @@ def write_report(
     ``out_dir`` that would write into a run or over files that are no kept records.
     """
     runs, out_dir = load_runs(run_dirs), Path(out_dir)
-    for run in runs:
-        if out_dir.resolve() == run.path:
-            raise ValueError(f"{out_dir} is one of the runs: give another --out, such as {out_dir / 'report'}")
-        if keep_records:
-            kept.refuse_target(run.path, out_dir / "runs" / run.name)
+    _refuse_to_write(runs, out_dir, keep_records)
     paper_costs = load_paper_costs(Path(cost_dir))
     costs = all_records(runs, paper_costs)
     judgements = judge_claims(runs, costs)
@@ -66,6 +62,14 @@ def write_report(
         shown = [picture.path for pair in pairs for picture in pair.pictures.values()] if run is leading[0][0] else []
         kept.keep_records(run.path, out_dir / "runs" / run.name, shown)
     return judgements
+
+
+def _refuse_to_write(runs: Sequence[Run], out_dir: Path, keep_records: bool) -> None:
+    for run in runs:
+        if out_dir.resolve() == run.path:
+            raise ValueError(f"{out_dir} is one of the runs: give another --out, such as {out_dir / 'report'}")
+        if keep_records:
+            kept.refuse_target(run.path, out_dir / "runs" / run.name)
 
 
 def render(context: dict[str, Any]) -> str:

@@ -51,40 +51,8 @@ def fake_run(
     """
     transfer = {**OPTIONS, "num_train_steps": num_train_steps, "seed": seed, **(options or {})}
     recipe = _recipe(name or path.name, family, size, transfer) | (recipe or {})
-    stages = {name: _stage(k) for k, name in enumerate(("corpus", "transfer", "sample", "score", "cost", "report"))}
-    manifest = {
-        "format": 2,
-        "recipe": recipe,
-        "inputs": {
-            "source_sha256": "5" * 64,
-            "corpus": {"num_images": 24, "num_rejected": 1, "metadata_sha256": None, "images_sha256": "1" * 64},
-            "judges": {"geneval": "9" * 64, "dpg": "d" * 64},
-        },
-        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-        "versions": {"torch": "fixture", "diffusers": "fixture"},
-        "device": "cpu",
-        "machine": {"processor": "fixture", "num_cores": 2},
-        "seeds": {"transfer": seed},
-        "stages": stages,
-        "parts": {},
-        "reused": {},
-        "allow_missing": False,
-    }
-    rows = [
-        {
-            "file_name": f"images/{k:05d}.png",
-            "text": f"case {k}",
-            "prompt_id": f"{k:05d}",
-            "index": 0,
-            "seed": k,
-            "category": "colors",
-        }
-        for k in range(24)
-    ]
-    write_jsonl(path / "corpus/metadata.jsonl", rows)
-    write_jsonl(path / "corpus/rejected.jsonl", [{"file_name": "images/00024.png", "reason": "fixture"}])
-    manifest["inputs"]["corpus"]["metadata_sha256"] = file_sha256(path / "corpus/metadata.jsonl")
-    write_json(path / "run.json", manifest)
+    corpus = _corpus(path)
+    write_json(path / "run.json", _manifest(recipe, corpus))
     _transfer(path, transfer, trainable)
     for subject, accuracy, drawn in (("source", source_accuracy, 0), ("l2p", pixel_accuracy, seed)):
         _geneval(path, subject, accuracy, num_prompts, num_images, pictures, random.Random(f"{subject} {drawn}"))
@@ -94,6 +62,42 @@ def fake_run(
     return path
 
 
+def _manifest(recipe: dict, corpus: dict) -> dict:
+    return {
+        "format": 2,
+        "recipe": recipe,
+        "inputs": {
+            "source_sha256": "5" * 64,
+            "corpus": corpus,
+            "judges": {"geneval": "9" * 64, "dpg": "d" * 64},
+        },
+        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+        "versions": {"torch": "fixture", "diffusers": "fixture"},
+        "device": "cpu",
+        "machine": {"processor": "fixture", "num_cores": 2},
+        "seeds": {"transfer": recipe["transfer"]["seed"]},
+        "stages": {name: _stage(k) for k, name in enumerate(STAGES)},
+        "parts": {},
+        "reused": {},
+        "allow_missing": False,
+    }
+
+
+def _corpus(path: Path) -> dict:
+    """Write the corpus's rows; what run.json says of them."""
+    drawn = [(f"{k:05d}", k) for k in range(24)]
+    rows = [
+        {"file_name": f"images/{name}.png", "text": f"case {k}", "prompt_id": name, "index": 0, "seed": k,
+         "category": "colors"}
+        for name, k in drawn
+    ]  # fmt: skip
+    write_jsonl(path / "corpus/metadata.jsonl", rows)
+    write_jsonl(path / "corpus/rejected.jsonl", [{"file_name": "images/00024.png", "reason": "fixture"}])
+    metadata_sha256 = file_sha256(path / "corpus/metadata.jsonl")
+    return {"num_images": 24, "num_rejected": 1, "metadata_sha256": metadata_sha256, "images_sha256": "1" * 64}
+
+
+STAGES = ("corpus", "transfer", "sample", "score", "cost", "report")
 OPTIONS = {"trainable": "ends", "num_trainable_blocks": 1, "batch_size": 16, "prediction": "clean", "save_every": 200}
 
 
