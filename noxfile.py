@@ -87,7 +87,8 @@ def parity_mmdet(session: nox.Session) -> None:
         see_packages_of(python, PYTHON)  # torch, transformers and what else is there already
         pure = {"MMCV_WITH_OPS": "0"}  # no compiler needed: bench/geneval/mmdet_stub.py stands in for the operators
         session.run(str(python), "-m", "pip", "install", "setuptools", "wheel", *MMDET, external=True, env=pure)
-    session.run(str(python), "-m", "bench.geneval.parity", *session.posargs, external=True)
+    session.env["PYTHONPATH"] = str(ROOT)
+    session.run(str(python), "tests/tools/parity.py", *session.posargs, external=True)
     session.env["L2P_MMDET_PYTHON"] = str(python)
     run(session, "-m", "pytest", "tests/bench/geneval/test_mmdet.py")
 

@@ -15,7 +15,7 @@ import typer
 from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.compare import compare
 from bench.cost.command import cost
-from bench.geneval.rules import Thresholds
+from bench.geneval.rules import PUBLISHED
 from bench.records import Benchmark
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -24,8 +24,6 @@ for known in BENCHMARKS.values():
         app.command(known.name)(known.command)
 app.command()(cost)
 app.command()(compare)
-
-PUBLISHED = Thresholds()
 
 
 @app.command()
@@ -81,7 +79,7 @@ def _refuse_others_options(benchmark: Benchmark, given: Iterable[str]) -> None:
     names = {name: f"--{name.replace('_', '-')}" for name in (*given, *benchmark.rescore_options)}
     others = [names[name] for name in given if name not in benchmark.rescore_options]
     if others:
-        own = ", ".join(names[name] for name in benchmark.rescore_options)
+        own = ", ".join(names[name] for name in benchmark.rescore_options) or "no options"
         raise ValueError(f"{', '.join(others)} would change nothing: rescore of {benchmark.title} takes {own}.")
 
 

@@ -34,12 +34,14 @@ def compare(
 def compare_scores(a: Path, b: Path) -> Comparison:
     """B minus A in the summaries' unit, paired by what the benchmark resamples: prompts, images or items.
 
-    Raises ValueError when the two are of different benchmarks or prompts, or when a score is partial.
+    Raises ValueError when the two are of different benchmarks or prompts, when a score is partial, or when it is one of
+    the whole set of images, so that there is nothing to pair.
     """
     first, other = read_json(a / "summary.json"), read_json(b / "summary.json")
     if first["benchmark"] != other["benchmark"]:
         raise ValueError(f"{a} is {first['benchmark']}, {b} is {other['benchmark']}: compare the same benchmark.")
-    return paired_difference(*_columns(a), *_columns(b))
+    higher_is_better = find_benchmark(first["benchmark"]).higher_is_better
+    return paired_difference(*_columns(a), *_columns(b), higher_is_better=higher_is_better)
 
 
 def _columns(directory: Path) -> tuple[list[str], list[str], list[Any]]:
@@ -47,6 +49,8 @@ def _columns(directory: Path) -> tuple[list[str], list[str], list[Any]]:
     summary = read_json(directory / "summary.json")
     passport, benchmark = summary["passport"], find_benchmark(summary["benchmark"])
     left_out = set(passport.get("left_out", ()))
+    if not (directory / "scores.jsonl").is_file():
+        raise ValueError(f"{directory} has no scores.jsonl to pair: look at overall and interval in each summary.json.")
     rows = [row for row in read_jsonl(directory / "scores.jsonl") if row["prompt_id"] not in left_out]
     return (
         [benchmark.category(row) for row in rows],

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Detector = Callable[[list[Image]], list[list["Detection"]]]
-    """A batch of RGB images in, a list of detections for each out; may carry `labels`, `passport`, `colors`."""
+    """A batch of RGB images in, a list of detections for each out."""
     VQA = Callable[[Image, list[str]], list[str]]
     """One image and many questions in, an answer for each out: the image is encoded once."""
     Generator = Callable[[list[str], list[int]], list[Image]]
@@ -106,6 +106,18 @@ class IncompleteError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a training step trains: blocks tuned at each end (None = all), `released` = the refiners and embedders too,
+    gradient checkpointing, `mixed` = trained weights in float32 under autocast, the optimiser."""
+
+    num_trainable_blocks: int | None
+    released: bool = False
+    checkpointed: bool = False
+    mixed: bool = False
+    optimizer: str = "foreach"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
     """What a benchmark's `score` is told of the images: `prompts` and `samples` are what was asked for, all of it.
 
@@ -125,8 +137,9 @@ class ScoreSettings:
 class Benchmark:
     """One benchmark, whole: how its images lie, how they are judged, how its score rows are read (`bench.benchmarks`).
 
-    A score row's `value` x `scale` is in the summary's unit. An interval resamples units within a category; the overall
-    value is the mean over categories. `findings` is the file from which `rescore` makes scores again with no model.
+    A score row's `value` x `scale` is in the summary's unit; an interval resamples units within a category, and the
+    overall value is the mean over categories. A metric of the whole set, such as FID, writes no score rows, its summary
+    alone. `findings` is the file from which `rescore` makes scores again with no model.
     """
 
     name: str
@@ -150,7 +163,7 @@ class Benchmark:
     load_judge: Callable[[str], Callable[..., Any]]
     """From a name to what judges an image."""
     score: Callable[[Path, Callable[..., Any], Path, ScoreSettings], Summary]
-    """Judge the images of a folder and write `scores.jsonl` and `summary.json` into another; resumable."""
+    """Judge the images of a folder and write `summary.json` (and `scores.jsonl`) into another; resumable."""
     findings: str = ""
     rescore: Callable[[Path | None, Path | None, Mapping[str, Any]], None] | None = None
     """From a folder of findings into another (None: the same one), with options, all of `rescore_options`."""
@@ -161,18 +174,63 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class CostRecord:
-    """The cost of one case, predicted or measured; a bare case is one denoiser forward of the whole batch."""
+    """What one call of the whole batch costs, predicted or measured: a forward, a decode, a sampling or training step.
+
+    `case` is its name for people and for `--case`; nobody reads it back, the fields say the same. `counted`: what is
+    counted beside the model ("text", "vae"; `tile` = the VAE's tiles in px, 0 = untiled). `patch_size` 0 = not a pixel
+    model. `latency_s` holds seconds measured, one a call; `roofline_s` seconds modelled, fast and slow end by device.
+    """
 
     case: str
     kind: Literal["predicted", "measured"]
+    family: str
+    model: Literal["source", "l2p", "vae", "text"]
+    counted: tuple[str, ...] = ()
+    training: Training | None = None
     resolution: int
     batch_size: int
+    patch_size: int = 0
+    tile: int = 0
     dtype: str
-    device: str
+    device: str = ""
+    device_type: Literal["fake", "cpu", "cuda"] = "fake"
     protocol: str
-    flops: float | None
-    peak_memory_bytes: int | None
-    latency_s: list[float]
+    num_parameters: int | None = None
+    num_trainable_parameters: int | None = None
+    flops: float | None = None
+    peak_memory_bytes: int | None = None
+    latency_s: list[float] = field(default_factory=list)
+    roofline_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def read_costs(path: Path | str) -> list[CostRecord]:
+    """The cost records of a JSON file; ValueError names the file and every field that is unknown or missing."""
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} is no list of cost records: write it with `python -m bench cost --json` or a run")
+    return [_cost_record(row, path) for row in rows]
+
+
+def _cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
+    training = row.get("training")
+    for name, given, record in (("training", training or {}, Training), ("record", row, CostRecord)):
+        known = {part.name: part for part in fields(record)}
+        needed = {part.name for part in known.values() if part.default is MISSING and part.default_factory is MISSING}
+        unknown, absent = sorted(given.keys() - known.keys()), sorted(needed - given.keys()) if given else []
+        if unknown or absent:
+            raise ValueError(
+                f"{path} holds a cost {name} of another version of this project: unknown fields "
+                f"{', '.join(unknown) or 'none'}, missing fields {', '.join(absent) or 'none'}. "
+                "Write it again with the command that made it."
+            )
+    return CostRecord(
+        **{
+            **row,
+            "counted": tuple(row.get("counted", ())),
+            "training": Training(**training) if training else None,
+            "roofline_s": {name: (low, high) for name, (low, high) in row.get("roofline_s", {}).items()},
+        }
+    )
 
 
 def to_json(record: Any) -> Any:

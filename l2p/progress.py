@@ -22,13 +22,13 @@ def track(items: Iterable[Item], label: str, *, total: int | None = None, shown:
     `total` is for items that do not know their number.
     """
     number = len(items) if isinstance(items, Sequence) else total or 0
-    with progress(number, label, shown=shown and number > 0) as advance:
+    with counted(number, label, shown=shown and number > 0) as advance:
         for item in items:
             yield item
             advance("")
 
 
-def progress(total: int, label: str, *, done: int = 0, shown: bool = True) -> AbstractContextManager[Advance]:
+def counted(total: int, label: str, *, done: int = 0, shown: bool = True) -> AbstractContextManager[Advance]:
     """A function to be called after each of `total` steps, of which `done` were done before."""
     if not shown:
         return nullcontext(lambda text: None)
@@ -47,7 +47,13 @@ def _bar(console: Console, total: int, label: str, done: int) -> Iterator[Advanc
     columns += [TimeRemainingColumn(), TextColumn("{task.fields[text]}")]
     with Progress(*columns, console=console) as bar:  # what is printed meanwhile appears above it
         task = bar.add_task(label, total=total, completed=done, text="")
-        yield lambda text: bar.update(task, advance=1, **({"text": text} if text else {}))
+
+        def advance(text: str) -> None:
+            bar.update(task, advance=1)
+            if text:
+                bar.update(task, text=text)
+
+        yield advance
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks import BENCHMARKS
+from bench.judges import as_judge
 from bench.passport import file_sha256
 from bench.records import read_json, read_jsonl, write_json
 from l2p.pipeline import source_folder
@@ -83,7 +84,7 @@ def _known(path: Path, before: dict[str, Any] | None) -> dict[str, Any]:
 
 def judge_sha256(judge: Any, loader: str) -> str:
     """SHA-256 over a judge's passport (which holds its weights' hash), or over its loader's name where it has none."""
-    return digest([getattr(judge, "passport", None) or {"loader": loader}])
+    return digest([dict(as_judge(judge, {"loader": loader}).passport)])
 
 
 def load_judges(recipe: Recipe) -> dict[str, Any]:

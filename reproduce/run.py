@@ -56,8 +56,14 @@ def reproduce(
     num_processes = preflight.num_processes(recipe)
     if num_processes == 1 or launch.is_launched() or set(stages) <= set(ON_ONE_PROCESS):
         run_stages(recipe, run_dir, stages, reuse)
-        return 0
-    return launch.launch(arguments, num_processes, cpu=preflight.num_gpus() == 0)
+        status = 0
+    else:
+        status = launch.launch(arguments, num_processes, cpu=preflight.num_gpus() == 0)
+    if status == 0 and "report" in stages and not launch.is_ours() and launch.is_main():
+        from reproduce.stages import report
+
+        report.end(run_dir)
+    return status
 
 
 def _open(recipe: Recipe, run_dir: Path, stages: Sequence[str], allow_missing: bool, reuse: Path | None) -> None:

@@ -1,6 +1,6 @@
 """VQA back ends by name: each is a `VQA`, (image, questions) -> answers, that encodes the image once for all questions.
 
-A back end may carry `passport` (model, weights, settings). Only mPLUG's answers compare with published scores.
+Each tells its model, weights and settings (`passport`). Only mPLUG's answers compare with published scores.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.dpg.answers import read_answers
 from bench.dpg.questions import QuestionFile
-from bench.named import load_function
+from bench.judges import Judge, load_judge
 from bench.worker import Worker, encode_png
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ def load_vqa(name: str, *, model: str = "", device: str = "cpu", file: QuestionF
     saved answers (replay, which also needs the question file). Raises ValueError for an unknown name.
     """
     if ":" in name:
-        vqa = load_function(name)()
-        if not callable(vqa):
-            raise ValueError(f"{name} must be a function without arguments that returns (image, questions) -> answers")
-        return vqa
+        return load_judge(name)
     if name not in BACKENDS:
         raise ValueError(f"unknown VQA {name!r}; known: {', '.join(BACKENDS)}, or your own package.module:function")
     return BACKENDS[name](model, device, file)
@@ -63,8 +60,7 @@ def mplug(model: str, device: str, file: QuestionFile | None) -> VQA:
     worker = WorkerVQA(
         [str(python), str(Path(__file__).with_name("mplug_worker.py")), model or MPLUG, "--device", device]
     )
-    worker.passport["comparability"] = COMPARABLE
-    return worker
+    return Judge(ask=worker, passport=worker.passport | {"comparability": COMPARABLE})
 
 
 def transformers(model: str, device: str, file: QuestionFile | None) -> VQA:
@@ -99,8 +95,8 @@ def replay(model: str, device: str, file: QuestionFile | None) -> VQA:
         except (KeyError, IndexError) as error:
             raise ValueError(f"{model} holds no full set of answers for item {item_id!r}, crop {crop}") from error
 
-    answer.passport = {"vqa": "replay", "model": model, "comparability": "as the saved answers"}  # type: ignore[attr-defined]
-    return answer
+    passport = {"vqa": "replay", "model": model, "comparability": "as the saved answers"}
+    return Judge(ask=answer, passport=passport)
 
 
 BACKENDS: dict[str, Callable[[str, str, QuestionFile | None], Any]] = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.named import load_function
+from bench.judges import Judge, as_judge, load_judge
 
 if TYPE_CHECKING:
     from bench.geneval.score import ColorClassifier
@@ -33,10 +34,10 @@ def load_detector(name: str, weights: str = "", preprocessing: str = "", device:
         raise ValueError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
     if ":" not in name:
         raise ValueError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a package.module:function.")
-    return load_function(name)()
+    return load_judge(name)
 
 
-def published() -> Detector:
+def published() -> Judge:
     """GenEval's Mask2Former with GenEval's colours as its `colors`: a loader without arguments, for recipes.
 
     The detector's weights are what $L2P_GENEVAL_WEIGHTS names, CLIP's come from the hub or its cache; the device is
@@ -52,9 +53,8 @@ def published() -> Detector:
             "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth), mmdet 3.x's, or a folder or "
             "hub id in transformers' format."
         )
-    detector = load_mask2former(weights, device=device)
-    detector.colors = load_colors("", "openai", "mask2former", device)
-    return detector
+    detector = as_judge(load_mask2former(weights, device=device), {})
+    return replace(detector, colors=load_colors("", "openai", "mask2former", device))
 
 
 def load_colors(name: str, weights: str, detector: str, device: str) -> ColorClassifier | None:
@@ -66,7 +66,7 @@ def load_colors(name: str, weights: str, detector: str, device: str) -> ColorCla
     if chosen == "none":
         return None
     if ":" in chosen:
-        return load_function(chosen)()
+        return load_judge(chosen)
     from bench.geneval import colors
 
     return colors.load_colors(chosen, weights, device)

@@ -71,7 +71,7 @@ class Recipe:
     `judges` name each benchmark's judge, `package.module:function`, a loader without arguments; `judge_checks` are
     functions without arguments that measure those judges where the truth is known, and return {"judge", "what",
     "value", "n"}: the ceiling of any score. `num_processes` None = one a GPU. Another `transfer.seed` is the same
-    recipe, repeated.
+    recipe, repeated. `study` says what an ablation varies: its runs judge no claim but the one that it is made for.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Recipe:
     judge_checks: tuple[str, ...] = ()
     sample_seed: int = 0
     num_processes: int | None = None
+    study: str | None = None
 
 
 def source_of(recipe: Recipe) -> str:

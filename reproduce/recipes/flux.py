@@ -52,6 +52,7 @@ def flux_mini_all() -> Recipe:
         name="flux-mini-all",
         transfer=replace(short.transfer, trainable="all"),
         suites=short.suites[:1],
+        study="every block trained",
     )
 
 
@@ -76,6 +77,7 @@ def flux_mini_plain() -> Recipe:
             loss_weight_below=0.0,
         ),
         suites=short.suites[:1],
+        study="what the paper leaves open, at its plain setting",
     )
 
 

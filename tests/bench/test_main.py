@@ -10,6 +10,13 @@ from bench.benchmarks import BENCHMARKS
 from bench.geneval.prompts import write_suite
 from bench.records import read_json
 
+OWN = "tests.bench.test_main:nothing"
+
+
+def nothing():
+    """A loader of a detector that finds nothing."""
+    return lambda images: [[] for _ in images]
+
 
 @pytest.mark.parametrize("command", ["geneval", "dpg", "cost", "compare", "rescore"])
 def test_every_help_has_an_example(command, capsys):
@@ -23,10 +30,16 @@ def test_every_help_has_an_example(command, capsys):
         (["geneval", "{tmp}/none", "--detector", "nobody", "--out", "{tmp}/o"], "neither mask2former nor mmdet nor a"),
         (["geneval", "{tmp}/none", "--detector", "no.such:load", "--out", "{tmp}/o"], "there is no module 'no' here"),
         (["geneval", "{tmp}/none", "--detector", "json:nothing", "--out", "{tmp}/o"], "has no function 'nothing'"),
-        (["geneval", "{tmp}/none", "--detector", "json.decoder:JSONDecoder", "--out", "{tmp}/o"], "is not a folder"),
+        (
+            ["geneval", "{tmp}/none", "--detector", OWN, "--out", "{tmp}/o"],
+            "is not a folder",
+        ),
         (["geneval", "x", "--detector", "json:a", "--out", "o", "--expected", "553"], "PROMPTSxIMAGES"),
         (["geneval", "x", "--detector", "json:a", "--out", "o", "--self-test", "s", "--no-self-test"], "contradict"),
-        (["geneval", "x", "--detector", "json.decoder:JSONDecoder", "--out", "o", "--weights", "w"], "brings its own"),
+        (
+            ["geneval", "x", "--detector", OWN, "--out", "o", "--weights", "w"],
+            "brings its own",
+        ),
         (["geneval", "x"], "Missing option"),
         (["rescore", "{tmp}"], "neither detections.jsonl"),
         (["rescore", "{tmp}", "--benchmark", "geneval", "--score-threshold", "0.01"], "at least 0.05"),
@@ -53,7 +66,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, arguments, told):
 
 def test_an_incomplete_folder_is_listed_and_status_2(tmp_path, capsys):
     write_suite(tmp_path / "images")
-    arguments = ["geneval", str(tmp_path / "images"), "--detector", "json.decoder:JSONDecoder", "--device", "cpu"]
+    arguments = ["geneval", str(tmp_path / "images"), "--detector", OWN, "--device", "cpu"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "2212 of 2212 expected images" in error and "00000/samples/0000.png" in error and "..." in error

@@ -276,7 +276,7 @@ def test_back_ends_by_name(monkeypatch, tmp_path):
         ("no.such:f", "there is no module 'no' here"),
         ("my_vqa:f", "my_vqa has no function 'f'; it has load, number"),
         ("my_vqa:bad", "has no function 'bad'"),
-        ("my_vqa:number", "must be a function without arguments that returns"),
+        ("my_vqa:number", "must be a function without arguments that returns a judge"),
     ):
         with pytest.raises(ValueError, match=message):
             load_vqa(name)
