@@ -1,6 +1,7 @@
 """The miniature's transfer and sampler against what this machine can do at most; one process, one thread.
 
-Run on an idle machine: OMP_NUM_THREADS=1 pytest bench/perf/test_l2p.py -s     (docs/log/2026-11-24-speed.md keeps what it printed)
+Run on an idle machine: OMP_NUM_THREADS=1 pytest bench/perf/test_l2p.py -s
+(docs/log/2026-11-24-speed.md keeps what it printed)
 """
 
 from __future__ import annotations
