@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures.base import (
@@ -42,7 +43,10 @@ def _call(
 @torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, pooled, _ = pipeline.encode_prompt(
-        prompt=prompts, prompt_2=None, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
+        prompt=prompts,
+        prompt_2=None,
+        device=get_module_execution_device(pipeline.text_encoder),
+        max_sequence_length=max_sequence_length,
     )
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
@@ -69,6 +73,7 @@ FLUX = Architecture(
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, out_features=1),
     call=_call,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "pooled_prompt_embeds"),
     source_projection=_source_projection,
     latent_tokens=_latent_tokens,
 )

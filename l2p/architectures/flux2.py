@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures.base import (
@@ -41,7 +42,9 @@ def _call(
 @torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, _ = pipeline.encode_prompt(
-        prompt=prompts, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
+        prompt=prompts,
+        device=get_module_execution_device(pipeline.text_encoder),
+        max_sequence_length=max_sequence_length,
     )
     return {"prompt_embeds": embeds}
 
@@ -57,6 +60,12 @@ def _latent_tokens(pipeline: Any, images: Tensor) -> Tensor:
     tokens = patchify(latents, 2, "c ph pw")  # as Flux2Pipeline._patchify_latents
     deviation = torch.sqrt(vae.bn.running_var + vae.config.batch_norm_eps)
     return (tokens - vae.bn.running_mean) / deviation
+
+
+def _dynamic_shift(scheduler_config: Any, num_tokens: int, num_inference_steps: int) -> float:
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+    return compute_empirical_mu(num_tokens, num_inference_steps)
 
 
 FLUX2 = Architecture(
@@ -78,6 +87,8 @@ FLUX2 = Architecture(
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, out_features=1),
     call=_call,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds",),
     source_projection=_source_projection,
     latent_tokens=_latent_tokens,
+    dynamic_shift=_dynamic_shift,
 )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures.base import (
@@ -38,7 +39,9 @@ def _call(
 @torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, mask = pipeline.encode_prompt(
-        prompt=prompts, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
+        prompt=prompts,
+        device=get_module_execution_device(pipeline.text_encoder),
+        max_sequence_length=max_sequence_length,
     )
     if mask is None:  # the pipeline's way of saying that no prompt is padded
         mask = torch.ones(embeds.shape[:2], device=embeds.device)
@@ -72,6 +75,7 @@ QWENIMAGE = Architecture(
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, out_features=1),
     call=_call,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "mask"),
     source_projection=_source_projection,
     latent_tokens=_latent_tokens,
     unread_text=True,

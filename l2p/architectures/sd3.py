@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures.base import (
@@ -38,7 +39,7 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
         prompt=prompts,
         prompt_2=None,
         prompt_3=None,
-        device=pipeline.text_encoder.device,
+        device=get_module_execution_device(pipeline.text_encoder),
         do_classifier_free_guidance=False,
         max_sequence_length=max_sequence_length,
     )
@@ -69,6 +70,7 @@ SD3 = Architecture(
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, patch_size**2),
     call=_call,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "pooled_prompt_embeds"),
     source_projection=_source_projection,
     latent_tokens=_latent_tokens,
 )

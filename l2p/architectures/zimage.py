@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -43,7 +44,7 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
     # The pipeline writes its chat template into the list that it is given: give it a copy.
     embeds, _ = pipeline.encode_prompt(
         prompt=list(prompts),
-        device=pipeline.text_encoder.device,
+        device=get_module_execution_device(pipeline.text_encoder),
         do_classifier_free_guidance=False,
         max_sequence_length=max_sequence_length,
     )
@@ -75,6 +76,7 @@ ZIMAGE = Architecture(
     replace_final_layer=_replace_final_layer,
     call=_call,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "mask"),
     source_projection=_source_projection,
     latent_tokens=_latent_tokens,
     velocity_sign=-1,  # the released head keeps Z-Image's own sign

@@ -9,8 +9,9 @@ from diffusers import FluxPipeline
 
 from l2p.conversion import copy_source_weights
 from l2p.flow import sigmas
-from l2p.pipeline import L2PPipeline, draw_noise, load_source, pixel_pipeline
+from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.sampling import draw_noise
 
 SMALL = {"height": 16, "width": 16, "num_inference_steps": 3, "max_sequence_length": 12, "output_type": "np"}
 PROMPTS = ["a red star", "two blue", "a circle"]
@@ -77,7 +78,7 @@ def test_a_callback_sees_each_step_and_may_change_the_image(pixels: L2PPipeline)
 
     def blacken(pipeline: L2PPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict:
         steps.append((step, round(float(timestep))))
-        return {"noisy": torch.full_like(tensors["noisy"], -1)} if step == 2 else {}
+        return {"latents": torch.full_like(tensors["latents"], -1)} if step == 2 else {}
 
     images = pixels("a", generator=generators(1), callback_on_step_end=blacken, **SMALL).images
     assert steps == [(0, 1000), (1, 857), (2, 600)] and images.max() == 0
