@@ -108,10 +108,7 @@ class L2PPipeline(DiffusionPipeline):
                 "this pipeline was saved before it kept its family's name: load its transformer too, or name the "
                 "family: from_pretrained(..., architecture='flux')"
             )
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError("there is no prompt in the list")
-        return encode_prompt(self, self.config.architecture, prompts, max_sequence_length)
+        return encode_prompt(self, self.config.architecture, _texts(prompt), max_sequence_length)
 
     @torch.no_grad()
     def __call__(
@@ -182,9 +179,10 @@ class L2PPipeline(DiffusionPipeline):
             for i, timestep in enumerate(self.scheduler.timesteps):
                 if self.interrupt:
                     continue
-                self._current_timestep = timestep
-                with self.transformer.cache_context("cond_uncond"):
-                    velocity = self._velocity(noisy, self.scheduler.sigmas[i], embeds)
+                self._current_timestep, sigma = timestep, self.scheduler.sigmas[i]
+                where = {"step_index": i, "num_inference_steps": self._num_timesteps, "sigma": sigma.item()}
+                with self.transformer.cache_context("cond_uncond", timestep=timestep, **where):
+                    velocity = self._velocity(noisy, sigma, embeds)
                 noisy = self.scheduler.step(velocity, timestep, noisy, return_dict=False, **drawing)[0]
                 if callback is not None:
                     tensors = {"latents": noisy, "prompt_embeds": cond, "negative_prompt_embeds": uncond}
@@ -293,9 +291,16 @@ class L2PPipeline(DiffusionPipeline):
         return config
 
 
+def _texts(prompt: str | Sequence[str]) -> list[str]:
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not texts:
+        raise ValueError("there is no prompt in the list")
+    return texts
+
+
 def _count(text: str | Sequence[str] | None, embeds: EncodedPrompt | None, names: tuple[str, ...]) -> int:
     if embeds is None:
-        return 1 if text is None or isinstance(text, str) else len(text)
+        return len(_texts("" if text is None else text))
     given = {n: list(t.shape) for n, t in embeds.items()} if isinstance(embeds, dict) else type(embeds).__name__
     if not isinstance(embeds, dict) or set(embeds) != set(names) or len({len(t) for t in embeds.values()}) != 1:
         raise ValueError(

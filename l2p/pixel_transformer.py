@@ -61,7 +61,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["DetailerHead"]  # its skips cross its levels; the source's own list is read beside this one
-    _group_offload_block_modules = ["transformer"]  # the blocks stand one module deeper than diffusers looks
+    _group_offload_block_modules = ["transformer", "detailer"]  # blocks stand a module deeper than diffusers looks
 
     @register_to_config
     def __init__(
