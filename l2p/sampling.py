@@ -54,7 +54,8 @@ def set_noise_levels(
         scheduler.set_timesteps(num_inference_steps, **dynamic)
     else:
         if timesteps is not None:
-            sigmas = _unshifted(scheduler, timesteps, **dynamic)
+            num_train_timesteps = scheduler.config.num_train_timesteps
+            sigmas = _unshifted(scheduler, _falling([t / num_train_timesteps for t in timesteps]), **dynamic)
         elif sigmas is None:
             sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps).tolist()
         scheduler.set_timesteps(sigmas=np.array(_falling(sigmas)), **dynamic)
@@ -62,14 +63,13 @@ def set_noise_levels(
     scheduler.set_begin_index(0)
 
 
-def _unshifted(scheduler: Any, timesteps: Sequence[float], mu: float | None = None) -> list[float]:
+def _unshifted(scheduler: Any, levels: list[float], mu: float | None = None) -> list[float]:
     # The shift is s -> k s / (1 + (k - 1) s), and dynamic shifts are the same with k = exp(mu), or mu.
     config = scheduler.config
     if mu is not None:
         k = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
     else:
         k = config.flow_shift if "flow_shift" in config else scheduler.shift
-    levels = [t / config.num_train_timesteps for t in timesteps]
     return [s / (k - (k - 1) * s) for s in levels]
 
 

@@ -1,4 +1,4 @@
-"""A pixel pipeline of every family on a tiny random source, with weights under which all that goes in moves the image."""
+"""A pixel pipeline of every family on a tiny random source, with weights under which every input moves the image."""
 
 from typing import Any
 
@@ -10,27 +10,27 @@ from l2p.pipeline import L2PPipeline, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
 from tests.tiny import source
 
-GAIN = 1.4  # a layer's weights are normal with this over the square root of its inputs: images of deviation 2 to 10
+GAIN = 1.4  # a layer's weights are normal with this over the square root of its inputs: tokens grow, nothing fades
 LENGTH = 48  # tokens: room for every family's chat template
 SMALL = {"height": 16, "width": 24, "num_inference_steps": 3, "max_sequence_length": LENGTH, "output_type": "latent"}
 PROMPTS = ["a red star", "two blue", "a circle and a star"]
 
 
-def strengthen(model: nn.Module) -> None:
+def strengthen(model: nn.Module, gain: float) -> None:
     """Draw the weights anew: a small random model as the libraries start it hardly hears its prompt."""
     generator = torch.Generator().manual_seed(3)
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.normal_(module.weight, std=GAIN / module.weight[0].numel() ** 0.5, generator=generator)
+            nn.init.normal_(module.weight, std=gain / module.weight[0].numel() ** 0.5, generator=generator)
 
 
-def pixels(family: str = "flux", **options: Any) -> L2PPipeline:
+def pixels(family: str = "flux", gain: float = GAIN, **options: Any) -> L2PPipeline:
     """The family's tiny source as a pixel pipeline of patch size 8, shift 3; options are from_source's."""
     origin = source(family, max_length=64)
     torch.manual_seed(5)
     model = PixelTransformer2DModel.from_source(origin.transformer, **{"patch_size": 8, **options})
     copy_source_weights(model, origin.transformer)
-    strengthen(model)
+    strengthen(model, gain)
     pipeline = pixel_pipeline(origin, model.eval())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -41,7 +41,9 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def draw(pipeline: L2PPipeline, prompts: Any = tuple(PROMPTS[:2]), seeds: tuple[int, ...] = (1, 2), **more: Any) -> Tensor:
+def draw(
+    pipeline: L2PPipeline, prompts: Any = tuple(PROMPTS[:2]), seeds: tuple[int, ...] = (1, 2), **more: Any
+) -> Tensor:
     """Draw small images [B, 3, 16, 24], two by default."""
     texts = {} if "prompt_embeds" in more else {"prompt": list(prompts) if isinstance(prompts, tuple) else prompts}
     return pipeline(**{**SMALL, "generator": generators(*seeds), **texts, **more}).images

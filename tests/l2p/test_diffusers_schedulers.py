@@ -66,12 +66,12 @@ def test_each_stochastic_scheduler_ends_at_the_images_deviation(name: str, noise
 
 @pytest.mark.parametrize("name", [name for name in ODE if name != "euler"])
 def test_the_pixel_model_draws_what_euler_draws(name: str) -> None:
-    """At many steps all solvers meet: far nearer than another prompt's image."""
+    """At many steps all solvers meet: ten times nearer than another prompt's image."""
     pipeline, kind = pixels("flux"), ODE[name]
     many = {"num_inference_steps": 200, "guidance_scale": 1.0}
     euler, other = draw(pipeline, **many), draw(pipeline, ("two blue", "a red star"), **many)
     pipeline.scheduler = getattr(diffusers, kind[0])(**kind[1])
-    assert moved(euler, draw(pipeline, **many)) < 0.05 * moved(euler, other)
+    assert moved(euler, draw(pipeline, **many)) < 0.1 * moved(euler, other)
 
 
 def test_a_stochastic_scheduler_draws_with_the_images_own_generators() -> None:
@@ -107,8 +107,8 @@ def test_a_dynamic_shift_is_the_source_pipelines_own(family: str) -> None:
     spy.__signature__ = signature(set_timesteps)  # type: ignore[attr-defined]
     origin.scheduler = pipeline.scheduler = scheduler
     factor = 8 * getattr(origin, "vae_scale_factor", 4) // 4
-    origin("a", height=2 * factor, width=3 * factor, num_inference_steps=3, max_sequence_length=48, output_type="latent",
-           **ARCHITECTURES[family].source_arguments(1.0, 3.5))  # fmt: skip
+    unguided = ARCHITECTURES[family].source_arguments(1.0, 3.5)
+    origin(prompt="a", height=2 * factor, width=3 * factor, num_inference_steps=3, max_sequence_length=48, **unguided)
     draw(pipeline)
     assert len(asked) == 2 and asked[1] == pytest.approx(asked[0]) and asked[0] is not None
     sigmas = scheduler.sigmas
