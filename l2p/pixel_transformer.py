@@ -14,7 +14,7 @@ from diffusers.models.attention import AttentionMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from l2p.architectures import ARCHITECTURES, EncodedPrompt, architecture_of, get_architecture
+from l2p.architectures import ARCHITECTURES, EncodedPrompt, Patches, architecture_of, get_architecture
 from l2p.detailer import DetailerConfig, DetailerHead
 from l2p.flow import per_image
 
@@ -137,7 +137,8 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
         self.check_size(height, width)
         h, w = height // patch_size, width // patch_size
         family = get_architecture(self.config.architecture)
-        family.call(self.transformer, noisy, sigma, prompt, patch_size, self.config.distilled_guidance)
+        patches = Patches(patch_size, family.patch_layout)
+        family.call(self.transformer, noisy, sigma, prompt, patches, self.config.distilled_guidance)
         tokens = self._tap[0].take()[:, : h * w]  # [B, h * w, D]; some families append text or padding
         return tokens.transpose(1, 2).reshape(batch, -1, h, w)
 

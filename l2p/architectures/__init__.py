@@ -1,10 +1,21 @@
 """The source families: one file each holds all of a family's quirks."""
 
-from l2p.architectures.base import Architecture, EncodedPrompt, patchify, source_pipeline, split_prompts, stack_prompts
+from l2p.architectures.base import (
+    Architecture,
+    EncodedPrompt,
+    Patches,
+    latent_tokens,
+    patchify,
+    source_pipeline,
+    source_velocity,
+    split_prompts,
+    stack_prompts,
+)
 from l2p.architectures.flux import FLUX
 from l2p.architectures.flux2 import FLUX2
 from l2p.architectures.qwenimage import QWENIMAGE
 from l2p.architectures.sd3 import SD3
+from l2p.architectures.tiny import TinySizes
 from l2p.architectures.zimage import ZIMAGE
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -19,11 +30,15 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "EncodedPrompt",
+    "Patches",
+    "TinySizes",
     "architecture_of",
     "check_source_class",
     "encode_prompt",
     "get_architecture",
+    "latent_tokens",
     "patchify",
+    "source_velocity",
     "split_prompts",
     "stack_prompts",
 ]

@@ -1,19 +1,28 @@
 """What an architecture declares about its source transformer, and the helpers that the families share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import diffusers
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from l2p.architectures.tiny import TinySizes
+
 # The text inputs of a transformer's forward by name, each [B, ...]; a boolean "mask" [B, L] marks the real tokens of
 # prompts that differ in length.
 EncodedPrompt = dict[str, Tensor]
 
 DROPPABLE = ("text_encoder_3", "tokenizer_3")  # Stable Diffusion 3 also runs without T5
+
+
+class Patches(NamedTuple):
+    """How images or latents are cut into tokens: the side of a patch and the order of its numbers within a token."""
+
+    size: int
+    layout: Literal["ph pw c", "c ph pw"]
 
 
 def linear_mu(scheduler_config: Any, num_tokens: int, num_inference_steps: int) -> float:
@@ -31,26 +40,35 @@ def linear_mu(scheduler_config: Any, num_tokens: int, num_inference_steps: int) 
 class Architecture:
     """All that the rest of the package needs to know about a source family.
 
-    transformer_class, pipeline_class: names in diffusers.
+    title: the family's name for people. transformer_class, pipeline_class: names in diffusers.
     block_lists: the lists of transformer blocks in the order in which they run.
     refiners: what else the release trains beside the ends (embedders, refiner blocks): modules and parameters by name.
-    patch_layout: the order in which the input projection reads a patch's numbers.
+    patch_layout: the order in which the pixel model's input projection reads a patch's numbers.
     hidden_size(config): the width of a token.
     input_projection(patch_size): the name of the layer that takes pixel patches.
     pixel_config(source_config, patch_size): the source's config with an input projection for RGB patches.
     replace_final_layer(transformer, patch_size): put a TokenTap there and return it.
-    call(transformer, noisy, sigma, prompt, patch_size, distilled_guidance): run the family's own forward.
+    call(transformer, noisy, sigma, prompt, patches, distilled_guidance): run the family's own forward, on pixels or on
+    the source's latents [B, C, H, W], and return what it returns.
+    unpack(output, size, patches): what `call` returned -> [B, C, *size], size (H, W) as `noisy` had it.
     encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class.
     prompt_tensors: the names of what it returns.
+    source_arguments(guidance_scale, distilled_guidance): how the family's own pipeline is called for that guidance
+    (uncond + w (cond - uncond), 1 = off); raises ValueError for what the pipeline cannot do.
+    source_patches(source_config): how the source cuts its latents.
     source_projection(transformer): weight [D, C] and bias [D] of the source's own input projection.
-    latent_tokens(pipeline, images): images [B, 3, H, W] in [-1, 1] -> what that projection reads, [B, N, C].
+    encode_latents(pipeline, images): images [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w], normalised and in the
+    form that the source denoises, before they are cut into tokens.
+    decode_latents(pipeline, latents): the way back, as the pipeline does it at the end.
+    tiny_source(sizes): the family's pipeline with random weights, small, for tests and dry runs.
     unread_text: whether the last block computes text that nothing reads, with weights that no gradient reaches.
-    velocity_sign: what a head that paints the velocity is multiplied by; -1 where the family's own output is negative.
+    velocity_sign: 1, or -1 where the family's own output is minus the velocity.
     dynamic_shift(scheduler_config, num_tokens, num_inference_steps): the exponent `mu` of a noise shift that follows
     the image's size, as the family's pipeline computes it.
     """
 
     name: str
+    title: str
     transformer_class: str
     pipeline_class: str
     block_lists: tuple[str, ...]
@@ -60,14 +78,44 @@ class Architecture:
     input_projection: Callable[[int], str]
     pixel_config: Callable[[dict[str, Any], int], dict[str, Any]]
     replace_final_layer: Callable[[nn.Module, int], "TokenTap"]
-    call: Callable[[nn.Module, Tensor, Tensor, EncodedPrompt, int, float], None]
+    call: Callable[[nn.Module, Tensor, Tensor, EncodedPrompt, Patches, float], Any]
+    unpack: Callable[[Any, tuple[int, int], Patches], Tensor]
     encode_prompt: Callable[[Any, list[str], int], EncodedPrompt]
     prompt_tensors: tuple[str, ...]
+    source_arguments: Callable[[float, float], dict[str, Any]]
+    source_patches: Callable[[Mapping[str, Any]], Patches]
     source_projection: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
-    latent_tokens: Callable[[Any, Tensor], Tensor]
+    encode_latents: Callable[[Any, Tensor], Tensor]
+    decode_latents: Callable[[Any, Tensor], Tensor]
+    tiny_source: Callable[[TinySizes], Any]
     unread_text: bool = False
     velocity_sign: Literal[1, -1] = 1
     dynamic_shift: Callable[[Any, int, int], float] = linear_mu
+
+
+def source_velocity(
+    architecture: Architecture,
+    transformer: Any,
+    latents: Tensor,
+    sigma: Tensor,
+    prompt: EncodedPrompt,
+    distilled_guidance: float = 3.5,
+) -> Tensor:
+    """Return the velocity noise - clean that a source's transformer predicts, [B, C, h, w].
+
+    latents [B, C, h, w]: noisy, normalised as encode_latents gives them; sigma [B], 1 = pure noise; prompt as
+    encode_prompt gives it. Gradients flow.
+    """
+    patches = architecture.source_patches(transformer.config)
+    output = architecture.call(transformer, latents, sigma, prompt, patches, distilled_guidance)
+    height, width = latents.shape[-2:]
+    return architecture.velocity_sign * architecture.unpack(output, (height, width), patches)
+
+
+def latent_tokens(architecture: Architecture, pipeline: Any, images: Tensor) -> Tensor:
+    """Return what the source's input projection reads of images [B, 3, H, W] in [-1, 1]: tokens [B, N, C * p * p]."""
+    patches = architecture.source_patches(pipeline.transformer.config)
+    return patchify(architecture.encode_latents(pipeline, images), *patches)
 
 
 class TokenTap(nn.Module):
@@ -115,6 +163,17 @@ def patchify(images: Tensor, patch_size: int, layout: str = "ph pw c") -> Tensor
     patches = images.reshape(batch, channels, h, patch_size, w, patch_size)
     order = {"ph pw c": (0, 2, 4, 3, 5, 1), "c ph pw": (0, 2, 4, 1, 3, 5)}[layout]
     return patches.permute(*order).reshape(batch, h * w, patch_size * patch_size * channels)
+
+
+def unpatchify(tokens: Tensor, size: tuple[int, int], patches: Patches) -> Tensor:
+    """Put patches [B, H/p * W/p, p * p * C] together again to [B, C, H, W]; the inverse of patchify."""
+    (height, width), p = size, patches.size
+    h, w, channels = height // p, width // p, tokens.shape[-1] // p**2
+    inner, order = {
+        "ph pw c": ((p, p, channels), (0, 5, 1, 3, 2, 4)),
+        "c ph pw": ((channels, p, p), (0, 3, 1, 4, 2, 5)),
+    }[patches.layout]
+    return tokens.reshape(-1, h, w, *inner).permute(*order).reshape(-1, channels, height, width)
 
 
 def position_grid(height: int, width: int, num_axes: int, device: torch.device) -> Tensor:
@@ -173,9 +232,7 @@ def _check_text_encoders(pipeline: Any, cls: Any) -> None:
     for name in sorted(name for name in types if name.startswith(("text_encoder", "tokenizer"))):
         component = getattr(pipeline, name, None)
         if component is None and name not in DROPPABLE:
-            raise ValueError(
-                f"there is no {name} in this pipeline to encode prompts with; load it, or give prompt_embeds"
-            )
+            raise ValueError(f"this pipeline has no {name} to encode prompts with; load it, or give prompt_embeds")
         if name.startswith("text_encoder") and component is not None and not isinstance(component, types[name]):
             raise ValueError(
                 f"{name} is a {type(component).__name__}, and {cls.__name__} encodes prompts with a "
@@ -183,8 +240,17 @@ def _check_text_encoders(pipeline: Any, cls: Any) -> None:
             )
 
 
+@torch.no_grad()
 def encode_images(pipeline: Any, images: Tensor) -> Tensor:
     """Encode images [B, 3, H, W] in [-1, 1] with the source's AutoencoderKL to normalised latents [B, C, h, w]."""
     vae = pipeline.vae
     latents = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode()
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode_images(pipeline: Any, latents: Tensor) -> Tensor:
+    """Decode normalised latents [B, C, h, w] with the source's AutoencoderKL to images [B, 3, H, W], about [-1, 1]."""
+    vae = pipeline.vae
+    latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    return vae.decode(latents, return_dict=False)[0]
