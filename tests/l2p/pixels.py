@@ -10,7 +10,7 @@ from l2p.pipeline import L2PPipeline, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
 from tests.tiny import source
 
-GAIN = 1.4  # a layer's weights are normal with this over the square root of its inputs: tokens grow, nothing fades
+GAIN = 1.35  # a layer's weights are normal with this over the square root of its inputs: tokens grow, nothing fades
 LENGTH = 48  # tokens: room for every family's chat template
 SMALL = {"height": 16, "width": 24, "num_inference_steps": 3, "max_sequence_length": LENGTH, "output_type": "latent"}
 PROMPTS = ["a red star", "two blue", "a circle and a star"]
@@ -50,10 +50,10 @@ def draw(
 
 
 def close(one: Tensor, other: Tensor) -> None:
-    """Assert that two images are the same up to rounding, a thousandth of what a prompt moves."""
-    torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+    """Assert that two images are the same up to rounding: to 3e-4 of their deviation."""
+    torch.testing.assert_close(one, other, atol=3e-4 * one.std().item(), rtol=0)
 
 
 def moved(one: Tensor, other: Tensor) -> float:
-    """How far two images lie apart in the mean; `close` could not tell less than a hundredth of 0.1 apart."""
-    return (one - other).abs().mean().item()
+    """How far two images lie apart in the mean, in units of their deviation."""
+    return ((one - other).abs().mean() / one.std()).item()

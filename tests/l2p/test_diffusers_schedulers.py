@@ -9,9 +9,10 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from l2p.architectures import ARCHITECTURES
+from l2p.flow import per_image
 from l2p.pixel_transformer import SIGMA_DATA
-from l2p.sampling import check_scheduler, set_noise_levels
-from tests.l2p.pixels import draw, moved, pixels
+from l2p.sampling import check_scheduler, draw_noise, set_noise_levels
+from tests.l2p.pixels import close, draw, generators, moved, pixels
 from tests.tiny import source
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
@@ -31,14 +32,19 @@ SDE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The expected velocity where clean images are normal with deviation SIGMA_DATA: linear in x."""
+    variance = SIGMA_DATA**2
+    return x * (sigma - (1 - sigma) * variance) / ((1 - sigma) ** 2 * variance + sigma**2)
+
+
 def solve(scheduler: Any, num_inference_steps: int, noise: torch.Tensor) -> torch.Tensor:
-    """Go along the flow whose clean images are normal with deviation SIGMA_DATA; its velocity is linear in x."""
+    """Go along the flow of `velocity` from noise to an image."""
     set_noise_levels(scheduler, num_inference_steps)
-    generator, variance, x = torch.Generator().manual_seed(1), SIGMA_DATA**2, noise
+    generator, x = torch.Generator().manual_seed(1), noise
     drawing = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
     for sigma, timestep in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
-        velocity = x * (sigma - (1 - sigma) * variance) / ((1 - sigma) ** 2 * variance + sigma**2)
-        x = scheduler.step(velocity, timestep, x, return_dict=False, **drawing)[0]
+        x = scheduler.step(velocity(x, sigma), timestep, x, return_dict=False, **drawing)[0]
     return x
 
 
@@ -64,14 +70,16 @@ def test_each_stochastic_scheduler_ends_at_the_images_deviation(name: str, noise
     assert solve(getattr(diffusers, kind)(**options), 100, noise).std().item() == pytest.approx(SIGMA_DATA, abs=0.02)
 
 
-@pytest.mark.parametrize("name", [name for name in ODE if name != "euler"])
-def test_the_pixel_model_draws_what_euler_draws(name: str) -> None:
-    """At many steps all solvers meet: ten times nearer than another prompt's image."""
-    pipeline, kind = pixels("flux"), ODE[name]
-    many = {"num_inference_steps": 200, "guidance_scale": 1.0}
-    euler, other = draw(pipeline, **many), draw(pipeline, ("two blue", "a red star"), **many)
-    pipeline.scheduler = getattr(diffusers, kind[0])(**kind[1])
-    assert moved(euler, draw(pipeline, **many)) < 0.1 * moved(euler, other)
+@pytest.mark.parametrize("name", ODE)
+def test_the_pipeline_goes_along_the_flow_with_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow of normal images in the transformer's place: what it is told and what is stepped must be one level."""
+    pipeline, (kind, options, bound) = pixels("flux"), ODE[name]
+    pipeline.scheduler = getattr(diffusers, kind)(**options)
+    noise = draw_noise((2, 3, 16, 24), generators(1, 2))
+    monkeypatch.setattr(pipeline.transformer, "forward", lambda x, sigma, *_, **__: (velocity(x, per_image(sigma)),))
+    drawn = draw(pipeline, num_inference_steps=12)
+    assert (drawn - SIGMA_DATA * noise).abs().mean() < bound
+    assert pipeline.num_timesteps == (23 if name == "heun" else 12)
 
 
 def test_a_stochastic_scheduler_draws_with_the_images_own_generators() -> None:
@@ -79,8 +87,8 @@ def test_a_stochastic_scheduler_draws_with_the_images_own_generators() -> None:
     pipeline.scheduler = getattr(diffusers, SDE["sde-dpm++"][0])(**SDE["sde-dpm++"][1])
     together = draw(pipeline, seeds=(1, 2))
     assert torch.equal(together, draw(pipeline, seeds=(1, 2)))
-    torch.testing.assert_close(draw(pipeline, "two blue", seeds=(2,)), together[1:], atol=1e-3, rtol=1e-4)
-    assert moved(together, draw(pipeline, seeds=(1, 3))) > 0.1
+    close(draw(pipeline, "two blue", seeds=(2,)), together[1:])
+    assert moved(together, draw(pipeline, seeds=(1, 3))) > 0.03
 
 
 def test_unipc_takes_eulers_levels() -> None:
