@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 
 from l2p import checkpoint
 from l2p.alarms import Alarm, Probe, check_alarms
@@ -28,6 +27,7 @@ from l2p.options import (
     trainable_parameters,
 )
 from l2p.preparation import Micro, Run, prepare
+from l2p.progress import counted, say
 
 __all__ = ["StopRequest", "TransferConfig", "TransferSummary", "run_transfer", "trainable_parameters"]
 
@@ -97,10 +97,10 @@ def run_transfer(
     return _finish(run)
 
 
-def _train(run: Run, stop: StopRequest, progress: bool) -> None:
+def _train(run: Run, stop: StopRequest, shown: bool) -> None:
     config, facts = run.config, run.facts
     pending = run.loader.submit(_batch, run, facts["step"])  # the next batch is decoded while this one trains
-    with tqdm(total=config.num_train_steps, initial=facts["step"], desc="transfer", disable=not progress) as bar:
+    with counted(config.num_train_steps, "transfer", done=facts["step"], shown=shown) as advance:
         while facts["step"] < config.num_train_steps:
             started = time.perf_counter()
             batch = pending.result()
@@ -108,8 +108,8 @@ def _train(run: Run, stop: StopRequest, progress: bool) -> None:
             facts["losses"].append(_step(run, batch))
             facts["step"] += 1
             facts["seconds"] += time.perf_counter() - started
-            bar.update()
-            _report(run, bar)
+            _report(run)
+            advance(f"loss {facts['final_loss']:.4f}" if "final_loss" in facts else "")
             stopped = _agree(run.accelerator, stop.requested)
             if stopped or facts["step"] % config.save_every == 0 or facts["step"] == config.num_train_steps:
                 _save(run)
@@ -153,7 +153,7 @@ def _step(run: Run, batch: list[Micro]) -> float:
     return total
 
 
-def _report(run: Run, bar: tqdm) -> None:
+def _report(run: Run) -> None:
     """Write the log's rows that are due at this step: loss, validation, alarms."""
     config, facts = run.config, run.facts
     step, last = facts["step"], facts["step"] == config.num_train_steps
@@ -164,14 +164,14 @@ def _report(run: Run, bar: tqdm) -> None:
         rate = config.learning_rate * learning_rate_share(config, step - 1)
         counts = {"num_images": step * config.batch_size, "seconds": round(facts["seconds"], 3)}
         _log(run, {"step": step, "loss": facts["final_loss"], "learning_rate": rate, **counts})
-        bar.set_postfix(loss=f"{facts['final_loss']:.4f}")
     if step % config.validate_every == 0 or last:
         _log(run, {"step": step, "validation_loss": _validate(run)})
     if step == max(1, config.num_train_steps // 5):
         for alarm in _alarms(run):
             facts["alarms"].append({"step": step, "alarm": alarm.kind, "message": alarm.message})
             _log(run, facts["alarms"][-1])
-            bar.write(f"ALARM at step {step}: {alarm.kind}: {alarm.message}")
+            if run.accelerator.is_main_process:
+                say(f"ALARM at step {step}: {alarm.kind}: {alarm.message}")
 
 
 def _log(run: Run, row: dict[str, Any]) -> None:

@@ -201,16 +201,16 @@ def _sums_by_kind(operators: Iterable[OperatorWork]) -> list[tuple[tuple[str, st
 def _paper(out: Path, cache: Path, jobs: int, force: bool) -> None:
     from rich.progress import Progress
 
-    from bench.cost.paper import Predictions, all_asks, predict_all
-    from bench.cost.tables import all_tables
-    from bench.cost.write import as_markdown, write_paper
+    from bench.cost.paper import Predictions, all_asks, paper_records, predict_all
+    from bench.cost.write import provenance
+    from bench.records import write_json
+    from reports.cost.write import draw_folder
 
     asks, predictions = all_asks(), Predictions(cache=cache, force=force)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("predictions", total=len(asks))
         predict_all(asks, predictions, num_jobs=jobs, done=lambda ask: progress.advance(task))
-    tables = all_tables(predictions)
-    write_paper(out, tables, predictions, asks)
-    for table in tables:
-        typer.echo(as_markdown(table))
+    write_json(out / "predicted.json", paper_records(predictions, asks))
+    write_json(out / "tables" / "run.json", provenance([]))
+    typer.echo(draw_folder(out))
     typer.echo(f"written to {out}")

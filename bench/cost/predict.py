@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,12 @@ from torch import nn
 
 from bench.cost import torch_private
 from bench.cost.cases import Case, check_resolution
-from bench.cost.families import Family, build, family_named
+from bench.cost.components import build
+from bench.cost.devices import DEVICES
+from bench.cost.families import Family, family_named
 from bench.cost.inputs import Shape, denoiser_inputs, encoded_prompt
 from bench.cost.meter import Meter, OperatorWork, materialise
+from bench.cost.roofline import latency_band_s
 from bench.cost.training import fill_state, make_optimizer, training_step
 from bench.records import CostRecord
 
@@ -52,19 +55,16 @@ class Prediction:
     stage_peaks: dict[str, int]
     operators: list[OperatorWork]
 
-    def record(self, *, name: str | None = None, protocol: str | None = None) -> CostRecord:
-        """The prediction as a CostRecord without latency: latency is the roofline's, a model of its own."""
-        return CostRecord(
-            case=name or self.case.name,
-            kind="predicted",
-            resolution=self.case.resolution,
-            batch_size=self.case.batch_size,
-            dtype=self.dtype,
+    def record(self) -> CostRecord:
+        """The prediction as a CostRecord, its time as each device's roofline has it."""
+        return replace(
+            self.case.record(dtype=self.dtype, kind="predicted"),
             device="fake",
-            protocol=protocol or self.case.protocol,
+            num_parameters=self.num_parameters,
+            num_trainable_parameters=self.num_trainable_parameters,
             flops=float(self.flops),
             peak_memory_bytes=self.peak_memory_bytes,
-            latency_s=[],
+            roofline_s={name: latency_band_s(self.operators, device) for name, device in DEVICES.items()},
         )
 
 
@@ -206,17 +206,29 @@ def _prepare_text(case: Case, family: Family, dtype: torch.dtype, device: str) -
 
 def pixel_model(case: Case, family: Family, dtype: torch.dtype, device: str) -> nn.Module:
     """The real PixelTransformer2DModel for the family's configuration and the case's patch, random weights."""
+    return materialise(partial(_make_pixel_model, case, family), dtype=dtype, device=device)
+
+
+def _make_pixel_model(case: Case, family: Family) -> nn.Module:
     from l2p.detailer import DetailerConfig
     from l2p.pixel_transformer import PixelTransformer2DModel
 
     options = dict(family.pixel_options)
     options["detailer"] = DetailerConfig(**options.get("detailer", {}))
+    source = build(family.transformer)
+    return PixelTransformer2DModel.from_source(source, family.name, patch_size=case.patch_size, **options).eval()
 
-    def make() -> nn.Module:
-        source = build(family.transformer)
-        return PixelTransformer2DModel.from_source(source, family.name, patch_size=case.patch_size, **options).eval()
 
-    return materialise(make, dtype=dtype, device=device)
+def count_parameters(case: Case, family: Family) -> tuple[int, int]:
+    """Parameters of a training case's pixel model, all and those that train, counted on meta: no memory, no tensors.
+
+    Raises ValueError for a case that does not train.
+    """
+    if case.kind != "train":
+        raise ValueError(f"{case.name} trains nothing: count the parameters of a case such as train-l2p-flux-1024-5")
+    with torch.device("meta"):
+        model = _make_pixel_model(case, family)
+    return _size(model), sum(parameter.numel() for parameter in _choose_trained(model, case))
 
 
 def _pixel_inputs(case: Case, family: Family, dtype: torch.dtype, device: str) -> dict[str, Any]:

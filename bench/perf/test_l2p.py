@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.cost.meter import Meter
 from bench.cost.roofline import best_s
+from l2p.architectures import encode_prompt
 from l2p.flow import noisy_image, velocity_target
 from l2p.objective import transfer_loss
 from l2p.options import parameter_groups, trainable_parameters
@@ -25,12 +26,13 @@ from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.preparation import new_model
 from l2p.transfer import run_transfer
-from reproduce.cost import transfer_step
 from reproduce.launch import prepare_processor
 from reproduce.miniature.prompts import task_entry
 from reproduce.miniature.render import render
 from reproduce.miniature.scenes import TASKS, task_scene
-from reproduce.recipes import flux_mini
+from reproduce.recipes import source_of
+from reproduce.recipes.flux import flux_mini
+from reproduce.stages.cost import PROMPT, transfer_step
 
 RECIPE = flux_mini()
 NUM_STEPS = 60
@@ -47,7 +49,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def pipeline() -> L2PPipeline:
     """The recipe's pixel model before its transfer: speed does not depend on what was learned."""
-    source = load_source(RECIPE.source)
+    source = load_source(source_of(RECIPE))
     made = pixel_pipeline(source, new_model(source, RECIPE.transfer))
     made.set_progress_bar_config(disable=True)
     return made
@@ -78,13 +80,15 @@ def test_a_transfer_step(benchmark, pipeline, corpus, tmp_path):
     model = PixelTransformer2DModel.from_config(pipeline.transformer.config).train()
     trainable_parameters(model, config)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=1e-3, fused=True)
-    step = transfer_step(pipeline, model, optimizer, config, RECIPE.resolution)
+    prompts = [PROMPT] * config.batch_size
+    prompt = encode_prompt(pipeline, RECIPE.family, prompts, config.max_sequence_length)
+    step = transfer_step(prompt, model, optimizer, config, RECIPE.resolution)
     step()
     with Meter() as meter:
         step()
     before = product_flops()
     summary = benchmark.pedantic(
-        lambda: run_transfer(RECIPE.source, corpus, config, tmp_path / "out", progress=False), rounds=1
+        lambda: run_transfer(source_of(RECIPE), corpus, config, tmp_path / "out", progress=False), rounds=1
     )
     product = (before + product_flops()) / 2
     rate = meter.flops * NUM_STEPS / summary.seconds

@@ -12,6 +12,8 @@ import numpy as np
 import typer
 from PIL import Image
 
+from bench.geneval.rules import PUBLISHED
+from bench.judges import Judge
 from bench.records import Detection, write_json
 from reproduce.miniature.questions import dpg_scenes, is_true, scene_questions
 from reproduce.miniature.render import EXTENT, render
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 RESOLUTION = 48
 CHECK_SEED = 904
-SURE_SCORE = 0.3  # GenEval's threshold
+SURE_SCORE = PUBLISHED.score_threshold
 DARK_BELOW, LIGHT_ABOVE = 0.42, 0.62  # half-way between the backgrounds' tones
 
 
@@ -36,13 +38,13 @@ def answerer() -> VQA:
         objects, background = seen(image, detect([image])[0])
         return ["yes" if is_true(question, objects, background) else "no" for question in questions]
 
-    answer.passport = {  # type: ignore[attr-defined]
+    passport = {
         "vqa": "miniature scene answers",
         "model": "reproduce.miniature.detector",
         "threshold": SURE_SCORE,
         "comparability": "miniature world only",
     }
-    return answer
+    return Judge(ask=answer, passport=passport)
 
 
 def seen(image: Image.Image, detections: list[Detection]) -> tuple[list[SceneObject], str]:

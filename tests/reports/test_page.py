@@ -14,7 +14,7 @@ from reports import write_report
 from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.page import clock, headline, option_differences
-from reports.runs import keep_records, load_run, load_runs
+from reports.runs import load_run, load_runs
 from tests.reports.fake_run import fake_run
 
 FILES = {"index.html", "table1.csv", "table1.md", "table1.tex", "claims.json", "scorecard.md"}
@@ -52,7 +52,7 @@ class Outside(HTMLParser):
 def test_all_files_are_written_and_no_other(report):
     names = {file.name for file in report.iterdir()}
     figures = {"grid", "training-curve", "geneval-tasks", "retention", "cost", "figure4"}
-    assert names == FILES | {f"{name}{suffix}.png" for name in figures for suffix in ("", "-dark")}
+    assert names == FILES | {f"{name}.png" for name in figures}
 
 
 def test_the_page_loads_nothing_from_outside(report):
@@ -132,26 +132,14 @@ def test_a_broken_file_is_named_and_nothing_written(tmp_path, capsys, file, cont
 def test_options_in_which_recipes_differ_stand_side_by_side(tmp_path):
     options = [{}, {}, {"prediction": "velocity", "detailer": {"channels": None}}]
     names = ["flux-mini", "flux-mini-seed1", "flux-mini-plain"]
-    runs = [fake_run(tmp_path / name, options=given) for name, given in zip(names, options, strict=True)]
+    runs = [fake_run(tmp_path / name, options=given) for name, given in zip(names[::2], options[::2], strict=True)]
+    runs.insert(1, fake_run(tmp_path / names[1], name="flux-mini", seed=1))
     table = option_differences(load_runs(runs)).set_index("Option")
     assert list(table.columns) == ["flux-mini", "flux-mini-plain"]
     assert table.loc["prediction"].tolist() == ["clean", "velocity"]
     assert table.loc["detailer"].tolist() == ["–", "{'channels': None}"]
-    assert "upsample" not in table.index
+    assert "save_every" not in table.index
     assert option_differences(load_runs(runs[:2])).empty
-
-
-def test_kept_records_report_as_the_run_did(run_dir, tmp_path):
-    with pytest.raises(SystemExit):
-        main([str(run_dir), "--out", str(tmp_path / "first"), "--records"])
-    kept = tmp_path / "first" / "runs" / run_dir.name
-    assert not any(file.suffix in {".png", ".safetensors"} for file in kept.rglob("*"))
-    with pytest.raises(SystemExit):
-        main([str(kept), "--out", str(tmp_path / "second")])
-    for name in ("claims.json", "table1.csv", "scorecard.md"):
-        assert (tmp_path / "second" / name).read_text() == (tmp_path / "first" / name).read_text()
-    with pytest.raises(ValueError, match="outside the run folder"):
-        keep_records(run_dir, run_dir / "report" / "runs" / "x")
 
 
 def test_no_run_folder_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from bench.geneval.rules import judge
+from bench.named import load_function
 from bench.records import Detection
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.check import accuracy, rendered_pictures
@@ -39,7 +40,6 @@ from reproduce.miniature.scenes import (
     task_scene,
 )
 from reproduce.miniature.sources import WEIGHTS, word_tokenizer
-from reproduce.named import load_function
 from reproduce.recipes import FAMILIES
 
 # SHA-256 of all prompts that a recipe's report scores: a change here makes old and new figures incomparable.

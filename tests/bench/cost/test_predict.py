@@ -1,6 +1,7 @@
 """Anchors at full size (cost.md), the cache, other configurations."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ import torch
 from bench.cost import cache
 from bench.cost.cases import parse
 from bench.cost.families import Sampler, family_from_folder
-from bench.cost.predict import predict
+from bench.cost.predict import count_parameters, predict
 from tests.bench.cost.small import CONFIGS, small_family
 
 GIB = 2**30
+ROOT = Path(__file__).parents[3]
 
 
 def test_one_zimage_forward_at_1024():
@@ -63,6 +65,23 @@ def test_a_kept_prediction_is_read_again_and_a_changed_family_is_not(tmp_path, m
     assert cache.cached_prediction(case, family, folder=tmp_path) == first
     with pytest.raises(pytest.fail.Exception, match="predicted again"):
         cache.cached_prediction(case, small_family("flux"), folder=tmp_path, dtype=torch.float32)
+
+
+def test_a_prediction_is_kept_by_all_of_l2p_s_code(tmp_path):
+    names = {path.relative_to(ROOT).as_posix() for path in cache.source_files(ROOT / "l2p")}
+    assert {"l2p/pixel_transformer.py", "l2p/architectures/flux.py"} <= names
+    with pytest.raises(FileNotFoundError, match="holds no Python file"):
+        cache.source_files(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["1", "full", "1-released"])
+def test_parameters_are_counted_without_a_tensor(way):
+    family = small_family("flux")
+    case = parse(f"train-l2p-flux-512-{way}", family=family)
+    cost = predict(case, family)
+    assert count_parameters(case, family) == (cost.num_parameters, cost.num_trainable_parameters)
+    with pytest.raises(ValueError, match="flux-512 trains nothing"):
+        count_parameters(parse("flux-512", family=family), family)
 
 
 def test_a_source_folder_s_configurations_replace_the_published_ones(tmp_path):
