@@ -31,8 +31,10 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """Assert that two encoded prompts are the same."""
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    """Assert that two encoded prompts are the same, up to what other places in memory change in the last bits."""
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=0)
 
 
 def test_prompts_are_encoded_without_the_transformer_and_drawn_without_encoders(
