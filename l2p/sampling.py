@@ -42,6 +42,8 @@ def set_noise_levels(
     that have one. Raises ValueError for another kind of scheduler and for levels that it cannot take.
     """
     check_scheduler(scheduler)
+    if num_inference_steps < 1:
+        raise ValueError(f"{num_inference_steps} steps draw nothing; give num_inference_steps of at least 1")
     if sigmas is not None and timesteps is not None:
         raise ValueError("give either `sigmas` (before the shift) or `timesteps` (after it), and not both")
     dynamic = {"mu": mu} if scheduler.config.get("use_dynamic_shifting") else {}
@@ -106,8 +108,10 @@ def draw_noise(shape: tuple[int, int, int, int], generator: Generators) -> Tenso
 def start_noise(shape: tuple[int, int, int, int], generator: Generators, given: Tensor | None) -> Tensor:
     """Return the noise to start from in float32: drawn as draw_noise does, or given.
 
-    Raises ValueError for given noise of another shape.
+    Raises ValueError for no image at all, and for given noise of another shape.
     """
+    if shape[0] < 1:
+        raise ValueError("no image is asked for; give num_images_per_prompt of at least 1")
     if given is None:
         return draw_noise(shape, generator)
     if tuple(given.shape) != shape:

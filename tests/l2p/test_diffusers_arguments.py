@@ -207,6 +207,8 @@ def test_a_generator_may_live_on_a_gpu() -> None:
         ({"latents": torch.zeros(2, 3, 16, 16)}, r"`latents` are \[2, 3, 16, 16\]; .* \[2, 3, 16, 24\]"),
         ({"latents": torch.zeros(1, 3, 16, 24)}, r"`latents` are \[1, 3, 16, 24\]; .* \[2, 3, 16, 24\]"),
         ({"num_images_per_prompt": 2}, "2 generators for 4 images"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt of at least 1"),
+        ({"num_inference_steps": 0}, "num_inference_steps of at least 1"),
         ({"negative_prompt": ["a", "two", "red"]}, "3 negative prompts for 2 prompts"),
         (
             {"callback_on_step_end_tensor_inputs": ["noisy"]},
