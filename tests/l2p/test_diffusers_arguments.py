@@ -38,6 +38,13 @@ def test_all_that_goes_in_moves_the_image(pipeline: L2PPipeline) -> None:
     assert {name: moved(image, other) for name, other in others.items() if moved(image, other) < 0.03} == {}
 
 
+def test_every_encoded_tensor_tells_prompts_apart_and_moves_the_image(pipeline: L2PPipeline) -> None:
+    embeds, others = (pipeline.encode_prompt(prompts, LENGTH) for prompts in (PROMPTS[:2], PROMPTS[1::-1]))
+    image = draw(pipeline, prompt_embeds=embeds)
+    for name in embeds.keys() - {"mask"}:
+        assert moved(image, draw(pipeline, prompt_embeds={**embeds, name: others[name]})) > 0.01, name
+
+
 def test_guidance_of_at_most_one_is_off_and_the_prompt_still_counts(pipeline: L2PPipeline) -> None:
     off = draw(pipeline, guidance_scale=1.0)
     for scale in (0.0, 0.5, -1.0):

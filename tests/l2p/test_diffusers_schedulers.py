@@ -55,11 +55,11 @@ def noise() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ODE)
 def test_each_scheduler_solves_the_flow_of_normal_images(name: str, noise: torch.Tensor) -> None:
-    """The solution is SIGMA_DATA times the noise."""
+    """The solution is SIGMA_DATA times the noise. At 400 steps whole-numbered timesteps repeat: none is left out."""
     kind, options, bound = ODE[name]
     errors = [
         (solve(getattr(diffusers, kind)(**options), steps, noise) - SIGMA_DATA * noise).abs().mean().item()
-        for steps in (12, 100)
+        for steps in (12, 400)
     ]
     assert errors[0] < bound and errors[1] < 0.011
 
