@@ -279,5 +279,5 @@ def _summary(path: Path) -> Summary:
 def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:
     files = sorted((path / "cost").glob("*.json"))
     if not files:
-        missing.append("cost/predicted.json or cost/measured.json")
+        missing.append("cost/measured.json")
     return [record for file in files for record in read_costs(file)]

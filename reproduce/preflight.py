@@ -20,7 +20,9 @@ SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it
 
 def check(recipe: Recipe, run_dir: Path) -> None:
     """Raise ValueError, FileNotFoundError or PermissionError when a run of `recipe` in `run_dir` could not end well."""
-    check_source(source_of(recipe), get_architecture(recipe.family).pipeline_class)
+    family, sampler = get_architecture(recipe.family), recipe.source_sampler
+    check_source(source_of(recipe), family.pipeline_class)
+    family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)  # refuses what its pipeline cannot do
     check_names(recipe)
     check_disk(recipe, run_dir)
 

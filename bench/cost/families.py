@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -312,32 +313,42 @@ def family_named(name: str) -> Family:
 def family_from_folder(
     name: str, folder: Path, *, text_tokens: int, sampler: Sampler, pixel_options: dict[str, Any] | None = None
 ) -> Family:
-    """The family with the configurations of a diffusers pipeline folder (a miniature, a variant) in place of the
-    published ones.
+    """The family with the configurations of a diffusers pipeline folder (a miniature, a variant).
 
-    Raises FileNotFoundError when `transformer/config.json` or `vae/config.json` is missing.
+    A family that is not published here can be built and counted, but nothing says what its calls are fed: predicting
+    one raises ValueError. Raises FileNotFoundError when `transformer/config.json` or `vae/config.json` is missing.
     """
-    family = family_named(name)
-    vae = _component_from(folder / "vae" / "config.json", family.vae.cls)
-    transformer = _component_from(folder / "transformer" / "config.json", family.transformer.cls)
+    known = FAMILIES.get(name)
+    vae = _component_from(folder / "vae" / "config.json")
     factor = 2 ** (len(vae.config.get("block_out_channels", vae.config.get("dim_mult", (1,) * 4))) - 1)
-    return replace(
-        family,
-        transformer=transformer,
+    return Family(
+        name=name,
+        transformer=_component_from(folder / "transformer" / "config.json"),
         vae=vae,
         text_encoders=(),
         text_tokens=text_tokens,
         pixels_per_token=2 * factor,
         sampler=sampler,
+        inputs=known.inputs if known else partial(_not_known, name),
+        prompt=known.prompt if known else partial(_not_known, name),
+        max_resolution=known.max_resolution if known else Family.max_resolution,
         pixel_options=pixel_options or {},
         published=False,
     )
 
 
-def _component_from(path: Path, cls: str) -> Component:
+def _not_known(name: str, config: dict, shape: Shape) -> dict[str, Any]:
+    raise ValueError(
+        f"nothing says what a call of family {name!r} is fed: add it to FAMILIES in bench/cost/families.py, which has "
+        f"{', '.join(FAMILIES)}"
+    )
+
+
+def _component_from(path: Path) -> Component:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: a source folder holds a diffusers pipeline with transformer/ and vae/"
         )
-    config = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("_")}
-    return Component(cls=cls, config=config)
+    config = json.loads(path.read_text())
+    own = {key: value for key, value in config.items() if not key.startswith("_")}
+    return Component(cls=f"diffusers:{config['_class_name']}", config=own)

@@ -1,5 +1,7 @@
 """The source families: one file each holds all of a family's quirks."""
 
+import torch
+
 from l2p.architectures.base import (
     Architecture,
     EncodedPrompt,
@@ -70,6 +72,7 @@ def check_source_class(class_name: str, architecture: str | None = None) -> None
         raise ValueError(f"the source is a {class_name}; what can be turned into a pixel model: {allowed}")
 
 
+@torch.no_grad()
 def encode_prompt(pipeline: object, architecture: str, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     """Encode prompts with the family's own pipeline code, whether `pipeline` is a source or a pixel pipeline.
 

@@ -51,7 +51,7 @@ class Architecture:
     call(transformer, noisy, sigma, prompt, patches, distilled_guidance): run the family's own forward, on pixels or on
     the source's latents [B, C, H, W], and return what it returns.
     unpack(output, size, patches): what `call` returned -> [B, C, *size], size (H, W) as `noisy` had it.
-    encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class.
+    encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class. Gradients flow.
     prompt_tensors: the names of what it returns.
     source_arguments(guidance_scale, distilled_guidance): how the family's own pipeline is called for that guidance
     (uncond + w (cond - uncond), 1 = off); raises ValueError for what the pipeline cannot do.
@@ -62,6 +62,7 @@ class Architecture:
     decode_latents(pipeline, latents): the way back, as the pipeline does it at the end.
     tiny_source(sizes): the family's pipeline with random weights, small, for tests and dry runs.
     unread_text: whether the last block computes text that nothing reads, with weights that no gradient reaches.
+    text_first: whether the text stands before the image where a block takes both as one sequence.
     velocity_sign: 1, or -1 where the family's own output is minus the velocity.
     dynamic_shift(scheduler_config, num_tokens, num_inference_steps): the exponent `mu` of a noise shift that follows
     the image's size, as the family's pipeline computes it.
@@ -89,6 +90,7 @@ class Architecture:
     decode_latents: Callable[[Any, Tensor], Tensor]
     tiny_source: Callable[[TinySizes], Any]
     unread_text: bool = False
+    text_first: bool = False
     velocity_sign: Literal[1, -1] = 1
     dynamic_shift: Callable[[Any, int, int], float] = linear_mu
 

@@ -47,7 +47,6 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, pooled, _ = pipeline.encode_prompt(
         prompt=prompts,

@@ -45,7 +45,6 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, _ = pipeline.encode_prompt(
         prompt=prompts,
@@ -165,5 +164,6 @@ FLUX2 = Architecture(
     encode_latents=_encode_latents,
     decode_latents=_decode_latents,
     tiny_source=_tiny_source,
+    text_first=True,
     dynamic_shift=_dynamic_shift,
 )

@@ -3,7 +3,6 @@
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
@@ -38,7 +37,6 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, _, pooled, _ = pipeline.encode_prompt(
         prompt=prompts,

@@ -43,7 +43,6 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     # The pipeline writes its chat template into the list that it is given: give it a copy.
     embeds, _ = pipeline.encode_prompt(

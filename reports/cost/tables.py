@@ -25,7 +25,8 @@ NOT_MEASURED = "No CUDA measurement was made."
 HOUR_S = 3600
 KNOWN_GAP = (
     "Predicted memory is that of tensors: within 0.1 % of a CPU's allocator for transformers (tests/bench/cost), but "
-    "buffers inside convolutions are not seen. Measured on a CPU (AMD EPYC, `python -m bench cost --case vae-flux-128 "
+    "buffers inside one operator are not seen: convolutions', and on some processors those of matrix products and "
+    "attention. Measured on a CPU (AMD EPYC, `python -m bench cost --case vae-flux-128 "
     "--measure cpu --dtype float32`): a VAE decode holds 3.9 % more than predicted, 30 % more besides the weights."
 )
 

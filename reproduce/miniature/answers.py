@@ -17,12 +17,11 @@ from bench.judges import Judge
 from bench.records import Detection, write_json
 from reproduce.miniature.questions import dpg_scenes, is_true, scene_questions
 from reproduce.miniature.render import EXTENT, render
-from reproduce.miniature.scenes import SceneObject
+from reproduce.miniature.scenes import RESOLUTION, SceneObject
 
 if TYPE_CHECKING:
     from bench.records import VQA, Detector
 
-RESOLUTION = 48
 CHECK_SEED = 904
 SURE_SCORE = PUBLISHED.score_threshold
 DARK_BELOW, LIGHT_ABOVE = 0.42, 0.62  # half-way between the backgrounds' tones

@@ -5,7 +5,7 @@ from __future__ import annotations
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH
-from reproduce.miniature.sources import RESOLUTION
+from reproduce.miniature.scenes import RESOLUTION
 from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite
 
 

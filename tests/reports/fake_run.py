@@ -63,7 +63,7 @@ def fake_run(
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         "versions": {"torch": "fixture", "diffusers": "fixture"},
         "device": "cpu",
-        "machine": {"cpu": "fixture", "cores": 2},
+        "machine": {"processor": "fixture", "num_cores": 2},
         "seeds": {"transfer": seed},
         "stages": stages,
         "parts": {},
@@ -91,7 +91,6 @@ def fake_run(
         _heldout(path, subject, accuracy, num_images, random.Random(f"heldout {subject} {drawn}"))
         _dpg(path, subject, accuracy, random.Random(f"dpg {subject} {drawn}"))
     write_json(path / "cost/measured.json", [_measured(case, ms) for case, ms in MEASURED])
-    write_json(path / "cost/predicted.json", predicted_4k())
     return path
 
 

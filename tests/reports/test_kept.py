@@ -72,7 +72,7 @@ def test_the_pictures_of_the_page_are_kept_small_and_no_other(tmp_path):
 
 
 def test_a_run_at_the_target_is_never_replaced(tmp_path, monkeypatch, capsys):
-    """`python -m reports results/runs/flux-mini --out . --records` in a checkout whose runs/flux-mini is the real run."""
+    """`python -m reports results/runs/flux-mini --out . --records` where ./runs/flux-mini is the real run."""
     real = fake_run(tmp_path / "runs/flux-mini", num_prompts=1, pictures=True)
     keep_records(real, tmp_path / "results/runs/flux-mini")
     before = contents(real)

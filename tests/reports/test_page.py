@@ -15,7 +15,7 @@ from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.page import clock, headline, option_differences
 from reports.runs import load_run, load_runs
-from tests.reports.fake_run import fake_run
+from tests.reports.fake_run import fake_run, predicted_4k
 
 FILES = {"index.html", "table1.csv", "table1.md", "table1.tex", "claims.json", "scorecard.md"}
 EVIL = "<script>alert('x')</script> \"quoted\" & ${{ 7 * 7 }}"
@@ -23,7 +23,7 @@ EVIL = "<script>alert('x')</script> \"quoted\" & ${{ 7 * 7 }}"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The report of a run whose prompts, alarms and names try to break out; no predicted costs but its own."""
+    """The report of a run whose prompts, alarms and names try to break out, with predicted costs beside it."""
     folder = tmp_path_factory.mktemp("report")
     run = fake_run(folder / "flux-mini", num_prompts=3, pictures=True)
     for subject in ("source", "l2p"):
@@ -32,7 +32,8 @@ def report(tmp_path_factory):
     append_jsonl(run / "transfer/log.jsonl", [{"step": 50, "alarm": "patch-grid", "message": EVIL}])
     manifest = read_json(run / "run.json")
     write_json(run / "run.json", {**manifest, "allow_missing": True, "device": EVIL})
-    write_report([run], folder / "out", cost_dir=folder / "no-costs")
+    write_json(folder / "costs/predicted.json", predicted_4k())
+    write_report([run], folder / "out", cost_dir=folder / "costs")
     return folder / "out"
 
 
@@ -98,7 +99,7 @@ def test_a_run_without_later_stages_names_what_is_missing(tmp_path):
         shutil.rmtree(run / folder)
     write_report([run], tmp_path / "out", cost_dir=tmp_path / "none")
     text = (tmp_path / "out/index.html").read_text()
-    for needed in ("scores/l2p/geneval/summary.json", "cost/predicted.json", "No pictures", "No measured costs"):
+    for needed in ("scores/l2p/geneval/summary.json", "cost/measured.json", "No pictures", "No measured costs"):
         assert needed in text
     assert not (tmp_path / "out/grid.png").exists() and (tmp_path / "out/training-curve.png").exists()
     assert {row["verdict"] for row in read_json(tmp_path / "out/claims.json")} == {"not tested"}

@@ -52,7 +52,7 @@ def test_only_the_suite_that_is_compared_counts_with_its_judge(usual, tmp_path):
         "suites.dpg.images_per_prompt",
         "judges.dpg",
     ]
-    assert "suites.heldout.prompts" in differences(usual, run)
+    assert "suites.heldout" in differences(usual, run)
 
 
 def test_a_source_is_what_it_holds_not_where_it_lies(usual, tmp_path):

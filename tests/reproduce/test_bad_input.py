@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.named import load_function, load_rows
-from reproduce import preflight
+from l2p.architectures import ARCHITECTURES
+from reproduce import launch, preflight
 from reproduce.__main__ import app
 from reproduce.launch import check_group
 from reproduce.recipes import FAMILIES, find_recipe, usual, usual_run_dir
@@ -34,7 +38,7 @@ def refused(*arguments: str) -> str:
         (("fluks",), ["fluks", "flux"]),
         (("fluks", "--recipe", "tests.reproduce.tiny:recipe"), ["fluks", "flux", "sd3"]),
         (("sd3",), ["sd3", "flux"]),
-        (("sd3", "--recipe", "tests.reproduce.tiny:recipe"), ["tests.reproduce.tiny:recipe", "flux", "sd3"]),
+        (("sd3", "--recipe", "reproduce.recipes.flux:flux_mini"), ["flux_mini", "flux", "sd3"]),
         (("flux", "--reuse", "no/such/run"), ["no/such/run", "run.json"]),
         (("flux", "--recipe", "flux_maxi"), ["flux_maxi", "flux_mini", "flux_mini_long", "flux_paper"]),
         (("flux", "--size", "huge"), ["huge", "miniature", "paper"]),
@@ -209,3 +213,25 @@ def test_an_unforeseen_error_is_one_sentence_with_a_status_of_its_own(monkeypatc
     assert "RuntimeError: the roof is on fire (not foreseen; --debug shows where" in result.output
     assert ("Traceback" in result.output) == debug
     assert debug or len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        ("import sys; sys.exit(4)", 4, ""),
+        ("import os; os.kill(os.getpid(), 9)", 137, "SIGKILL"),
+    ],
+)
+def test_the_first_failure_of_a_launched_process_is_handed_on(code, status, told, capsys):
+    processes = [subprocess.Popen([sys.executable, "-c", text]) for text in ("import time; time.sleep(60)", code)]
+    try:
+        assert launch._wait(processes, threading.Event()) == status
+    finally:
+        launch._stop(processes)
+    assert told in capsys.readouterr().err
+
+
+def test_help_and_sessions_know_the_families_without_torch():
+    code = "import sys, reproduce.__main__ as main; print(main.FAMILIES); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().split(", ") == sorted(FAMILIES) and set(FAMILIES) <= set(ARCHITECTURES)

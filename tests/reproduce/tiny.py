@@ -12,21 +12,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from bench.geneval.rules import COLORS
 from bench.records import Detection
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
 from reproduce.miniature.prompts import vocabulary
-from reproduce.miniature.scenes import COLORS, SHAPES
+from reproduce.miniature.scenes import SHAPES
 from reproduce.recipes import Corpus, Recipe, Sampler, Suite
 from tests.tiny import source as tiny_source
 
 SAMPLER = Sampler(num_inference_steps=2, guidance_scale=3.0, max_sequence_length=24, batch_size=4, shift=3.0)
 
 
-def save_source(folder: Path) -> None:
-    """Write a random FluxPipeline: 2 heads of 12, one double and two single blocks, a VAE of factor 4."""
+def save_source(folder: Path, family: str = "flux") -> None:
+    """Write a random pipeline of a family (FLUX: 2 heads of 12, one double and two single blocks, VAE of factor 4)."""
     sizes = {"num_blocks": 3, "head_dim": 12, "text_width": 24, "latent_channels": 4, "vae_channels": (4, 8, 8)}
-    tiny_source("flux", words=vocabulary(), max_length=24, shift=3.0, **sizes).save_pretrained(folder)
+    if family == "flux2":
+        sizes["head_dim"] = 16  # four axes share its channels
+    tiny_source(family, words=vocabulary(), max_length=24, shift=3.0, **sizes).save_pretrained(folder)
 
 
 def recipe() -> Recipe:

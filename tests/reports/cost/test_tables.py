@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import main as bench_main
+from bench.cost import paper
 from bench.records import CostRecord, read_json, write_json
 from reports.cost import figure4
 from reports.cost.__main__ import main
@@ -107,6 +109,17 @@ def test_a_folder_is_drawn_whole(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "no pair of predicted records" in capsys.readouterr().err
     assert (tmp_path / "tables/fits.csv").read_bytes() == before
+
+
+def test_the_paper_command_leaves_records_tables_and_provenance(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paper, "predict_all", lambda *args, **options: None)
+    monkeypatch.setattr(paper, "Predictions", lambda **options: made_up)
+    assert bench_main(["cost", "--paper", "--out", str(tmp_path / "out")]) == 0
+    assert load_records(tmp_path / "out") == records()
+    assert (tmp_path / "out/tables/figure4.png").is_file()
+    assert read_json(tmp_path / "out/tables/run.json")["measured"] == "nothing was measured"
+    out = capsys.readouterr().out
+    assert (tmp_path / "out/tables/paper.md").read_text() in out and out.endswith(f"written to {tmp_path / 'out'}\n")
 
 
 def test_what_is_committed_is_drawn_from_its_records():
