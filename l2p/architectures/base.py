@@ -8,6 +8,7 @@ import diffusers
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from l2p.architectures.tiny import TinySizes
 
@@ -235,7 +236,8 @@ def _check_text_encoders(pipeline: Any, cls: Any) -> None:
         component = getattr(pipeline, name, None)
         if component is None and name not in DROPPABLE:
             raise ValueError(f"this pipeline has no {name} to encode prompts with; load it, or give prompt_embeds")
-        if name.startswith("text_encoder") and component is not None and not isinstance(component, types[name]):
+        # A compiled, parallel or adapted encoder is a wrapper, which tells nothing.
+        if isinstance(component, PreTrainedModel) and not isinstance(component, types[name]):
             raise ValueError(
                 f"{name} is a {type(component).__name__}, and {cls.__name__} encodes prompts with a "
                 f"{types[name][0].__name__}: this is another family's text encoder"

@@ -185,3 +185,10 @@ def test_stable_diffusion_3_encodes_without_t5() -> None:
     flux = SimpleNamespace(**{**pixels("flux").components, "tokenizer_2": None})
     with pytest.raises(ValueError, match="this pipeline has no tokenizer_2"):
         encode_prompt(flux, "flux", ["a"], LENGTH)
+
+
+def test_a_compiled_text_encoder_is_no_foreign_one() -> None:
+    pipeline = pixels("zimage")
+    embeds = pipeline.encode_prompt("a red star", LENGTH)
+    pipeline.text_encoder = torch.compile(pipeline.text_encoder, backend="eager")
+    equal(pipeline.encode_prompt("a red star", LENGTH), embeds)
