@@ -36,8 +36,12 @@ def checked_rows(rows: Sequence[Any], path: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(path: Path) -> Summary:
+    """A benchmark's summary in a file, checked."""
+    return checked_summary(read_json(path), path)
+
+
+def checked_summary(row: Any, path: Path) -> Summary:
     """A benchmark's summary with numbers where numbers belong."""
-    row = read_json(path)
     try:
         summary = Summary(**{**row, "overall_ci95": tuple(row["overall_ci95"])})
     except (TypeError, KeyError, AttributeError) as error:
@@ -96,9 +100,13 @@ def checked_log(rows: Sequence[Mapping[str, Any]] | None, path: Path) -> list[An
     return None if rows is None else list(rows)
 
 
-def checked_costs(path: Path) -> list[CostRecord]:
-    """The cost records of a file, timings and amounts as numbers."""
-    records = read_costs(path)
+def read_cost_file(path: Path) -> list[CostRecord]:
+    """The cost records of a file, checked."""
+    return checked_costs(read_costs(path), path)
+
+
+def checked_costs(records: list[CostRecord], path: Path) -> list[CostRecord]:
+    """Cost records with timings and amounts as numbers."""
     for record in records:
         amounts = [amount for amount in (record.flops, record.peak_memory_bytes) if amount is not None]
         timings = record.latency_s if isinstance(record.latency_s, list) else [None]

@@ -148,11 +148,12 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
             raise ValueError(f"Two runs are named {first.name!r}: {first.path} and {second.path}. Rename one folder.")
     if not runs:
         raise ValueError("No run folder given. Example: python -m reports runs/* --out report/")
-    _refuse_repeated(runs)
+    refuse_repeated(runs)
     return runs
 
 
-def _refuse_repeated(runs: Sequence[Run]) -> None:
+def refuse_repeated(runs: Sequence[Run]) -> None:
+    """ValueError where two runs are one recipe with one transfer seed: a copy would count as a second seed."""
     for label, members in groups(runs).items():
         by_seed: dict[int | None, Run] = {}
         for run in members:
@@ -277,4 +278,4 @@ def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:
     files = sorted((path / "cost").glob("*.json"))
     if not files:
         missing.append("cost/measured.json")
-    return [record for file in files for record in checked.checked_costs(file)]
+    return [record for file in files for record in checked.read_cost_file(file)]

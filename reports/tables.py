@@ -263,7 +263,12 @@ def blocks(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def markdown(frame: pd.DataFrame) -> str:
     """A frame of text as a Markdown table; pipes, angle brackets and line ends of outside names cannot break out."""
     lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).values.tolist()]
-    return "\n".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join(map(markdown_row, lines)) + "\n"
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """One line of a Markdown table, escaped."""
+    return "| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |"
 
 
 def _markdown_cell(text: str) -> str:
