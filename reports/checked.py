@@ -84,10 +84,12 @@ def checked_transfer(summary: Any, path: Path) -> dict[str, Any] | None:
     """What ``transfer/summary.json`` holds, None where there is no such file."""
     if summary is None:
         return None
-    if not isinstance(summary, dict) or not isinstance(summary.get("options", {}), dict):
+    if not isinstance(summary, dict) or not isinstance(summary.get("options"), dict):
         raise ValueError(f"{path} is no summary of a transfer: {str(summary)[:60]}")
     if absent := [name for name in TRANSFER_COUNTS if not is_number(summary.get(name))]:
         raise ValueError(f"{path} has no number for {', '.join(absent)}")
+    if "num_trainable_blocks" not in summary:
+        raise ValueError(f"{path} does not say num_trainable_blocks")
     return summary
 
 

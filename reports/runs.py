@@ -269,9 +269,7 @@ def load_scored(folder: Path) -> Scored:
     of_variant, plain = folder / f"scores-{summary.variant}.jsonl", folder / "scores.jsonl"
     rows = read_rows(of_variant)
     path, rows = (plain, read_rows(plain)) if rows is None else (of_variant, rows)
-    return Scored(
-        benchmark=benchmark, summary=summary, rows=checked.checked_rows(rows or [], path), variants=variants
-    )
+    return Scored(benchmark=benchmark, summary=summary, rows=checked.checked_rows(rows or [], path), variants=variants)
 
 
 def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:

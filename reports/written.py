@@ -1,6 +1,7 @@
 """Where a report may be written: nothing is replaced but what an earlier report wrote, and nothing that is read."""
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -48,9 +49,13 @@ def publish(staging: Path, out: Path) -> None:
     """Move the files of ``staging`` into ``out`` and list them there; those of an earlier report are replaced."""
     names = sorted(file.name for file in staging.iterdir())
     refuse_foreign(out, names)
+    out.mkdir(parents=True, exist_ok=True)
+    earlier = written_before(out)
     for name in names:
-        os.replace(staging / name, out / name)
-    write_json(out / LIST, {"files": sorted({*names, *written_before(out)} - {LIST})})
+        copy = out / f".{name}.{os.getpid()}.tmp"
+        shutil.copyfile(staging / name, copy)
+        os.replace(copy, out / name)
+    write_json(out / LIST, {"files": sorted({*names, *earlier} - {LIST})})
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks import find_benchmark
-from bench.records import CostRecord, read_json, to_json
+from bench.records import cost_record, read_json, to_json
 from reports import checked
 from reports.estimates import NoEvidenceError, score_rows
 from reports.kept import identity
@@ -20,7 +20,14 @@ from reports.written import refuse_file, write_text
 BASELINE_FORMAT = 1
 MARK = '"written_by": "python -m reports baseline"'
 MANIFEST = ("format", "recipe", "inputs", "machine")  # of run.json, what a regression reads
-TRANSFER = (*checked.TRANSFER_COUNTS, "final_loss", "frozen_sha256_before", "frozen_sha256_after")
+TRANSFER = (
+    *checked.TRANSFER_COUNTS,
+    "num_trainable_blocks",
+    "options",
+    "final_loss",
+    "frozen_sha256_before",
+    "frozen_sha256_after",
+)
 UNREAD = ("details", "versions", "generation", "checks")  # of a score's passport
 ROW = ("prompt_id", "index", "category", "text")
 
@@ -142,7 +149,9 @@ def read_baseline(path: Path) -> list[Run]:
     """The runs of a baseline file; ValueError where it is none."""
     saved = read_json(path)
     if not isinstance(saved, dict) or saved.get("format") != BASELINE_FORMAT or not saved.get("runs"):
-        raise ValueError(f"{path} is no baseline of format {BASELINE_FORMAT}: write one with `python -m reports baseline`")
+        raise ValueError(
+            f"{path} is no baseline of format {BASELINE_FORMAT}: write one with `python -m reports baseline`"
+        )
     try:
         return [_run(row, saved["suites"], path) for row in saved["runs"]]
     except (KeyError, TypeError, AttributeError) as error:
@@ -163,7 +172,7 @@ def _run(row: dict[str, Any], suites: dict[str, Any], path: Path) -> Run:
         log=checked.checked_log(row["log"], path) or [],
         suites={name: suite["title"] for name, suite in suites.items()},
         scored=scored,
-        costs=checked.checked_costs([CostRecord(**cost) for cost in row["costs"]], path),
+        costs=checked.checked_costs([cost_record(cost, path) for cost in row["costs"]], path),
     )
 
 

@@ -77,9 +77,7 @@ def _score_checks(baseline: Sequence[Run], current: Sequence[Run]) -> Iterator[C
     for key in keys:
         name = f"{baseline[0].suites.get(key[1], key[1])} of {SUBJECT_NAMES[key[0]].lower()}"
         scored = next(run.scored[key] for run in baseline if key in run.scored)
-        blank = Check(
-            name=name, higher_is_better=scored.benchmark.higher_is_better, decimals=scored.benchmark.decimals
-        )
+        blank = Check(name=name, higher_is_better=scored.benchmark.higher_is_better, decimals=scored.benchmark.decimals)
         try:
             _refuse_other_measure(baseline, current, key)
             before, after = ([score_rows(run, *key) for run in side] for side in (baseline, current))
@@ -172,10 +170,14 @@ def _frozen_check(current: Sequence[Run]) -> Check:
         hashes = [(run.transfer or {}).get(f"frozen_sha256_{when}") for when in ("before", "after")]
         if None in hashes:
             return replace(
-                check, outcome=NOT_COMPARED, why=f"{run.name}: transfer/summary.json does not show by hash that they are"
+                check,
+                outcome=NOT_COMPARED,
+                why=f"{run.name}: transfer/summary.json does not show by hash that they are",
             )
         if hashes[0] != hashes[1]:
-            return replace(check, outcome=WORSE, why=f"{run.name}: the transfer changed blocks that it must keep frozen")
+            return replace(
+                check, outcome=WORSE, why=f"{run.name}: the transfer changed blocks that it must keep frozen"
+            )
     return check
 
 
@@ -201,7 +203,7 @@ def _notes(baseline: Sequence[Run], current: Sequence[Run]) -> list[str]:
     """Sentences on what differs besides the results."""
     found = [name for name in differences(baseline[0], current[0]) if name != "transfer.seed"]
     notes = [f"Recipes or inputs differ in {', '.join(found)}."] if found else []
-    for name, run in ((run.name, run) for run in (baseline[0], current[0]) if not run.recipe):
+    for name in (run.name for run in (baseline[0], current[0]) if not run.recipe):
         notes.append(f"{name} has no run.json: its recipe, judges and source are unknown.")
     known = {key for run in baseline for key in run.scored}
     new = sorted({f"{suite} of {subject}" for run in current for subject, suite in run.scored.keys() - known})

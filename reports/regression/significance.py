@@ -128,7 +128,7 @@ def excess_variance(sides: Sequence[Sequence[Rows]]) -> float:
 
 
 def holm(p_values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """Each p-value corrected for all: where those up to alpha are believed, a false one is among them in alpha of cases.
+    """Each p-value corrected for all: of those up to alpha, a false one is among them in alpha of cases at most.
 
     ``weights`` say how alpha is shared; only their proportions matter. Source: Holm (1979), section 3.
     """

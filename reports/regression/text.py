@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from bench.records import to_json
 from reports.regression.checks import Comparison
 from reports.regression.outcome import BETTER, NOISE, NOT_COMPARED, OUTCOMES, WORSE, Check
-from reports.tables import markdown_row, number
+from reports.table_files import markdown_row
+from reports.tables import number
 
 MARK = "python -m reports regression"  # in what was written, so that it may be written over
 SIGNS = {WORSE: "❌", NOT_COMPARED: "❓", BETTER: "✅", NOISE: ""}
@@ -27,10 +28,12 @@ def as_markdown(comparison: Comparison) -> str:
     parts = [f"<!-- {MARK} -->", f"### {_verdict(comparison)}", f"{_sides(comparison)}. **{counted(comparison)}**"]
     parts += [f"> {note}" for note in comparison.notes]
     parts += [_table(shown)] if shown else []
-    parts += [f"<details><summary>All {len(comparison.checks)} checks</summary>\n\n{_table(comparison.checks)}\n</details>"]
+    parts += [
+        f"<details><summary>All {len(comparison.checks)} checks</summary>\n\n{_table(comparison.checks)}\n</details>"
+    ]
     parts.append(
-        "Paired by prompt, with the spread of transfer seeds; p-values are corrected for all checks, so that equal runs "
-        "raise a false alarm in at most 5 % of comparisons."
+        "Paired by prompt, with the spread of transfer seeds; p-values are corrected for all checks, so that equal "
+        "recipes raise a false alarm in at most 5 % of comparisons."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -38,7 +41,9 @@ def as_markdown(comparison: Comparison) -> str:
 def as_json(comparison: Comparison) -> str:
     """Everything, unrounded."""
     counts = {outcome: comparison.count(outcome) for outcome in OUTCOMES}
-    return json.dumps({"written_by": MARK, "counts": counts, **to_json(comparison)}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"written_by": MARK, "counts": counts, **to_json(comparison)}, indent=2, ensure_ascii=False) + "\n"
+    )
 
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
