@@ -208,10 +208,11 @@ def read_costs(path: Path | str) -> list[CostRecord]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path} is no list of cost records: write it with `python -m bench cost --json` or a run")
-    return [_cost_record(row, path) for row in rows]
+    return [cost_record(row, path) for row in rows]
 
 
-def _cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
+def cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
+    """A cost record from its JSON object; ValueError names the file and every field that is unknown or missing."""
     training = row.get("training")
     for name, given, record in (("training", training or {}, Training), ("record", row, CostRecord)):
         known = {part.name: part for part in fields(record)}

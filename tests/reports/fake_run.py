@@ -224,7 +224,7 @@ def _dpg(path: Path, subject: str, accuracy: float, dice: random.Random) -> None
             "prompt_id": f"item{k}",
             "index": 0,
             "category": "dense",
-            "value": min(1, dice.gauss(accuracy, 0.05)),
+            "value": min(1, max(0, dice.gauss(accuracy, 0.05))),
             "reason": "",
         }
         for k in range(40)
