@@ -36,6 +36,7 @@ BENCHMARK = "dpg"
 FINDINGS = "answers.jsonl"
 ALWAYS = ("official", "corrected")  # written whatever variant is asked for
 CATEGORY = "dense"  # of every score: an item's questions have categories, the item has none
+POINTS = (0.0, 100.0)  # what a summary may hold
 
 
 def write_scores(directory: Path, file: QuestionFile, *, variant: str, allow_partial: bool) -> Summary:
@@ -110,7 +111,7 @@ def summarise(
     """
     scored = [item for item in items if item.value is not None]
     values = [100 * item.value for item in scored if item.value is not None]
-    estimate = bootstrap_ci([CATEGORY] * len(scored), [item.item_id for item in scored], values)
+    estimate = bootstrap_ci([CATEGORY] * len(scored), [item.item_id for item in scored], values, bounds=POINTS)
     overall = overall_score(items)
     assert overall is not None
     details = {
@@ -150,5 +151,5 @@ def category_interval(scored: list[ItemScore], name: str) -> tuple[float, float]
         return None
     clusters = [item_id for item_id, _, count in totals for _ in range(count)]
     values = [100 * total / count for _, total, count in totals for _ in range(count)]
-    estimate = bootstrap_ci([name] * len(values), clusters, values)
+    estimate = bootstrap_ci([name] * len(values), clusters, values, bounds=POINTS)
     return estimate.low, estimate.high
