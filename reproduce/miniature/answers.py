@@ -33,8 +33,7 @@ def answerer() -> VQA:
     detect: Detector = load()
 
     def answer(image: Image.Image, questions: list[str]) -> list[str]:
-        objects, background = seen(image, detect([image])[0])
-        return ["yes" if is_true(question, objects, background) else "no" for question in questions]
+        return answers_from(image, detect([image])[0], questions)
 
     answer.passport = {  # type: ignore[attr-defined]
         "vqa": "miniature scene answers",
@@ -43,6 +42,12 @@ def answerer() -> VQA:
         "comparability": "miniature world only",
     }
     return answer
+
+
+def answers_from(image: Image.Image, detections: list[Detection], questions: list[str]) -> list[str]:
+    """The answers, "yes" or "no", that a judge's detections in an image give."""
+    objects, background = seen(image, detections)
+    return ["yes" if is_true(question, objects, background) else "no" for question in questions]
 
 
 def seen(image: Image.Image, detections: list[Detection]) -> tuple[list[SceneObject], str]:

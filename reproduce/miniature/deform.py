@@ -23,11 +23,11 @@ REACH, FINE = 1.5, 48  # an object is deformed in its own frame: [-1.5, 1.5] rad
 _STEP = 2 * REACH / FINE
 _ALONG = (np.arange(FINE) + 0.5) * _STEP - REACH
 LIMITS = {  # overlap with the undeformed shape: below the first it no longer shows the shape, above the second it does
-    "circle": (0.86, 0.93),
+    "circle": (0.87, 0.93),
     "square": (0.76, 0.86),
     "triangle": (0.72, 0.84),
-    "star": (0.66, 0.78),
-    "cross": (0.66, 0.78),
+    "star": (0.68, 0.79),
+    "cross": (0.74, 0.83),
     "ring": (0.66, 0.78),
 }
 _MARGIN = 0.05  # by how much its overlap must beat every other shape's
@@ -60,7 +60,7 @@ class Truth:
     """What a batch's pictures show, an array entry for each object.
 
     `likeness` [N, shapes] in [0, 1]: how surely it shows each shape; `box` [N, 4] as fractions of the side; `color` is
-    an index, or -100 where the object has two.
+    an index, or -100 where the object has lost it or has two.
     """
 
     picture: np.ndarray
@@ -162,15 +162,15 @@ def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> np.
     """Signed distances [N, FINE, FINE] of objects of these shapes, deformed as strongly as `wild` [N] lets them be.
 
     All are warped and have softened corners; wild ones are also bent half-way to another shape, grow or lose a lobe,
-    lose a side, or (blobs) are unions of ellipses.
+    lose a side, or are something else: unions of ellipses, polygons, stars of four points.
     """
     count = len(shape)
     x, y = _waves(rng, wild, *(np.broadcast_to(side, (count, FINE, FINE)) for side in _frame()))
     distance = _distances(shape, x, y)
     soft = np.where(shape == SHAPES.index("ring"), 0.25, 1) * rng.uniform(0, 0.18, count) * (rng.random(count) < 0.5)
     distance = distance + _per_object(soft) * (SIGNED_DISTANCE["circle"](x, y) - distance)
-    kind = np.where(rng.random(count) < wild, rng.choice(5, count, p=[0.4, 0.2, 0.15, 0.1, 0.15]), -1)
-    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob)):
+    kind = np.where(rng.random(count) < wild, rng.choice(6, count, p=[0.35, 0.17, 0.13, 0.1, 0.1, 0.15]), -1)
+    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob, _polygon)):
         of = kind == which
         if of.any():
             distance[of] = change(rng, distance[of], x[of], y[of])
@@ -211,6 +211,17 @@ def _blob(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.n
         round_one = np.hypot((x - _per_object(cx)) / _per_object(a), (y - _per_object(cy)) / _per_object(b)) - 1
         out = np.minimum(out, round_one * _per_object(np.minimum(a, b)))
     return out
+
+
+def _polygon(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Regular polygons of four to seven sides, their sides hollow (a star) or not."""
+    sides, turn = rng.integers(4, 8, len(x)), rng.uniform(0, 2 * np.pi, len(x))
+    wedge = _per_object(2 * np.pi / sides)
+    angle = np.mod(np.arctan2(y, x) + _per_object(turn), wedge) / wedge  # 0 and 1 at corners, a half between
+    hollow = _per_object(rng.uniform(0, 0.35, len(x)) * (rng.random(len(x)) < 0.4))
+    inner = np.cos(wedge / 2) - hollow  # how near the middle of a side comes
+    between = np.abs(2 * angle - 1)
+    return np.hypot(x, y) - (inner + (1 - inner) * between**2) * 0.95
 
 
 def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
@@ -265,7 +276,7 @@ def paint(rng: np.random.Generator, scenes: list[Scene], resolution: int) -> tup
     seen = _on_canvas(distance, objects, stretch, turn, resolution) * _per_object(pixels)  # [N, H, W] in pixels
     edge = 1 + 8 * rng.uniform(0, 0.12, count) * (rng.random(count) < 0.4)
     coverage = np.clip(0.5 - seen / _per_object(edge), 0, 1) * _per_object(objects.opacity)
-    paints, mixed = _paints(rng, objects, resolution)
+    paints, own = _paints(rng, objects, resolution)
     pictures = np.empty((len(scenes), resolution, resolution, 3))
     pictures[:] = np.array([scene.background_rgb for scene in scenes])[:, None, None]
     order = np.arange(count) - np.searchsorted(objects.picture, objects.picture)  # the how-manieth of its picture
@@ -273,7 +284,7 @@ def paint(rng: np.random.Generator, scenes: list[Scene], resolution: int) -> tup
         of = order == turn_number
         at = objects.picture[of]
         pictures[at] += coverage[of][..., None] * (paints[of] - pictures[at])
-    truth = _truth(objects, distance, stretch, coverage, mixed)
+    truth = _truth(objects, distance, stretch, coverage, own)
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().mul(2).sub(1), truth
 
 
@@ -293,28 +304,36 @@ def _on_canvas(
 
 
 def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each object's paint [N, H, W, 3], one in twenty with a second colour on a side, and which those are."""
+    """Each object's paint [N, H, W, 3], shaded in its middle, and how much of it has its own colour [N].
+
+    One in twenty has a second colour on a side, and the objects of one picture in twelve have lost theirs.
+    """
     rgb = np.array([RGB[name] for name in COLORS])
     count = len(objects)
-    first = np.clip(rgb[objects.color] + objects.tint + rng.normal(0, 0.03, (count, 3)), 0, 1)[:, None, None]
-    paints = np.broadcast_to(first, (count, resolution, resolution, 3)).copy()
-    mixed = rng.random(count) < 0.05
-    angle = rng.uniform(0, 2 * np.pi, mixed.sum())
+    first = np.clip(rgb[objects.color] + objects.tint + rng.normal(0, 0.03, (count, 3)), 0, 1)
+    lost = (rng.random(objects.picture.max() + 1) < 0.08) * rng.uniform(0.3, 1, objects.picture.max() + 1)
+    lost = lost[objects.picture]
+    first += lost[:, None] * (first.mean(1, keepdims=True) - first)
     centre = (np.arange(resolution) + 0.5) / resolution
-    across = _per_object(np.cos(angle)) * (centre[None, None] - _per_object(objects.x[mixed]))
-    across = across + _per_object(np.sin(angle)) * (centre[None, :, None] - _per_object(objects.y[mixed]))
-    second = rgb[rng.integers(0, len(COLORS), mixed.sum())][:, None, None]
-    where = across > _per_object(objects.radius[mixed] * rng.uniform(-0.3, 0.3, mixed.sum()))
-    paints[mixed] = np.where(where[..., None], second, paints[mixed])
-    return paints, mixed
+    x = (centre[None, None] - _per_object(objects.x)) / _per_object(objects.radius)
+    y = (centre[None, :, None] - _per_object(objects.y)) / _per_object(objects.radius)
+    shade = rng.uniform(-0.25, 0.25, count) * (rng.random(count) < 0.3)
+    paints = first[:, None, None] + (_per_object(shade) * np.exp(-4 * (x**2 + y**2)))[..., None]
+    mixed = rng.random(count) < 0.05
+    angle, where = rng.uniform(0, 2 * np.pi, count), rng.uniform(-0.1, 0.8, count)
+    beyond = x * _per_object(np.cos(angle)) + y * _per_object(np.sin(angle)) > _per_object(where)
+    second = rgb[rng.integers(0, len(COLORS), count)][:, None, None]
+    paints = np.where((beyond & _per_object(mixed))[..., None], second, paints)
+    colorless = lost * (np.ptp(rgb[objects.color], axis=1) > 0.1)
+    return np.clip(paints, 0, 1), (1 - colorless) * np.where(mixed, 0.5 + where / 2, 1)
 
 
 def _truth(
-    objects: Objects, distance: np.ndarray, stretch: np.ndarray, coverage: np.ndarray, mixed: np.ndarray
+    objects: Objects, distance: np.ndarray, stretch: np.ndarray, coverage: np.ndarray, own_color: np.ndarray
 ) -> Truth:
     """What is seen of each object: its likeness, less where it is faint, covered, or fused with one of its colour."""
     alike = likeness(overlap(distance))
-    seen = np.clip((objects.opacity - 0.3) / 0.3, 0, 1)
+    seen = np.clip((objects.opacity - 0.2) / 0.2, 0, 1)
     own = coverage.sum((1, 2)) + 1e-6
     for later in range(1, len(objects)):
         for earlier in range(later - 1, -1, -1):
@@ -330,7 +349,10 @@ def _truth(
     middle, half = np.stack([objects.x, objects.y], 1), objects.radius[:, None] * stretch.T
     box = np.concatenate([middle + half * box[:, :2], middle + half * box[:, 2:]], axis=1)
     return Truth(
-        picture=objects.picture, likeness=alike * seen[:, None], color=np.where(mixed, -100, objects.color), box=box
+        picture=objects.picture,
+        likeness=alike * seen[:, None],
+        color=np.where(own_color < 0.65, -100, objects.color),
+        box=box,
     )
 
 
@@ -346,12 +368,17 @@ def _some(generator: torch.Generator, batch: int, most: float, share: float) -> 
 
 
 def weather(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What a model does to a whole picture [B, 3, H, W] in [-1, 1]: bends it, blotches, a grid of patches, halos."""
+    """What a model does to whole pictures [B, 3, H, W] in [-1, 1]: bent, soft, with blotches, a grid and halos."""
     batch, _, side, _ = images.shape
     cells = (4, 6, 8)[int(torch.randint(0, 3, (1,), generator=generator))]
     bend = _smooth(generator, batch, 2, side, cells) * _some(generator, batch, 1.2, 0.8) * 2 / side
     straight = F.affine_grid(torch.eye(2, 3).expand(batch, 2, 3), list(images.shape), align_corners=False)
     images = F.grid_sample(images, straight + bend.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    kernel = (taps[:, None] * taps).expand(3, 1, 5, 5)
+    for share in (0.25, 0.15):
+        blurred = F.conv2d(F.pad(images, [2] * 4, mode="replicate"), kernel, groups=3)
+        images = torch.where(torch.rand(batch, 1, 1, 1, generator=generator) < share, blurred, images)
     cells = (6, 12, 16)[int(torch.randint(0, 3, (1,), generator=generator))]
     images = images + _some(generator, batch, 0.12, 0.7) * _smooth(generator, batch, 3, side, cells)
     tile = torch.randn(batch, 3, 8, 8, generator=generator).repeat(1, 1, side // 8, side // 8)

@@ -13,51 +13,22 @@ import hashlib
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.dpg.questions import read_questions
-from bench.geneval.rules import judge
-from bench.records import read_jsonl, write_jsonl
-from bench.statistics import bootstrap_ci
+from bench.records import write_jsonl
+from reproduce.miniature.agreement import JUDGES, MOSAIC_COLUMNS, compare_with, read_labels, table
 from reproduce.named import load_function
 
 COLUMNS = ("sheet", "number", "subject", "suite", "prompt_id", "index", "sha256", "prompt", "right", "remark")
 PER_ROW, ROWS, SIDE, TEXT = 5, 4, 196, 50  # a contact sheet: pictures a row, rows, pixels of a picture and its text
-MOSAIC_COLUMNS = 20
-ANSWERS = {"yes": True, "no": False, "unsure": None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """One picture and what a person said of it; `right` is None where the person was not sure.
-
-    `asked` is GenEval's metadata line, or {"tag", "question"} for a question of DPG-Bench.
-    """
-
-    number: int
-    subject: str
-    suite: str
-    prompt_id: str
-    index: int
-    sha256: str
-    prompt: str
-    asked: dict[str, Any]
-    right: bool | None
-    remark: str
-    picture: Image.Image
-
-    @property
-    def task(self) -> str:
-        """GenEval's task, or the question's L1 category."""
-        return self.asked["tag"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,33 +186,37 @@ def _sheet(cells: Sequence[tuple[int, Image.Image, str]]) -> Image.Image:
     return sheet
 
 
-def read_labels(folder: Path) -> list[Label]:
-    """The filled-in labels of a folder that `write_sheets` made.
+app = typer.Typer(add_completion=False, help=__doc__)
 
-    Raises ValueError for a row whose `right` is neither yes, no nor unsure, and for files of different lengths.
+
+@app.command()
+def main(
+    run: Annotated[Path | None, typer.Argument(help="a run's folder, or one folder in GenEval's layout")] = None,
+    num: Annotated[int, typer.Option(help="how many pictures (of DPG-Bench: questions)")] = 120,
+    seed: Annotated[int, typer.Option(help="which of them: another seed, other pictures")] = 0,
+    out: Annotated[Path | None, typer.Option(help="where sheets and labels.csv are written")] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be given several times")] = None,
+    compare: Annotated[Path | None, typer.Option(help="a folder whose labels.csv is filled in")] = None,
+    detector: Annotated[str, typer.Option(help="the judge, package.module:function")] = JUDGES["detector"],
+) -> None:
+    """Write contact sheets of RUN into --out, or print how a judge agrees with the labels in --compare.
+
+    Example: python -m reproduce.miniature.label runs/flux-mini --num 120 --seed 1 --out labels/first
     """
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    asked = read_jsonl(folder / "asked.jsonl")
-    if len(rows) != len(asked):
-        raise ValueError(f"{folder}: labels.csv has {len(rows)} rows, asked.jsonl {len(asked)}; they belong together")
-    open_rows = [row["number"] for row in rows if row["right"].strip().lower() not in ANSWERS]
-    if open_rows:
-        raise ValueError(f"{folder / 'labels.csv'}: right is not yes, no or unsure in rows {', '.join(open_rows[:9])}")
-    pictures = _tiles(Image.open(folder / "pictures.webp").convert("RGB"), len(rows))
-    return [
-        Label(
-            number=int(row["number"]),
-            subject=row["subject"],
-            suite=row["suite"],
-            prompt_id=row["prompt_id"],
-            index=int(row["index"]),
-            sha256=row["sha256"],
-            prompt=row["prompt"],
-            asked=spec,
-            right=ANSWERS[row["right"].strip().lower()],
-            remark=row["remark"],
-            picture=picture,
-        )
-        for row, spec, picture in zip(rows, asked, pictures, strict=True)
-    ]
+    try:
+        if compare:
+            typer.echo(table(compare_with(read_labels(compare), load_function(detector)())))
+        elif run and out:
+            found = [one for one in candidates(run) if not suite or one.suite in suite]
+            write_sheets(choose(found, num, seed), out)
+            typer.echo(f"look at {out}/sheet-*.png, answer yes, no or unsure in {out}/labels.csv (column right), then:")
+            typer.echo(f"  python -m reproduce.miniature.label --compare {out}")
+        else:
+            raise ValueError("give a run and --out to make sheets, or --compare and a folder with labels")
+    except (ValueError, FileExistsError, FileNotFoundError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app()

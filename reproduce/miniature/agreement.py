@@ -1,0 +1,185 @@
+"""How well a judge agrees with people: labels read back, figures of a judge on them, disagreement of two judges.
+
+A label is a picture and what a person said of it (`reproduce.miniature.label` makes them). Agreement is the share of
+labels on which judge and person say the same; *refused* the share of the right pictures that the judge refuses,
+*passed* the share of the wrong ones that it passes. What the person was not sure of is counted and left out.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from bench.geneval.rules import judge
+from bench.records import Detection, read_jsonl
+from bench.statistics import Estimate, bootstrap_ci
+from reproduce.miniature.answers import answers_from
+
+MOSAIC_COLUMNS = 20
+ANSWERS = {"yes": True, "no": False, "unsure": None}
+LABELS = Path(__file__).parents[2] / "tests" / "recorded" / "labels"
+JUDGES = {"detector": "reproduce.miniature.detector:load", "shape fit": "reproduce.miniature.fit:load"}
+BATCH = 64
+MOST_DISAGREEMENT = 0.05  # above it, a subject's score is shown with a warning
+Detect = Callable[[list[Image.Image]], list[list[Detection]]]
+Part = Literal["tuning", "reported"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One picture and what a person said of it; `right` is None where the person was not sure.
+
+    `asked` is GenEval's metadata line, or {"tag", "question"} for a question of DPG-Bench.
+    """
+
+    number: int
+    subject: str
+    suite: str
+    prompt_id: str
+    index: int
+    sha256: str
+    prompt: str
+    asked: dict[str, Any]
+    right: bool | None
+    remark: str
+    picture: Image.Image
+
+    @property
+    def task(self) -> str:
+        """GenEval's task, or the question's L1 category."""
+        return self.asked["tag"]
+
+    @property
+    def part(self) -> Part:
+        """Which half it belongs to, by its file's hash: judges are tuned on one half and reported on the other."""
+        return "reported" if int(self.sha256[:8], 16) % 2 else "tuning"
+
+
+def read_labels(folder: Path) -> list[Label]:
+    """The filled-in labels of a folder that `write_sheets` made.
+
+    Raises ValueError for a row whose `right` is neither yes, no nor unsure, and for files of different lengths.
+    """
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    asked = read_jsonl(folder / "asked.jsonl")
+    if len(rows) != len(asked):
+        raise ValueError(f"{folder}: labels.csv has {len(rows)} rows, asked.jsonl {len(asked)}; they belong together")
+    open_rows = [row["number"] for row in rows if row["right"].strip().lower() not in ANSWERS]
+    if open_rows:
+        raise ValueError(f"{folder / 'labels.csv'}: right is not yes, no or unsure in rows {', '.join(open_rows[:9])}")
+    pictures = _tiles(Image.open(folder / "pictures.webp").convert("RGB"), len(rows))
+    return [
+        Label(
+            number=int(row["number"]),
+            subject=row["subject"],
+            suite=row["suite"],
+            prompt_id=row["prompt_id"],
+            index=int(row["index"]),
+            sha256=row["sha256"],
+            prompt=row["prompt"],
+            asked=spec,
+            right=ANSWERS[row["right"].strip().lower()],
+            remark=row["remark"],
+            picture=picture,
+        )
+        for row, spec, picture in zip(rows, asked, pictures, strict=True)
+    ]
+
+
+def _tiles(mosaic: Image.Image, count: int) -> list[Image.Image]:
+    """The first `count` pictures of a mosaic of square pictures, `MOSAIC_COLUMNS` a row."""
+    side = mosaic.width // min(count, MOSAIC_COLUMNS)
+    corners = ((i % MOSAIC_COLUMNS * side, i // MOSAIC_COLUMNS * side) for i in range(count))
+    return [mosaic.crop((x, y, x + side, y + side)) for x, y in corners]
+
+
+def recorded_labels(folder: Path = LABELS) -> list[Label]:
+    """All labels that are kept in the repository, of all runs."""
+    return [label for part in sorted(folder.glob("*/labels.csv")) for label in read_labels(part.parent)]
+
+
+def verdicts(labels: Sequence[Label], detect: Detect) -> list[bool]:
+    """What a judge says of each label's picture: GenEval's rules, or the answer to the question, on its detections."""
+    found: list[list[Detection]] = []
+    for start in range(0, len(labels), BATCH):
+        found += detect([label.picture for label in labels[start : start + BATCH]])
+    return [_verdict(label, detections) for label, detections in zip(labels, found, strict=True)]
+
+
+def _verdict(label: Label, detections: list[Detection]) -> bool:
+    if "question" in label.asked:
+        return answers_from(label.picture, detections, [label.asked["question"]]) == ["yes"]
+    return judge(label.asked, detections)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """A judge against a person on one group of labels; `refused` and `passed` are None where the group has none."""
+
+    name: str
+    agreement: Estimate
+    refused: Estimate | None
+    passed: Estimate | None
+    num_unsure: int
+
+
+def agreement(name: str, labels: Sequence[Label], said: Sequence[bool]) -> Agreement | None:
+    """The figures of one group; None where the person was sure of nothing in it."""
+    pairs = [(label, value) for label, value in zip(labels, said, strict=True) if label.right is not None]
+    if not pairs:
+        return None
+    return Agreement(
+        name=name,
+        agreement=_share([(label, value == label.right) for label, value in pairs]),
+        refused=_share([(label, not value) for label, value in pairs if label.right]) if _any(pairs, True) else None,
+        passed=_share([(label, value) for label, value in pairs if not label.right]) if _any(pairs, False) else None,
+        num_unsure=len(labels) - len(pairs),
+    )
+
+
+def _any(pairs: Iterable[tuple[Label, bool]], right: bool) -> bool:
+    return any(label.right is right for label, _ in pairs)
+
+
+def _share(hits: Sequence[tuple[Label, bool]]) -> Estimate:
+    """A share with its interval over distinct prompts."""
+    return bootstrap_ci(["all"] * len(hits), [label.prompt for label, _ in hits], [float(hit) for _, hit in hits])
+
+
+def compare_with(labels: Sequence[Label], detect: Detect) -> list[Agreement]:
+    """A judge's figures over all labels, then by subject, then by task."""
+    said = verdicts(labels, detect)
+    rows = []
+    keys: tuple[Callable[[Label], str], ...] = (
+        lambda label: "all",
+        lambda label: label.subject,
+        lambda label: label.suite if label.suite == "heldout" else label.task,
+    )
+    for key in keys:
+        for name in dict.fromkeys(key(label) for label in labels):
+            of = [i for i, label in enumerate(labels) if key(label) == name]
+            rows.append(agreement(name, [labels[i] for i in of], [said[i] for i in of]))
+    return [row for row in rows if row]
+
+
+def table(rows: Sequence[Agreement]) -> str:
+    """The figures as lines of text."""
+    head = f"{'':16s}{'n':>4s} {'unsure':>6s}  {'agreement':22s} {'right but refused':28s} wrong but passed"
+    lines = [
+        f"{row.name:16s}{row.agreement.num_values:4d} {row.num_unsure:6d}  {_figure(row.agreement):22s} "
+        f"{_figure(row.refused):28s} {_figure(row.passed)}"
+        for row in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def _figure(share: Estimate | None) -> str:
+    if share is None:
+        return "-"
+    return f"{share.value:.3f} ({share.low:.3f}, {share.high:.3f}) of {share.num_values}"
