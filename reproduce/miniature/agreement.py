@@ -8,17 +8,20 @@ labels on which judge and person say the same; *refused* the share of the right 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from PIL import Image
 
+from bench.dpg.questions import read_questions
 from bench.geneval.rules import judge
 from bench.records import Detection, read_jsonl
 from bench.statistics import Estimate, bootstrap_ci
 from reproduce.miniature.answers import answers_from
+from reproduce.named import load_function
 
 MOSAIC_COLUMNS = 20
 ANSWERS = {"yes": True, "no": False, "unsure": None}
@@ -183,3 +186,91 @@ def _figure(share: Estimate | None) -> str:
     if share is None:
         return "-"
     return f"{share.value:.3f} ({share.low:.3f}, {share.high:.3f}) of {share.num_values}"
+
+
+def figures(name: str, detect: Detect, labels: Sequence[Label]) -> str:
+    """One judge's tables: the tuned and the reported half, pictures and questions apart."""
+    lines = []
+    for part in ("reported", "tuning"):
+        for kind, of in kinds(labels, part).items():
+            lines += [f"{name}, {kind}, {part} half", table(compare_with(of, detect)), ""]
+    return "\n".join(lines)
+
+
+def kinds(labels: Sequence[Label], part: Part) -> dict[str, list[Label]]:
+    """One half's labels, pictures judged by GenEval's rules and questions of DPG-Bench apart."""
+    return {
+        "pictures": [label for label in labels if label.part == part and "question" not in label.asked],
+        "questions": [label for label in labels if label.part == part and "question" in label.asked],
+    }
+
+
+def judge_rows(judges: Mapping[str, str] = MappingProxyType(JUDGES)) -> list[dict[str, Any]]:
+    """What the judges are worth on drawn pictures, by the labels that are only reported.
+
+    Rows {"judge", "what", "value", "n", "ci95"}: agreement with people, right but refused, wrong but passed.
+    """
+    labels, rows = recorded_labels(), []
+    for name, loader in judges.items():
+        detect = load_function(loader)()
+        for kind, of in kinds(labels, "reported").items():
+            figure = agreement("all", of, verdicts(of, detect))
+            for what, share in _shares(figure).items() if figure else ():
+                told = f"{what}, drawn {kind} labelled by eye"
+                row = {"judge": name, "what": told, "value": share.value, "n": share.num_values}
+                rows.append(row | {"ci95": [share.low, share.high]})
+    return rows
+
+
+def _shares(figure: Agreement) -> dict[str, Estimate]:
+    told = {"agreement": figure.agreement, "right but refused": figure.refused, "wrong but passed": figure.passed}
+    return {what: share for what, share in told.items() if share}
+
+
+def disagreement(run_dir: Path, other: Detect) -> list[dict[str, Any]]:
+    """On how many of a run's pictures another judge says something else than the scores that lie there.
+
+    Rows {"subject", "suite", "of", "value", "n", "warn"}, a row for each `scores/<subject>/<suite>`: the share of
+    pictures (GenEval) or of answers (DPG-Bench) on which the two disagree; `warn` where it is above 5 %.
+    """
+    rows = []
+    for scores in sorted(path.parent for path in run_dir.glob("scores/*/*/scores.jsonl")):
+        images = run_dir / "samples" / scores.parent.name / scores.name
+        geneval = (scores / "detections.jsonl").is_file()
+        differ = _verdicts_differ(scores, images, other) if geneval else _answers_differ(scores, images, other)
+        share = sum(differ) / len(differ)
+        row = {"subject": scores.parent.name, "suite": scores.name, "of": "pictures" if geneval else "answers"}
+        rows.append(row | {"value": share, "n": len(differ), "warn": share > MOST_DISAGREEMENT})
+    return rows
+
+
+def _verdicts_differ(scores: Path, images: Path, other: Detect) -> list[bool]:
+    """Of each scored image of a GenEval suite, whether the other judge's verdict is another."""
+    asked = read_jsonl(scores / "prompts.jsonl")
+    rows = [row for row in read_jsonl(scores / "scores.jsonl") if row["value"] is not None]
+    paths = [images / row["prompt_id"] / "samples" / f"{row['index']:04d}.png" for row in rows]
+    found = _detect_all(paths, other)
+    return [
+        bool(row["value"]) != judge(asked[int(row["prompt_id"])], detections)[0]
+        for row, detections in zip(rows, found, strict=True)
+    ]
+
+
+def _answers_differ(scores: Path, images: Path, other: Detect) -> list[bool]:
+    """Of each answer of a DPG suite, whether the other judge's is another."""
+    questions = read_questions(scores / "questions.csv").items
+    rows = read_jsonl(scores / "answers.jsonl")
+    paths = [images / "tiles" / f"{row['prompt_id']}_{row['index']}.png" for row in rows]
+    differ = []
+    for row, path, detections in zip(rows, paths, _detect_all(paths, other), strict=True):
+        asked = {str(question.proposition_id): question.text for question in questions[row["prompt_id"]]}
+        answers = answers_from(Image.open(path), detections, list(asked.values()))
+        differ += [row["answers"][key] != answer for key, answer in zip(asked, answers, strict=True)]
+    return differ
+
+
+def _detect_all(paths: Sequence[Path], detect: Detect) -> list[list[Detection]]:
+    found: list[list[Detection]] = []
+    for start in range(0, len(paths), BATCH):
+        found += detect([Image.open(path).convert("RGB") for path in paths[start : start + BATCH]])
+    return found

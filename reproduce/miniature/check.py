@@ -1,4 +1,4 @@
-"""Measure what is shipped on fresh prompts: `python -m reproduce.miniature.check detector | robustness | vae | source`.
+"""Measure what is shipped on fresh prompts: `python -m reproduce.miniature.check detector | judges | vae | source ...`.
 
 Exit status 1 where a figure is below its floor (`--floor`), so that a script can rely on it.
 """
@@ -25,10 +25,13 @@ from bench.statistics import bootstrap_ci, category_means
 from reproduce.draw import generators, image_seed
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
+from reproduce.miniature.agreement import JUDGES, figures, recorded_labels
+from reproduce.miniature.agreement import verdicts as verdicts_of
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, all_entries, task_entry
 from reproduce.miniature.render import render
 from reproduce.miniature.scenes import TASKS, task_scene
 from reproduce.miniature.sources import RESOLUTION, WEIGHTS
+from reproduce.named import load_function
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 BATCH = 60
@@ -234,6 +237,24 @@ def source(
     """
     pictures = source_pictures(_family_folder(weights, family), seed, num_per_task, num_inference_steps, guidance_scale)
     report(f"{family} source", accuracy(pictures, shape_detector.load()), json, floor)
+
+
+@app.command()
+def judges(seed: Seed = 900, num_per_task: NumPerTask = 100) -> None:
+    """Both judges against pictures labelled by eye (docs/judge.md), on rendered scenes, and against each other.
+
+    Example: python -m reproduce.miniature.check judges
+    """
+    prepare_processor()
+    labels = recorded_labels()
+    loaded = {name: load_function(loader)() for name, loader in JUDGES.items()}
+    for name, detect in loaded.items():
+        typer.echo(figures(name, detect, labels))
+    for name, detect in loaded.items():
+        report(f"{name}, rendered scenes", accuracy(rendered_pictures(seed, num_per_task), detect), None, 0.0)
+    one, other = (verdicts_of(labels, detect) for detect in loaded.values())
+    differ = sum(a != b for a, b in zip(one, other, strict=True))
+    typer.echo(f"the two judges disagree on {differ} of {len(labels)} labelled pictures and questions")
 
 
 def _family_folder(weights: Path, family: str) -> Path:

@@ -8,7 +8,7 @@ shape. No generated picture is used: a judge that has seen a model's pictures is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import numpy as np
@@ -19,9 +19,9 @@ from torch import Tensor
 from reproduce.miniature.render import EXTENT, RGB, SIGNED_DISTANCE
 from reproduce.miniature.scenes import COLORS, SHAPES, Scene
 
-REACH, FINE = 1.5, 48  # an object is deformed in its own frame: [-1.5, 1.5] radii, 48 x 48 points
+REACH, FINE = 1.5, 36  # an object is deformed in its own frame: [-1.5, 1.5] radii, 36 x 36 points
 _STEP = 2 * REACH / FINE
-_ALONG = (np.arange(FINE) + 0.5) * _STEP - REACH
+_ALONG = ((np.arange(FINE) + 0.5) * _STEP - REACH).astype(np.float32)
 LIMITS = {  # overlap with the undeformed shape: below the first it no longer shows the shape, above the second it does
     "circle": (0.87, 0.93),
     "square": (0.76, 0.86),
@@ -30,6 +30,7 @@ LIMITS = {  # overlap with the undeformed shape: below the first it no longer sh
     "cross": (0.74, 0.83),
     "ring": (0.66, 0.78),
 }
+UNKNOWN = -100  # a colour that is between two
 _MARGIN = 0.05  # by how much its overlap must beat every other shape's
 
 
@@ -60,7 +61,7 @@ class Truth:
     """What a batch's pictures show, an array entry for each object.
 
     `likeness` [N, shapes] in [0, 1]: how surely it shows each shape; `box` [N, 4] as fractions of the side; `color` is
-    an index, or -100 where the object has lost it or has two.
+    an index, len(COLORS) for gray (the object has lost it), or `UNKNOWN` where it is between two.
     """
 
     picture: np.ndarray
@@ -131,7 +132,7 @@ def likeness(overlaps: np.ndarray) -> np.ndarray:
 
 
 def _per_object(values: np.ndarray) -> np.ndarray:
-    return values[:, None, None]
+    return values[:, None, None].astype(np.float32)
 
 
 def _waves(rng: np.random.Generator, wild: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +152,7 @@ def _waves(rng: np.random.Generator, wild: np.ndarray, x: np.ndarray, y: np.ndar
 
 def _distances(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Signed distances [N, FINE, FINE] of each object's own shape."""
-    out = np.empty(x.shape)
+    out = np.empty(x.shape, np.float32)
     for index in np.unique(shape):
         of = shape == index
         out[of] = SIGNED_DISTANCE[SHAPES[index]](x[of], y[of])
@@ -204,7 +205,7 @@ def _cut(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.nd
 
 
 def _blob(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    out = np.full(distance.shape, np.inf)
+    out = np.full(distance.shape, np.inf, np.float32)
     for _ in range(3):
         cx, cy = rng.uniform(-0.55, 0.55, (2, len(x)))
         a, b = rng.uniform(0.3, 0.75, (2, len(x)))
@@ -276,15 +277,15 @@ def paint(rng: np.random.Generator, scenes: list[Scene], resolution: int) -> tup
     seen = _on_canvas(distance, objects, stretch, turn, resolution) * _per_object(pixels)  # [N, H, W] in pixels
     edge = 1 + 8 * rng.uniform(0, 0.12, count) * (rng.random(count) < 0.4)
     coverage = np.clip(0.5 - seen / _per_object(edge), 0, 1) * _per_object(objects.opacity)
-    paints, own = _paints(rng, objects, resolution)
-    pictures = np.empty((len(scenes), resolution, resolution, 3))
+    paints, color = _paints(rng, objects, resolution)
+    pictures = np.empty((len(scenes), resolution, resolution, 3), np.float32)
     pictures[:] = np.array([scene.background_rgb for scene in scenes])[:, None, None]
     order = np.arange(count) - np.searchsorted(objects.picture, objects.picture)  # the how-manieth of its picture
     for turn_number in range(order.max() + 1):
         of = order == turn_number
         at = objects.picture[of]
         pictures[at] += coverage[of][..., None] * (paints[of] - pictures[at])
-    truth = _truth(objects, distance, stretch, coverage, own)
+    truth = _truth(objects, distance, stretch, coverage, color)
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().mul(2).sub(1), truth
 
 
@@ -292,19 +293,19 @@ def _on_canvas(
     distance: np.ndarray, objects: Objects, stretch: np.ndarray, turn: np.ndarray, resolution: int
 ) -> np.ndarray:
     """The distances [N, FINE, FINE] of the objects' frames where the picture's pixels lie: [N, H, W] in radii."""
-    centre = (np.arange(resolution) + 0.5) / resolution
+    centre = ((np.arange(resolution) + 0.5) / resolution).astype(np.float32)
     x = (centre[None, None] - _per_object(objects.x)) / _per_object(objects.radius * stretch[0])
     y = (centre[None, :, None] - _per_object(objects.y)) / _per_object(objects.radius * stretch[1])
     c, s = _per_object(np.cos(turn)), _per_object(np.sin(turn))
     grid = torch.from_numpy(np.stack([x * c - y * s, x * s + y * c], axis=-1) / REACH).float()
     field = torch.from_numpy(distance)[:, None].float()
-    found = F.grid_sample(field, grid, padding_mode="border", align_corners=False)[:, 0].double().numpy()
+    found = F.grid_sample(field, grid, padding_mode="border", align_corners=False)[:, 0].numpy()
     outside = np.abs(grid.numpy()).max(-1) > 1
     return np.where(outside, np.maximum(found, 0.2), found)
 
 
 def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each object's paint [N, H, W, 3], shaded in its middle, and how much of it has its own colour [N].
+    """Each object's paint [N, H, W, 3], shaded in its middle, and its colour [N] as `Truth` tells it.
 
     One in twenty has a second colour on a side, and the objects of one picture in twelve have lost theirs.
     """
@@ -314,7 +315,7 @@ def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tupl
     lost = (rng.random(objects.picture.max() + 1) < 0.08) * rng.uniform(0.3, 1, objects.picture.max() + 1)
     lost = lost[objects.picture]
     first += lost[:, None] * (first.mean(1, keepdims=True) - first)
-    centre = (np.arange(resolution) + 0.5) / resolution
+    centre = ((np.arange(resolution) + 0.5) / resolution).astype(np.float32)
     x = (centre[None, None] - _per_object(objects.x)) / _per_object(objects.radius)
     y = (centre[None, :, None] - _per_object(objects.y)) / _per_object(objects.radius)
     shade = rng.uniform(-0.25, 0.25, count) * (rng.random(count) < 0.3)
@@ -323,13 +324,15 @@ def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tupl
     angle, where = rng.uniform(0, 2 * np.pi, count), rng.uniform(-0.1, 0.8, count)
     beyond = x * _per_object(np.cos(angle)) + y * _per_object(np.sin(angle)) > _per_object(where)
     second = rgb[rng.integers(0, len(COLORS), count)][:, None, None]
-    paints = np.where((beyond & _per_object(mixed))[..., None], second, paints)
-    colorless = lost * (np.ptp(rgb[objects.color], axis=1) > 0.1)
-    return np.clip(paints, 0, 1), (1 - colorless) * np.where(mixed, 0.5 + where / 2, 1)
+    paints = np.where((beyond & mixed[:, None, None])[..., None], second, paints)
+    color = np.where(mixed & (where < 0.3), UNKNOWN, objects.color)
+    colorful = np.ptp(rgb[objects.color], axis=1) > 0.1  # black and white have none to lose
+    color = np.where(colorful & (lost > 0.3), np.where((lost > 0.75) & ~mixed, len(COLORS), UNKNOWN), color)
+    return np.clip(paints, 0, 1), color
 
 
 def _truth(
-    objects: Objects, distance: np.ndarray, stretch: np.ndarray, coverage: np.ndarray, own_color: np.ndarray
+    objects: Objects, distance: np.ndarray, stretch: np.ndarray, coverage: np.ndarray, color: np.ndarray
 ) -> Truth:
     """What is seen of each object: its likeness, less where it is faint, covered, or fused with one of its colour."""
     alike = likeness(overlap(distance))
@@ -348,12 +351,13 @@ def _truth(
     box = box + (named - _plain()[2][alike.argmax(1)])  # a tip lies beyond the frame's last point inside it
     middle, half = np.stack([objects.x, objects.y], 1), objects.radius[:, None] * stretch.T
     box = np.concatenate([middle + half * box[:, :2], middle + half * box[:, 2:]], axis=1)
-    return Truth(
-        picture=objects.picture,
-        likeness=alike * seen[:, None],
-        color=np.where(own_color < 0.65, -100, objects.color),
-        box=box,
-    )
+    return Truth(picture=objects.picture, likeness=alike * seen[:, None], color=color, box=box)
+
+
+def mirrored(truth: Truth) -> Truth:
+    """The truth of the same pictures with left and right exchanged; all six shapes are their own mirror images."""
+    x0, y0, x1, y1 = truth.box.T
+    return replace(truth, box=np.stack([1 - x1, y0, 1 - x0, y1], axis=1))
 
 
 def _smooth(generator: torch.Generator, batch: int, channels: int, side: int, cells: int) -> Tensor:
