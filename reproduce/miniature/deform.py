@@ -8,6 +8,7 @@ shape. No generated picture is used: a judge that has seen a model's pictures is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reproduce.miniature.render import EXTENT, RGB, SIGNED_DISTANCE
-from reproduce.miniature.scenes import COLORS, SHAPES, Scene
+from reproduce.miniature.scenes import COLORS, SHAPES, Scene, SceneObject
 
 REACH, FINE = 1.5, 36  # an object is deformed in its own frame: [-1.5, 1.5] radii, 36 x 36 points
 _STEP = 2 * REACH / FINE
@@ -73,7 +74,8 @@ class Truth:
 @cache
 def _frame() -> tuple[np.ndarray, np.ndarray]:
     """x and y [FINE, FINE] of an object's own frame, in radii."""
-    return tuple(np.meshgrid(_ALONG, _ALONG))
+    x, y = np.meshgrid(_ALONG, _ALONG)
+    return x, y
 
 
 @cache
@@ -261,7 +263,7 @@ def _stranger(rng: np.random.Generator, scene: Scene) -> tuple | None:
     return None
 
 
-def _free(x: float, y: float, radius: float, others: object) -> bool:
+def _free(x: float, y: float, radius: float, others: Sequence[SceneObject]) -> bool:
     inside = radius < min(x, y, 1 - x, 1 - y)
     return inside and all(np.hypot(x - item.x, y - item.y) > radius + item.radius + 0.02 for item in others)
 
