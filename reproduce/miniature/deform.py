@@ -24,15 +24,15 @@ REACH, FINE = 1.5, 36  # an object is deformed in its own frame: [-1.5, 1.5] rad
 _STEP = 2 * REACH / FINE
 _ALONG = ((np.arange(FINE) + 0.5) * _STEP - REACH).astype(np.float32)
 LIMITS = {  # overlap with the undeformed shape: below the first it no longer shows the shape, above the second it does
-    "circle": (0.87, 0.93),
-    "square": (0.76, 0.86),
-    "triangle": (0.72, 0.84),
-    "star": (0.68, 0.79),
-    "cross": (0.74, 0.83),
-    "ring": (0.66, 0.78),
+    "circle": (0.86, 0.90),
+    "square": (0.79, 0.85),
+    "triangle": (0.73, 0.79),
+    "star": (0.67, 0.73),
+    "cross": (0.76, 0.81),
+    "ring": (0.66, 0.72),
 }
 UNKNOWN = -100  # a colour that is between two
-_MARGIN = 0.05  # by how much its overlap must beat every other shape's
+_MARGIN = 0.03  # by how much its overlap must beat every other shape's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +123,15 @@ def overlap(distance: np.ndarray) -> np.ndarray:
 def likeness(overlaps: np.ndarray) -> np.ndarray:
     """How surely an object shows each shape, in [0, 1], from its overlaps [N, shapes].
 
-    Rises from 0 to 1 between the shape's `LIMITS`, and from half to full as it beats every other shape by a margin.
+    Rises from 0 to 1 between the shape's `LIMITS`, and from half to full as it is further beyond the middle of them
+    than any other shape beyond its own.
     """
     low, high = np.array([LIMITS[shape] for shape in SHAPES]).T
-    alike = np.clip((overlaps - low) / (high - low), 0, 1)
-    ordered = np.sort(overlaps, axis=1)
+    lead = overlaps - (low + high) / 2
+    ordered = np.sort(lead, axis=1)
     best, second = ordered[:, -1:], ordered[:, -2:-1]
-    other = np.where(overlaps == best, second, best)
-    return alike * np.clip(0.5 + (overlaps - other) / (2 * _MARGIN), 0, 1)
+    other = np.where(lead == best, second, best)
+    return np.clip((overlaps - low) / (high - low), 0, 1) * np.clip(0.5 + (lead - other) / (2 * _MARGIN), 0, 1)
 
 
 def _per_object(values: np.ndarray) -> np.ndarray:
@@ -139,7 +140,7 @@ def _per_object(values: np.ndarray) -> np.ndarray:
 
 def _waves(rng: np.random.Generator, wild: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points moved by three random waves, 1 to 3 radii long; the wildest objects by some 0.3 radii."""
-    gentle = rng.uniform(0, 0.05, len(wild)) * (rng.random(len(wild)) < 0.8)
+    gentle = rng.uniform(0, 0.09, len(wild)) * (rng.random(len(wild)) < 0.8)
     strength = np.maximum(gentle, wild * rng.uniform(0, 0.22, len(wild)) * (rng.random(len(wild)) < 0.6))
     moved = [x, y]
     for _ in range(3):
@@ -161,8 +162,11 @@ def _distances(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return out
 
 
-def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> np.ndarray:
+def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Signed distances [N, FINE, FINE] of objects of these shapes, deformed as strongly as `wild` [N] lets them be.
+
+    And how surely each shows each shape [N, shapes], by its overlap; what was drawn as a diamond, a pentagon or a
+    hollow polygon shows none.
 
     All are warped and have softened corners; wild ones are also bent half-way to another shape, grow or lose a lobe,
     lose a side, or are something else: unions of ellipses, polygons, stars of four points.
@@ -172,12 +176,14 @@ def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> np.
     distance = _distances(shape, x, y)
     soft = np.where(shape == SHAPES.index("ring"), 0.25, 1) * rng.uniform(0, 0.18, count) * (rng.random(count) < 0.5)
     distance = distance + _per_object(soft) * (SIGNED_DISTANCE["circle"](x, y) - distance)
-    kind = np.where(rng.random(count) < wild, rng.choice(6, count, p=[0.35, 0.17, 0.13, 0.1, 0.1, 0.15]), -1)
-    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob, _polygon)):
+    kind = np.where(rng.random(count) < wild, rng.choice(6, count, p=[0.3, 0.16, 0.12, 0.1, 0.1, 0.22]), -1)
+    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob)):
         of = kind == which
         if of.any():
             distance[of] = change(rng, distance[of], x[of], y[of])
-    return distance
+    of, angular = kind == 5, np.zeros(count, bool)
+    distance[of], angular[of] = _polygons(rng, x[of], y[of])
+    return distance, likeness(overlap(distance)) * ~angular[:, None]
 
 
 def _halfway(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -216,15 +222,16 @@ def _blob(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.n
     return out
 
 
-def _polygon(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Regular polygons of four to seven sides, their sides hollow (a star) or not."""
-    sides, turn = rng.integers(4, 8, len(x)), rng.uniform(0, 2 * np.pi, len(x))
+def _polygons(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Regular polygons of four to seven sides, hollow (a star) or not; and which of them are no circle either [N]."""
+    sides = rng.choice([4, 4, 5, 5, 6, 7], len(x))
+    turn = rng.uniform(-0.3, 0.3, len(x))  # a corner up, so that four sides are a diamond and no square
     wedge = _per_object(2 * np.pi / sides)
-    angle = np.mod(np.arctan2(y, x) + _per_object(turn), wedge) / wedge  # 0 and 1 at corners, a half between
-    hollow = _per_object(rng.uniform(0, 0.35, len(x)) * (rng.random(len(x)) < 0.4))
-    inner = np.cos(wedge / 2) - hollow  # how near the middle of a side comes
-    between = np.abs(2 * angle - 1)
-    return np.hypot(x, y) - (inner + (1 - inner) * between**2) * 0.95
+    angle = np.mod(np.arctan2(y, x) + np.pi / 2 + _per_object(turn), wedge) / wedge  # 0 and 1 at corners
+    hollow = rng.uniform(0, 0.35, len(x)) * (rng.random(len(x)) < 0.4)
+    inner = np.cos(wedge / 2) - _per_object(hollow)  # how near the middle of a side comes
+    distance = np.hypot(x, y) - (inner + (1 - inner) * np.abs(2 * angle - 1) ** 2) * 0.95
+    return distance, (sides < 6) & ~((sides == 5) & (hollow > 0.15)) | ((sides > 5) & (hollow > 0.1))
 
 
 def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
@@ -272,7 +279,7 @@ def paint(rng: np.random.Generator, scenes: list[Scene], resolution: int) -> tup
     """The scenes with deformed objects: pictures [B, 3, H, W] in [-1, 1], and what they truly show."""
     objects = objects_of(rng, scenes)
     count = len(objects)
-    distance = deform(rng, objects.shape, objects.wild)
+    distance, alike = deform(rng, objects.shape, objects.wild)
     stretch, turn = np.exp(rng.uniform(-0.11, 0.11, (2, count))), rng.uniform(-0.12, 0.12, count)
     scale = objects.radius * np.sqrt(stretch[0] * stretch[1])
     pixels = scale * resolution  # of one radius
@@ -287,7 +294,7 @@ def paint(rng: np.random.Generator, scenes: list[Scene], resolution: int) -> tup
         of = order == turn_number
         at = objects.picture[of]
         pictures[at] += coverage[of][..., None] * (paints[of] - pictures[at])
-    truth = _truth(objects, distance, stretch, coverage, color)
+    truth = _truth(objects, distance, alike, stretch, coverage, color)
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().mul(2).sub(1), truth
 
 
@@ -334,10 +341,14 @@ def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tupl
 
 
 def _truth(
-    objects: Objects, distance: np.ndarray, stretch: np.ndarray, coverage: np.ndarray, color: np.ndarray
+    objects: Objects,
+    distance: np.ndarray,
+    alike: np.ndarray,
+    stretch: np.ndarray,
+    coverage: np.ndarray,
+    color: np.ndarray,
 ) -> Truth:
     """What is seen of each object: its likeness, less where it is faint, covered, or fused with one of its colour."""
-    alike = likeness(overlap(distance))
     seen = np.clip((objects.opacity - 0.2) / 0.2, 0, 1)
     own = coverage.sum((1, 2)) + 1e-6
     for later in range(1, len(objects)):
@@ -360,34 +371,3 @@ def mirrored(truth: Truth) -> Truth:
     """The truth of the same pictures with left and right exchanged; all six shapes are their own mirror images."""
     x0, y0, x1, y1 = truth.box.T
     return replace(truth, box=np.stack([1 - x1, y0, 1 - x0, y1], axis=1))
-
-
-def _smooth(generator: torch.Generator, batch: int, channels: int, side: int, cells: int) -> Tensor:
-    noise = torch.randn(batch, channels, cells, cells, generator=generator)
-    return F.interpolate(noise, size=(side, side), mode="bicubic", align_corners=False)
-
-
-def _some(generator: torch.Generator, batch: int, most: float, share: float) -> Tensor:
-    """A strength for each picture [B, 1, 1, 1]: up to `most` in this share of them, else 0."""
-    drawn = torch.rand(2, batch, 1, 1, 1, generator=generator)
-    return drawn[0] * most * (drawn[1] < share)
-
-
-def weather(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What a model does to whole pictures [B, 3, H, W] in [-1, 1]: bent, soft, with blotches, a grid and halos."""
-    batch, _, side, _ = images.shape
-    cells = (4, 6, 8)[int(torch.randint(0, 3, (1,), generator=generator))]
-    bend = _smooth(generator, batch, 2, side, cells) * _some(generator, batch, 1.2, 0.8) * 2 / side
-    straight = F.affine_grid(torch.eye(2, 3).expand(batch, 2, 3), list(images.shape), align_corners=False)
-    images = F.grid_sample(images, straight + bend.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    kernel = (taps[:, None] * taps).expand(3, 1, 5, 5)
-    for share in (0.25, 0.15):
-        blurred = F.conv2d(F.pad(images, [2] * 4, mode="replicate"), kernel, groups=3)
-        images = torch.where(torch.rand(batch, 1, 1, 1, generator=generator) < share, blurred, images)
-    cells = (6, 12, 16)[int(torch.randint(0, 3, (1,), generator=generator))]
-    images = images + _some(generator, batch, 0.12, 0.7) * _smooth(generator, batch, 3, side, cells)
-    tile = torch.randn(batch, 3, 8, 8, generator=generator).repeat(1, 1, side // 8, side // 8)
-    images = images + _some(generator, batch, 0.06, 0.4) * tile
-    blurred = F.avg_pool2d(F.pad(images, [2] * 4, mode="replicate"), 5, 1)
-    return images + (_some(generator, batch, 0.8, 0.5) - _some(generator, batch, 0.3, 0.3)) * (images - blurred)

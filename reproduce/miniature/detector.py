@@ -104,7 +104,7 @@ def find(network: ShapeDetector, pictures: Tensor) -> list[list[Detection]]:
 def save(network: ShapeDetector, path: Path = WEIGHTS) -> None:
     """Write the weights as safetensors (temporary name, then renamed)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), path.with_suffix(".tmp"))
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").rename(path)
 
 

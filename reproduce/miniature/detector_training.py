@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reproduce.miniature.deform import UNKNOWN, Truth, mirrored, paint, weather
+from reproduce.miniature.deform import UNKNOWN, Truth, mirrored, paint
 from reproduce.miniature.detector import GRID, NUM_SHAPES, RESOLUTION, ShapeDetector, peaks
 from reproduce.miniature.scenes import mixed_scenes
 
@@ -26,13 +26,43 @@ from reproduce.miniature.scenes import mixed_scenes
 class DetectorConfig:
     """Settings of the detector's training."""
 
-    num_steps: int = 4000
+    num_steps: int = 4500
     batch_size: int = 64
     learning_rate: float = 3e-3
     channels: int = 20
     seed: int = 0
     save_every: int = 250
     num_calibration_batches: int = 32
+
+
+def _smooth(generator: torch.Generator, batch: int, channels: int, side: int, cells: int) -> Tensor:
+    noise = torch.randn(batch, channels, cells, cells, generator=generator)
+    return F.interpolate(noise, size=(side, side), mode="bicubic", align_corners=False)
+
+
+def _some(generator: torch.Generator, batch: int, most: float, share: float) -> Tensor:
+    """A strength for each picture [B, 1, 1, 1]: up to `most` in this share of them, else 0."""
+    drawn = torch.rand(2, batch, 1, 1, 1, generator=generator)
+    return drawn[0] * most * (drawn[1] < share)
+
+
+def weather(images: Tensor, generator: torch.Generator) -> Tensor:
+    """What a model does to whole pictures [B, 3, H, W] in [-1, 1]: bent, soft, with blotches, a grid and halos."""
+    batch, _, side, _ = images.shape
+    cells = (4, 6, 8)[int(torch.randint(0, 3, (1,), generator=generator))]
+    bend = _smooth(generator, batch, 2, side, cells) * _some(generator, batch, 1.2, 0.8) * 2 / side
+    straight = F.affine_grid(torch.eye(2, 3).expand(batch, 2, 3), list(images.shape), align_corners=False)
+    images = F.grid_sample(images, straight + bend.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    kernel = (taps[:, None] * taps).expand(3, 1, 5, 5)
+    blurred = F.conv2d(F.pad(images, [2] * 4, mode="replicate"), kernel, groups=3)
+    images = torch.where(torch.rand(batch, 1, 1, 1, generator=generator) < 0.15, blurred, images)
+    cells = (6, 12, 16)[int(torch.randint(0, 3, (1,), generator=generator))]
+    images = images + _some(generator, batch, 0.12, 0.7) * _smooth(generator, batch, 3, side, cells)
+    tile = torch.randn(batch, 3, 8, 8, generator=generator).repeat(1, 1, side // 8, side // 8)
+    images = images + _some(generator, batch, 0.06, 0.4) * tile
+    blurred = F.avg_pool2d(F.pad(images, [2] * 4, mode="replicate"), 5, 1)
+    return images + (_some(generator, batch, 0.8, 0.5) - _some(generator, batch, 0.3, 0.3)) * (images - blurred)
 
 
 def disturb(images: Tensor, generator: torch.Generator) -> Tensor:

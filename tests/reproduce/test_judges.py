@@ -70,10 +70,7 @@ def test_a_diamond_a_pear_and_a_smudge_are_no_shape():
 def test_tame_objects_stay_what_they_are_and_wild_ones_often_do_not():
     rng = np.random.default_rng(0)
     for index in range(len(SHAPES)):
-        tame, wild = (
-            deform.likeness(deform.overlap(deform.deform(rng, np.full(100, index), np.full(100, strength))))
-            for strength in (0.0, 1.0)
-        )
+        tame, wild = (deform.deform(rng, np.full(100, index), np.full(100, strength))[1] for strength in (0.0, 1.0))
         assert (tame[:, index] > 0.5).mean() > 0.95
         assert (wild[:, index] > 0.5).mean() < 0.6
 
