@@ -1,6 +1,6 @@
 """The project's jobs, all in ONE environment: `.venv`, made by the first session and shared by the others.
 
-nox -s reproduce-flux                         the paper in miniature: train, sample, score, report
+nox -s reproduce-flux                         the paper in miniature: train, sample, score, report; one session a family
 nox -s reproduce-flux -- --size paper --plan  what the paper's size would cost; posargs go to `python -m reproduce flux`
 nox -s tests        nox -s lint
 nox -s dpg-mplug                              DPG-Bench's own VQA model, in an environment of its own beside `.venv`
@@ -9,6 +9,7 @@ nox -s parity-mmdet                           GenEval's detector against mmdet i
 
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from importlib import metadata
@@ -30,10 +31,20 @@ MMDET = ("onedl-mmcv==2.3.6", "onedl-mmengine==0.10.12", "onedl-mmdetection==3.5
 nox.options.sessions = ["tests", "lint"]
 
 
-@nox.session(name="reproduce-flux", python=False)
-def reproduce_flux(session: nox.Session) -> None:
-    """FLUX from prompt to table: corpus, transfer, sample, score, cost, report (posargs: see `-- --help`)."""
-    run(session, "-m", "reproduce", "flux", *session.posargs)
+INTERRUPTED = 3  # what `python -m reproduce` exits with, and a run that was stopped goes on from
+FAMILIES = runpy.run_path(str(ROOT / "reproduce" / "families.py"))["recipe_families"]()  # file names: no `.venv` needed
+
+for name in FAMILIES:
+
+    @nox.session(name=f"reproduce-{name}", python=False)
+    def reproduce(session: nox.Session, family: str = name) -> None:
+        """One family from prompt to table: corpus, transfer, sample, score, cost, report (posargs: see `-- --help`)."""
+        try:
+            run(session, "-m", "reproduce", family, *session.posargs)
+        except nox.command.CommandFailed as failed:  # nox itself would exit with 1 whatever the command says
+            sys.exit(failed.return_code)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
 
 @nox.session(python=False)
@@ -76,7 +87,8 @@ def parity_mmdet(session: nox.Session) -> None:
         see_packages_of(python, PYTHON)  # torch, transformers and what else is there already
         pure = {"MMCV_WITH_OPS": "0"}  # no compiler needed: bench/geneval/mmdet_stub.py stands in for the operators
         session.run(str(python), "-m", "pip", "install", "setuptools", "wheel", *MMDET, external=True, env=pure)
-    session.run(str(python), "-m", "bench.geneval.parity", *session.posargs, external=True)
+    session.env["PYTHONPATH"] = str(ROOT)
+    session.run(str(python), "tests/tools/parity.py", *session.posargs, external=True)
     session.env["L2P_MMDET_PYTHON"] = str(python)
     run(session, "-m", "pytest", "tests/bench/geneval/test_mmdet.py")
 

@@ -6,20 +6,22 @@ Exit status: 0 done, 1 a finding, 2 bad input or incomplete data, 3 interrupted 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.compare import compare
 from bench.cost.command import cost
-from bench.dpg.command import dpg, rescore_dpg
-from bench.geneval.command import geneval, rescore_geneval, show_summary
-from bench.geneval.rules import Thresholds
+from bench.geneval.rules import PUBLISHED
+from bench.records import Benchmark
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-app.command()(geneval)
-app.command()(dpg)
+for known in BENCHMARKS.values():
+    if known.command:
+        app.command(known.name)(known.command)
 app.command()(cost)
 app.command()(compare)
 
@@ -30,43 +32,67 @@ def rescore(
     benchmark: Annotated[str, typer.Option(help="geneval or dpg (default: what lies in the folder).")] = "",
     out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder itself.")] = None,
     allow_partial: Annotated[bool, typer.Option(help="GenEval: a partial score, named so.")] = False,
-    score_threshold: Annotated[float, typer.Option(help="GenEval")] = 0.3,
-    counting_threshold: Annotated[float, typer.Option(help="GenEval")] = 0.9,
-    max_objects: Annotated[int, typer.Option(help="GenEval")] = 16,
-    max_overlap: Annotated[float, typer.Option(help="GenEval: suppress boxes at this IoU; 1 = off.")] = 1.0,
-    position_threshold: Annotated[float, typer.Option(help="GenEval")] = 0.1,
+    score_threshold: Annotated[
+        float | None, typer.Option(help=f"GenEval; published: {PUBLISHED.score_threshold}")
+    ] = None,
+    counting_threshold: Annotated[
+        float | None, typer.Option(help=f"GenEval; published: {PUBLISHED.counting_threshold}")
+    ] = None,
+    max_objects: Annotated[int | None, typer.Option(help=f"GenEval; published: {PUBLISHED.max_objects}")] = None,
+    max_overlap: Annotated[
+        float | None,
+        typer.Option(help=f"GenEval: suppress boxes at this IoU; published: {PUBLISHED.max_overlap}"),
+    ] = None,
+    position_threshold: Annotated[
+        float | None, typer.Option(help=f"GenEval; published: {PUBLISHED.position_threshold}")
+    ] = None,
     questions: Annotated[Path | None, typer.Option(help="DPG-Bench: the questions' CSV.")] = None,
     answers: Annotated[Path | None, typer.Option(help="DPG-Bench: a table of answers.")] = None,
-    variant: Annotated[str, typer.Option(help="DPG-Bench: official, corrected or dsg.")] = "official",
-    malformed: Annotated[str, typer.Option(help="DPG-Bench: strict, skip or no-parent.")] = "no-parent",
+    variant: Annotated[str | None, typer.Option(help="DPG-Bench: official (default), corrected or dsg.")] = None,
+    malformed: Annotated[str | None, typer.Option(help="DPG-Bench: strict, skip or no-parent (default).")] = None,
 ) -> None:
     """Apply the rules again to saved detections or answers, with no model.
 
     Example: python -m bench rescore scores/ --score-threshold 0.5 --out scores-0.5/
     """
-    if (benchmark or _saved_benchmark(directory)) == "dpg":
-        rescore_dpg(directory, questions=questions, answers=answers, variant=variant, malformed=malformed, out=out)
-        return
-    if directory is None:
-        raise ValueError("rescore needs the folder of saved detections (or --benchmark dpg --questions --answers).")
-    thresholds = Thresholds(
-        score_threshold=score_threshold,
-        counting_threshold=counting_threshold,
-        max_objects=max_objects,
-        max_overlap=max_overlap,
-        position_threshold=position_threshold,
-    )
-    show_summary(rescore_geneval(directory, thresholds=thresholds, out=out, allow_partial=allow_partial))
+    options = {
+        "allow_partial": allow_partial or None,
+        "score_threshold": score_threshold,
+        "counting_threshold": counting_threshold,
+        "max_objects": max_objects,
+        "max_overlap": max_overlap,
+        "position_threshold": position_threshold,
+        "questions": questions,
+        "answers": answers,
+        "variant": variant,
+        "malformed": malformed,
+    }
+    chosen = find_benchmark(benchmark) if benchmark else _saved_benchmark(directory)
+    _rescore(chosen, directory, out, {name: value for name, value in options.items() if value is not None})
 
 
-def _saved_benchmark(directory: Path | None) -> str:
-    """What lies in a folder: `geneval` for detections, `dpg` for answers; ValueError for neither."""
+def _rescore(benchmark: Benchmark, directory: Path | None, out: Path | None, given: Mapping[str, Any]) -> None:
+    """Let the benchmark score its findings again; ValueError for options that are another one's."""
+    if benchmark.rescore is None:
+        raise ValueError(f"{benchmark.title} saves no findings that could be scored again.")
+    names = {name: f"--{name.replace('_', '-')}" for name in (*given, *benchmark.rescore_options)}
+    others = [names[name] for name in given if name not in benchmark.rescore_options]
+    if others:
+        own = ", ".join(names[name] for name in benchmark.rescore_options) or "no options"
+        raise ValueError(f"{', '.join(others)} would change nothing: rescore of {benchmark.title} takes {own}.")
+    benchmark.rescore(directory, out, given)
+
+
+def _saved_benchmark(directory: Path | None) -> Benchmark:
+    """The benchmark whose findings lie in a folder; FileNotFoundError where none's do, ValueError without a folder."""
     if directory is None:
         raise ValueError("Name the folder of saved detections or answers, or --benchmark dpg with its tables.")
-    for file, benchmark in (("detections.jsonl", "geneval"), ("answers.jsonl", "dpg")):
-        if (directory / file).is_file():
+    leaving = [benchmark for benchmark in BENCHMARKS.values() if benchmark.findings]
+    for benchmark in leaving:
+        if (directory / benchmark.findings).is_file():
             return benchmark
-    raise FileNotFoundError(f"{directory} holds neither detections.jsonl (GenEval) nor answers.jsonl (DPG-Bench).")
+    files = " nor ".join(f"{benchmark.findings} ({benchmark.title})" for benchmark in leaving)
+    raise FileNotFoundError(f"{directory} holds neither {files}.")
 
 
 def main(arguments: list[str] | None = None) -> int:

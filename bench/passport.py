@@ -74,15 +74,6 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def device_name(device: str) -> str:
-    """The accelerator's own name for a torch device such as `cuda:0`; the processor's for `cpu`."""
-    if not device.startswith("cuda"):
-        return f"{device} ({platform.processor() or platform.machine()})"
-    import torch
-
-    return torch.cuda.get_device_name(device)
-
-
 def file_sha256(path: Path | str) -> str:
     """SHA-256 of a file's bytes, read in blocks; FileNotFoundError when it is not there."""
     with open(path, "rb") as file:

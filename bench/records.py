@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     Detector = Callable[[list[Image]], list[list["Detection"]]]
-    """A batch of RGB images in, a list of detections for each out; may carry `labels`, `passport`, `colors`."""
+    """A batch of RGB images in, a list of detections for each out."""
     VQA = Callable[[Image, list[str]], list[str]]
     """One image and many questions in, an answer for each out: the image is encoded once."""
     Generator = Callable[[list[str], list[int]], list[Image]]
@@ -93,20 +93,144 @@ class Summary:
             )
 
 
+class IncompleteError(ValueError):
+    """Fewer images than expected can be scored; `missing` lists them."""
+
+    def __init__(self, missing: Sequence[str], num_expected: int):
+        shown = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
+        super().__init__(
+            f"{len(missing)} of {num_expected} expected images cannot be scored:\n  {shown}\n"
+            "Supply them, or ask for a partial score (--allow-partial), which is named so."
+        )
+        self.missing = list(missing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a training step trains: blocks tuned at each end (None = all), `released` = the refiners and embedders too,
+    gradient checkpointing, `mixed` = trained weights in float32 under autocast, the optimiser."""
+
+    num_trainable_blocks: int | None
+    released: bool = False
+    checkpointed: bool = False
+    mixed: bool = False
+    optimizer: str = "foreach"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """What a benchmark's `score` is told of the images: `prompts` and `samples` are what was asked for, all of it.
+
+    The samples' paths are relative to the images' folder. `watch_judge` False: no alarm where the judge finds nothing.
+    """
+
+    prompts: Sequence[Prompt]
+    samples: Sequence[ImageSample]
+    images_per_prompt: int
+    resolution: int
+    subject: str
+    judge_name: str
+    watch_judge: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark, whole: how its images lie, how they are judged, how its score rows are read (`bench.benchmarks`).
+
+    A score row's `value` x `scale` is in the summary's unit; an interval resamples units within a category, and the
+    overall value is the mean over categories. A metric of the whole set, such as FID, writes no score rows, its summary
+    alone. `findings` is the file from which `rescore` makes scores again with no model.
+    """
+
+    name: str
+    title: str
+    unit: str
+    decimals: int
+    scale: float
+    higher_is_better: bool
+    category: Callable[[Mapping[str, Any]], str]
+    """Of a score row: its category, within which an interval resamples."""
+    resampled: Callable[[Mapping[str, Any], Mapping[str, Any]], str]
+    """Of a score row and the summary's passport: the unit that an interval resamples."""
+    resampled_name: Callable[[Mapping[str, Any]], str]
+    """Of the passport: what those units are, in the plural."""
+    load_prompts: Callable[[str, Mapping[str, Any]], list[Prompt]]
+    """From `package.module:function` and its arguments, or a file in the benchmark's format."""
+    layout: Callable[[Sequence[Prompt], int], list[ImageSample]]
+    """Of prompts and images a prompt: where each image lies, relative to the folder; seeds are not set (-1)."""
+    finish: Callable[[Path, Sequence[Prompt], str, Mapping[str, Any]], None]
+    """Put what must lie beside the images into their folder; the last two are `load_prompts`' own."""
+    load_judge: Callable[[str], Callable[..., Any]]
+    """From a name to what judges an image."""
+    score: Callable[[Path, Callable[..., Any], Path, ScoreSettings], Summary]
+    """Judge the images of a folder and write `summary.json` (and `scores.jsonl`) into another; resumable."""
+    findings: str = ""
+    rescore: Callable[[Path | None, Path | None, Mapping[str, Any]], None] | None = None
+    """From a folder of findings into another (None: the same one), with options, all of `rescore_options`."""
+    rescore_options: tuple[str, ...] = ()
+    command: Callable[..., None] | None = None
+    """The function behind `python -m bench <name>`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CostRecord:
-    """The cost of one case, predicted or measured; a bare case is one denoiser forward of the whole batch."""
+    """What one call of the whole batch costs, predicted or measured: a forward, a decode, a sampling or training step.
+
+    `case` is its name for people and for `--case`; nobody reads it back, the fields say the same. `counted`: what is
+    counted beside the model ("text", "vae"; `tile` = the VAE's tiles in px, 0 = untiled). `patch_size` 0 = not a pixel
+    model. `latency_s` holds seconds measured, one a call; `roofline_s` seconds modelled, fast and slow end by device.
+    """
 
     case: str
     kind: Literal["predicted", "measured"]
+    family: str
+    model: Literal["source", "l2p", "vae", "text"]
+    counted: tuple[str, ...] = ()
+    training: Training | None = None
     resolution: int
     batch_size: int
+    patch_size: int = 0
+    tile: int = 0
     dtype: str
-    device: str
+    device: str = ""
+    device_type: Literal["fake", "cpu", "cuda"] = "fake"
     protocol: str
-    flops: float | None
-    peak_memory_bytes: int | None
-    latency_s: list[float]
+    num_parameters: int | None = None
+    num_trainable_parameters: int | None = None
+    flops: float | None = None
+    peak_memory_bytes: int | None = None
+    latency_s: list[float] = field(default_factory=list)
+    roofline_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def read_costs(path: Path | str) -> list[CostRecord]:
+    """The cost records of a JSON file; ValueError names the file and every field that is unknown or missing."""
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} is no list of cost records: write it with `python -m bench cost --json` or a run")
+    return [_cost_record(row, path) for row in rows]
+
+
+def _cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
+    training = row.get("training")
+    for name, given, record in (("training", training or {}, Training), ("record", row, CostRecord)):
+        known = {part.name: part for part in fields(record)}
+        needed = {part.name for part in known.values() if part.default is MISSING and part.default_factory is MISSING}
+        unknown, absent = sorted(given.keys() - known.keys()), sorted(needed - given.keys()) if given else []
+        if unknown or absent:
+            raise ValueError(
+                f"{path} holds a cost {name} of another version of this project: unknown fields "
+                f"{', '.join(unknown) or 'none'}, missing fields {', '.join(absent) or 'none'}. "
+                "Write it again with the command that made it."
+            )
+    return CostRecord(
+        **{
+            **row,
+            "counted": tuple(row.get("counted", ())),
+            "training": Training(**training) if training else None,
+            "roofline_s": {name: (low, high) for name, (low, high) in row.get("roofline_s", {}).items()},
+        }
+    )
 
 
 def to_json(record: Any) -> Any:
@@ -119,6 +243,15 @@ def to_json(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [to_json(value) for value in record]
     return str(record) if isinstance(record, Path) else record
+
+
+def differing(theirs: Any, ours: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, their value, our value) for each setting of two nested dicts that is not the same."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in {**theirs, **ours}:
+            yield from differing(theirs.get(name), ours.get(name), f"{prefix}.{name}" if prefix else name)
+    elif theirs != ours:
+        yield prefix, theirs, ours
 
 
 def _line(row: Any) -> str:
@@ -150,6 +283,12 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_summary(path: Path | str) -> Summary:
+    """The summary in a file; FileNotFoundError when it is not there."""
+    saved = read_json(path)
+    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Any]) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.passport import file_sha256
-from bench.records import ImageSample, append_jsonl, read_json, write_json
+from bench.records import ImageSample, append_jsonl, differing, read_json, write_json
 
 Row = dict[str, Any]
 """One image's result: `prompt_id`, `index`, `sha256` of the image file, and either the findings or `unscored`."""
@@ -95,9 +95,8 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
         return
     before = read_json(path)
     given = json.loads(json.dumps(settings))
-    differing = sorted(key for key in before.keys() | given.keys() if before.get(key) != given.get(key))
-    if differing:
-        shown = "; ".join(f"{key}: there {before.get(key)!r}, now {given.get(key)!r}" for key in differing)
+    shown = "; ".join(f"{name}: there {theirs!r}, now {ours!r}" for name, theirs, ours in differing(before, given))
+    if shown:
         raise ValueError(f"{path.parent} holds results of other settings ({shown}). Use another --out, or delete it.")
 
 

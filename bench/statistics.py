@@ -77,6 +77,7 @@ def paired_difference(
     other_clusters: Sequence[str],
     other_values: Sequence[float],
     *,
+    higher_is_better: bool = True,
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -90,7 +91,7 @@ def paired_difference(
     overall = _overall(table)
     difference = _estimate(overall[1] - overall[0], other - first, table)
     p_value = _two_sided_p(other - first)
-    return Comparison(difference=difference, p_value=p_value, verdict=verdict(difference))
+    return Comparison(difference=difference, p_value=p_value, verdict=verdict(difference, higher_is_better))
 
 
 def retention(
@@ -116,11 +117,11 @@ def retention(
     return _estimate(overall[1] / overall[0], other / source, table)
 
 
-def verdict(difference: Estimate) -> Literal["better", "worse", "within noise"]:
+def verdict(difference: Estimate, higher_is_better: bool = True) -> Literal["better", "worse", "within noise"]:
     """`better` or `worse` when the interval of a difference leaves zero out, else `within noise`."""
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "within noise"
+    if difference.low <= 0 <= difference.high:
+        return "within noise"
+    return "better" if (difference.low > 0) == higher_is_better else "worse"
 
 
 def _scored(values: Sequence[float]) -> Sequence[float]:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from l2p.architectures import get_architecture, patchify
+from l2p.architectures import get_architecture, latent_tokens, patchify
 from l2p.pixel_transformer import PixelTransformer2DModel
 
 DELTA_CONFIG = "pixel_transformer_config"  # where a delta's header keeps the model's configuration
@@ -103,7 +103,7 @@ def fit_input_projection(
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for images in batches:
             patches = patchify(images, patch_size, family.patch_layout)  # [n, h * w, P]
-            tokens = family.latent_tokens(source, images).float()  # [n, h * w, C]
+            tokens = latent_tokens(family, source, images).float()  # [n, h * w, C]
             if tokens.shape[1] != patches.shape[1]:
                 raise ValueError(
                     f"patch size {patch_size} gives {patches.shape[1]} tokens, the source's latents {tokens.shape[1]}: "

@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from l2p.architectures import EncodedPrompt, stack_prompts
+from l2p.progress import track
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTION_COLUMNS = {"text": "file_name", "prompt": "image"}  # caption column -> file column: the releases' two tables
@@ -94,7 +94,7 @@ class Corpus:
     def check_all(self, progress: bool) -> list[tuple[int, ...] | str]:
         """Check every image, with a progress bar on demand."""
         checks = self._pool.map(self.check, range(len(self)))
-        return list(tqdm(checks, total=len(self), desc="checking corpus", disable=not progress, leave=False))
+        return list(track(checks, "checking corpus", total=len(self), shown=progress))
 
 
 def decode(item: CorpusItem, resolution: int | None = None) -> Tensor:
@@ -260,7 +260,7 @@ def cache_prompts(
     folder.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
     starts = range(0, len(unique), SHARD_SIZE)
-    for start in tqdm(starts, desc="encoding prompts", disable=not progress, leave=False):
+    for start in track(starts, "encoding prompts", shown=progress):
         singles = [s for i in range(start, start + SHARD_SIZE, 32) for s in _encode(encode, unique[i : i + 32])]
         names = sorted(singles[0])
         tensors = {f"{start + i}.{name}": single[name].cpu() for i, single in enumerate(singles) for name in names}

@@ -10,12 +10,12 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from l2p.architectures import EncodedPrompt, architecture_of, get_architecture
+from l2p.architectures import EncodedPrompt, Patches, architecture_of, get_architecture
 from l2p.detailer import DetailerConfig, DetailerHead
 from l2p.flow import per_image
 
 SMALLEST_SIGMA = 0.05  # a clean-image head's velocity divides by sigma: never by less
-SIGMA_DATA = 0.33  # standard deviation of pixels in [-1, 1], as the miniature's corpus has it
+SIGMA_DATA = 0.33  # standard deviation of pixels in [-1, 1] that "preconditioned" counts on
 
 
 def _velocity(painted: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -126,7 +126,8 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin):
             raise ValueError(f"image of {height} x {width} pixels: both must be multiples of {patch_size}")
         h, w = height // patch_size, width // patch_size
         family = get_architecture(self.config.architecture)
-        family.call(self.transformer, noisy, sigma, prompt, patch_size, self.config.distilled_guidance)
+        patches = Patches(patch_size, family.patch_layout)
+        family.call(self.transformer, noisy, sigma, prompt, patches, self.config.distilled_guidance)
         tokens = self._tap[0].take()[:, : h * w]  # [B, h * w, D]; some families append text or padding
         return tokens.transpose(1, 2).reshape(batch, -1, h, w)
 

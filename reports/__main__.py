@@ -1,4 +1,4 @@
-"""`python -m reports`: the page of one or several runs, and the comparison of two."""
+"""`python -m reports`: the page of one or several runs, the comparison of two, and the README's table."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from reports.claims import verdict_counts
 from reports.page import COST_RESULTS, write_report
+from reports.readme import write_table
 from reports.regression import compare, failures
-from reports.runs import holds_run, keep_records
-from reports.scorecard import verdict_counts
+from reports.runs import holds_run
 
 FINDING, BAD_INPUT = 1, 2
 PAGE_HELP = """Write the report of run folders: page, tables, claims and figures.
@@ -21,6 +22,8 @@ What docs/results holds: python -m reports runs/flux-mini* --out docs/results/fl
 
 To compare two runs: python -m reports regression BASELINE RUN
 
+To write the README's table: python -m reports readme RUNS...
+
 Exit status: 0 done, 1 a claim was not reproduced (with --check-claims), 2 bad input.
 """
 REGRESSION_HELP = """Compare RUN with BASELINE, prompt by prompt.
@@ -29,10 +32,18 @@ Example: python -m reports regression runs/flux-mini-main runs/flux-mini
 
 Exit status: 0 within noise, 1 a regression, 2 the two cannot be compared.
 """
+README_HELP = """Write what runs found into README.md, as a table between its two markers.
+
+Example: python -m reports readme docs/results/flux-mini/runs/*
+
+Exit status: 0 done, 2 bad input.
+"""
 
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 page_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 regression_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+readme_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+APPS = {"regression": regression_app, "readme": readme_app}  # by the first word; any other is a run folder
 
 
 @page_app.command(help=PAGE_HELP)
@@ -48,9 +59,7 @@ def page(
     for path in others:
         errors.print(f"left out: {path} is no run folder (no run.json, no stage's folder)", markup=False)
     reported = [path for path in runs if path not in others]
-    judgements = write_report(reported, out, cost_dir=costs)
-    for path in reported if records else []:
-        keep_records(path, out / "runs" / path.resolve().name)
+    judgements = write_report(reported, out, cost_dir=costs, keep_records=records)
     counts = verdict_counts(judgements)
     console.print(f"{out / 'index.html'}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else 0)
@@ -70,12 +79,22 @@ def regression(
     raise typer.Exit(FINDING if found else 0)
 
 
+@readme_app.command(help=README_HELP)
+def readme(
+    runs: Annotated[list[Path], typer.Argument(help="run folders or kept records")],
+    readme: Annotated[Path, typer.Option(help="the file that holds the markers")] = Path("README.md"),
+) -> None:
+    """Write the table between the markers."""
+    write_table(runs, readme)
+    console.print(f"{readme}: written from {len(runs)} runs", highlight=False)
+
+
 def main(arguments: list[str]) -> None:
-    """Run the page command, or regression where the first word says so (a run folder so named: write ./regression)."""
-    app, words = (regression_app, arguments[1:]) if arguments[:1] == ["regression"] else (page_app, arguments)
-    prog = "python -m reports" + (" regression" if app is regression_app else "")
+    """Run the page command, or the one that the first word names (a run folder so named: write ./regression)."""
+    word = arguments[0] if arguments and arguments[0] in APPS else ""
+    app, words = (APPS[word], arguments[1:]) if word else (page_app, arguments)
     try:
-        app(args=words, prog_name=prog)
+        app(args=words, prog_name=f"python -m reports {word}".strip())
     except (ValueError, OSError) as error:
         errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
         sys.exit(BAD_INPUT)

@@ -10,23 +10,17 @@ from typing import Any
 
 from bench.records import CostRecord, write_json
 from bench.statistics import Estimate
-from reports import figure4
+from reports.cost import figure4
 from reports.estimates import NoEvidenceError, pooled_retention, run_difference
+from reports.pairs import differ_only_in
 from reports.paper import CLAIMS, Claim, Rule
-from reports.runs import Run, groups
+from reports.runs import SUBJECTS, Run, Scored, groups, other_corpus
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
 TUNED_AS_PAPER = ("ends", "released")  # TransferConfig.trainable: both ends and the head, as stated or as released
 EVERYTHING = 0.9  # share of parameters from which a transfer counts as full tuning: all blocks, embedders or not
-# Options in which a pair of runs may differ and still be the same transfer but for what is tuned
-TUNING_OPTIONS = (
-    "trainable",
-    "num_trainable_blocks",
-    "gradient_checkpointing",
-    "save_every",
-    "log_every",
-    "validate_every",
-)
+TUNING = ("transfer.trainable", "transfer.num_trainable_blocks")  # all that C4's pair may differ in
+ACROSS_FAMILIES = ("families_meeting_c1",)  # quantities that count families; every other is judged for each of them
 SIZES = ("miniature", "paper")
 
 
@@ -46,40 +40,62 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A claim with its verdict; ``why`` says, for a reader, what the verdict rests on or what is missing."""
+    """A claim with its verdict; ``why`` says, for a reader, what the verdict rests on or what is missing.
+
+    ``family`` is the source family that was judged, "" where the claim is of none alone or no run bears on it.
+    """
 
     claim: Claim
     scope: str
+    family: str
     verdict: str
     evidence: Evidence | None
     why: str
 
 
 def judge_claims(runs: Sequence[Run], costs: Sequence[CostRecord]) -> list[Judgement]:
-    """Judge every claim at every size that has runs; a claim of scope "paper" uses ``costs`` (predicted, any run's).
+    """Judge every claim for every size and family that has runs; scope "paper" uses ``costs`` (predicted, any run's).
 
-    Miniature and paper-size runs are judged apart: a claim tested at both stands twice.
+    Miniature and paper-size runs are judged apart, and so are families: a claim tested at both stands twice. What no
+    file can show stands once a size.
     """
-    sizes = [size for size in SIZES if any(run.size == size for run in runs)]
     judgements = []
     for claim in CLAIMS:
-        scopes = ["paper"] if claim.scope == "paper" else sizes or ["miniature"]
-        judgements += [judge(claim, scope, [run for run in runs if run.size == scope], costs) for scope in scopes]
+        for scope, family in _cases(claim, runs):
+            members = [run for run in runs if run.size == scope and family in ("", run.family)]
+            judgements.append(judge(claim, scope, family, members, costs))
     return judgements
 
 
-def judge(claim: Claim, scope: str, runs: Sequence[Run], costs: Sequence[CostRecord]) -> Judgement:
+def _cases(claim: Claim, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Where a claim is judged: (size, family), the family "" for a claim that no family's runs decide."""
+    if claim.scope == "paper":
+        return [("paper", "")]
+    sizes = [size for size in SIZES if any(run.size == size for run in runs)] or ["miniature"]
+    if claim.rule.quantity not in MEASURES or claim.rule.quantity in ACROSS_FAMILIES:
+        return [(size, "") for size in sizes]
+    families = {size: dict.fromkeys(run.family for run in runs if run.size == size) for size in sizes}
+    return [(size, family) for size in sizes for family in families[size] or ("",)]
+
+
+def judge(claim: Claim, scope: str, family: str, runs: Sequence[Run], costs: Sequence[CostRecord]) -> Judgement:
     """Judge one claim by its rule on these runs; without evidence the verdict is "not tested" and says why."""
     measure = MEASURES.get(claim.rule.quantity)
-    if measure is None:
-        return Judgement(claim=claim, scope=scope, verdict=NOT_TESTED, evidence=None, why=claim.untested)
+    evidence, verdict, why = None, NOT_TESTED, claim.untested
     try:
-        evidence = measure(runs, costs)
+        evidence = measure(runs, costs) if measure else None
     except NoEvidenceError as absent:
         why = f"{claim.untested} ({absent})" if str(absent) else claim.untested
-        return Judgement(claim=claim, scope=scope, verdict=NOT_TESTED, evidence=None, why=why)
-    verdict, reason = apply_rule(claim.rule, evidence)
-    return Judgement(claim=claim, scope=scope, verdict=verdict, evidence=evidence, why=f"{evidence.why}{reason}")
+    if evidence:
+        verdict, remark = apply_rule(claim.rule, evidence)
+        why = f"{evidence.why}{remark}"
+    return Judgement(claim=claim, scope=scope, family=family, verdict=verdict, evidence=evidence, why=why)
+
+
+def verdict_counts(judgements: Sequence[Judgement]) -> dict[str, int]:
+    """How many claims have each verdict; all three verdicts are there, also those with none."""
+    verdicts = [judgement.verdict for judgement in judgements]
+    return {verdict: verdicts.count(verdict) for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_TESTED)}
 
 
 def apply_rule(rule: Rule, evidence: Evidence) -> tuple[str, str]:
@@ -106,6 +122,8 @@ def keeps_to_paper(run: Run) -> str | None:
     summary = run.transfer
     if summary is None:
         return f"{run.name} has no transfer/summary.json"
+    if run.recipe.get("study"):
+        return f"{run.name} is an ablation ({run.recipe['study']})"
     tuned = summary.get("options", {}).get("trainable", "ends")
     if trains_everything(run) or tuned not in TUNED_AS_PAPER:
         return f"{run.name} does not tune the two ends as the paper does"
@@ -119,34 +137,34 @@ def trains_everything(run: Run) -> bool:
     return bool(summary) and summary["num_trainable_parameters"] >= EVERYTHING * summary["num_parameters"]
 
 
-def judging_group(runs: Sequence[Run], family: str | None = None) -> list[Run]:
-    """The runs that judge retention: all seeds of the longest transfer that keeps to the paper.
+def judging_group(runs: Sequence[Run]) -> list[Run]:
+    """The runs of one family and size that judge retention: all seeds of the longest transfer that keeps to the paper.
 
     Longest = most images trained on, then most seeds, then first by name: never by result.
     Raises NoEvidenceError where no run fits.
     """
-    fitting = [run for run in runs if family in (None, run.family)]
-    refused = [reason for run in fitting if (reason := keeps_to_paper(run))]
-    eligible = groups([run for run in fitting if keeps_to_paper(run) is None])
+    refused = [reason for run in runs if (reason := keeps_to_paper(run))]
+    eligible = groups([run for run in runs if keeps_to_paper(run) is None])
     if not eligible:
         raise NoEvidenceError("; ".join(refused))
     return min(eligible.values(), key=lambda members: (-members[0].num_train_images, -len(members), members[0].name))
 
 
-def retention_evidence(runs: Sequence[Run], benchmark: str) -> Evidence:
-    """Retention on one benchmark over the judging group's seeds."""
+def retention_evidence(runs: Sequence[Run], suite: str) -> Evidence:
+    """Retention on one suite over the judging group's seeds."""
     members = judging_group(runs)
-    scored = [run for run in members if all((subject, benchmark) in run.scored for subject in ("source", "l2p"))]
+    scored = [run for run in members if all((subject, suite) in run.scored for subject in SUBJECTS)]
     if not scored:
-        raise NoEvidenceError(f"{members[0].group} has no {benchmark} scores of both models")
-    estimate = pooled_retention(scored, benchmark)
+        raise NoEvidenceError(f"{members[0].recipe_name} has no {suite} scores of both models")
+    estimate = pooled_retention(scored, suite)
     seeds = f"{len(scored)} transfer seeds" if len(scored) > 1 else "one transfer seed"
-    return _evidence(estimate, f"{scored[0].group}, {seeds}, {_clusters(estimate, benchmark)}.")
+    return _evidence(estimate, f"{scored[0].recipe_name}, {seeds}, {_units(estimate, scored[0].scored['l2p', suite])}.")
 
 
-def _clusters(estimate: Estimate, benchmark: str) -> str:
+def _units(estimate: Estimate, scored: Scored) -> str:
     """How many independent units the interval rests on, in words."""
-    return f"{estimate.num_clusters} {({'dpg': 'items', 'heldout': 'image pairs'}).get(benchmark, 'prompts')}"
+    name = scored.benchmark.resampled_name(scored.summary.passport)
+    return f"{estimate.num_clusters} {'image pairs' if name == 'images' else name}"
 
 
 def _evidence(estimate: Estimate, why: str) -> Evidence:
@@ -165,21 +183,15 @@ def shallow_minus_full(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evid
         (full, shallow)
         for full in runs
         for shallow in runs
-        if trains_everything(full) and keeps_to_paper(shallow) is None and _same_transfer(full, shallow)
+        if trains_everything(full)
+        and keeps_to_paper(shallow) is None
+        and differ_only_in(full, shallow, TUNING, suite="geneval")
     ]
     if not pairs:
         raise NoEvidenceError("")
     full, shallow = max(pairs, key=lambda pair: pair[0].num_train_images)
     difference = run_difference(full, shallow, "l2p", "geneval").difference
     return _evidence(difference, f"{shallow.name} minus {full.name}, {difference.num_clusters} prompts.")
-
-
-def _same_transfer(one: Run, other: Run) -> bool:
-    """Same family, steps, batch and options but for what is tuned."""
-    parts = [run.transfer or {} for run in (one, other)]
-    counts = [(part.get("num_train_steps"), part.get("batch_size")) for part in parts]
-    options = [{k: v for k, v in part.get("options", {}).items() if k not in TUNING_OPTIONS} for part in parts]
-    return one.family == other.family and counts[0] == counts[1] and options[0] == options[1]
 
 
 def families_meeting_c1(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
@@ -200,15 +212,19 @@ def families_meeting_c1(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evi
 
 
 def source_made_retention(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
-    """C14: C1's evidence, if every training image of its runs has the prompt and seed that the source drew it from."""
-    for run in judging_group(runs):
-        drawn = [row for row in run.corpus if row.get("prompt_id") is not None and row.get("seed") is not None]
-        if not run.corpus or len(drawn) < len(run.corpus):
-            raise NoEvidenceError(
-                f"{run.name}: {len(drawn)} of {len(run.corpus)} corpus images have a prompt and a seed"
-            )
+    """C14: C1's evidence, if every training image of its runs has the prompt and seed that the source drew it from.
+
+    The corpus's counts and hashes suffice, where they are of the corpus that ``run.json`` states.
+    """
+    members = judging_group(runs)
+    for run in members:
+        num_images, num_traced = (run.corpus.num_images, run.corpus.num_traced) if run.corpus else (0, 0)
+        if not num_images or num_traced < num_images:
+            raise NoEvidenceError(f"{run.name}: {num_traced} of {num_images} corpus images have a prompt and a seed")
+        if message := other_corpus(run):
+            raise NoEvidenceError(message)
     evidence = retention_evidence(runs, "geneval")
-    num_images = len(judging_group(runs)[0].corpus)
+    num_images = members[0].corpus.num_images if members[0].corpus else 0
     why = f"{evidence.why} All {num_images} training images carry the prompt and seed that the source drew them from."
     return replace(evidence, why=why)
 
@@ -235,13 +251,14 @@ MEASURES: dict[str, Measure] = {
 
 
 def to_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """The rows of ``claims.json``: id, statement, criterion, scope, verdict, value, ci95, n, source."""
+    """The rows of ``claims.json``: id, statement, criterion, scope, family, verdict, value, ci95, n, source."""
     return [
         {
             "id": judgement.claim.id,
             "statement": judgement.claim.statement,
             "criterion": judgement.claim.criterion,
             "scope": judgement.scope,
+            "family": judgement.family or None,
             "verdict": judgement.verdict,
             "value": judgement.evidence.value if judgement.evidence else None,
             "ci95": list(judgement.evidence.ci95) if judgement.evidence and judgement.evidence.ci95 else None,

@@ -6,7 +6,7 @@ All intervals come from ``bench.statistics``; only the spread between transfer s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bench.statistics import Comparison, Estimate, bootstrap_ci, paired_difference, retention
 from reports.runs import Run
@@ -40,52 +40,50 @@ class Rows:
         return self.categories, self.clusters, self.values
 
 
-def score_rows(run: Run, subject: str, benchmark: str) -> Rows:
-    """Rows of one subject, values as in the summaries (GenEval 0..1, DPG 0..100).
+def score_rows(run: Run, subject: str, suite: str) -> Rows:
+    """Rows of one subject on one suite, values in the summaries' unit (GenEval 0..1, DPG 0..100).
 
-    What is resampled (``RESAMPLED``): GenEval's prompt texts (a suite may hold one text twice); DPG's items, in one
-    category, as its overall is a mean over items; the held-out pairs' images, as their prompts are all there are.
+    The suite's benchmark says what is averaged and what an interval resamples: GenEval's prompt texts (a suite may hold
+    one text twice), or its images where the prompts are all there are; DPG's items, in one category.
     Raises NoEvidenceError when rows are absent, or unscored without the summary saying so.
     """
-    scored = run.scored.get((subject, benchmark))
+    scored = run.scored.get((subject, suite))
     if scored is None or not scored.rows:
-        raise NoEvidenceError(f"{run.name}: no score rows of {subject} on {benchmark}")
-    passport = scored.summary.passport
+        raise NoEvidenceError(f"{run.name}: no score rows of {subject} on {suite}")
+    passport, benchmark = scored.summary.passport, scored.benchmark
     unscored = [row for row in scored.rows if row["value"] is None]
     explained = {row["prompt_id"] for row in unscored if passport.get("partial")} | {*passport.get("left_out", ())}
     if any(row["prompt_id"] not in explained for row in unscored):
-        raise NoEvidenceError(f"{run.name}: {len(unscored)} images of {subject} on {benchmark} are unscored")
+        raise NoEvidenceError(f"{run.name}: {len(unscored)} images of {subject} on {suite} are unscored")
     rows = [row for row in scored.rows if row["value"] is not None]
-    is_dpg = benchmark == "dpg"
     return Rows(
-        categories=["all" if is_dpg else row["category"] for row in rows],
-        clusters=[RESAMPLED[benchmark](row) for row in rows],
-        values=[float(row["value"]) * (100 if is_dpg else 1) for row in rows],  # DPG's rows are 0..1
+        categories=[benchmark.category(row) for row in rows],
+        clusters=[benchmark.resampled(row, passport) for row in rows],
+        values=[float(row["value"]) * benchmark.scale for row in rows],
     )
 
 
-RESAMPLED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "geneval": lambda row: str(row.get("text", row["prompt_id"])),
-    "dpg": lambda row: str(row["prompt_id"]),
-    "heldout": lambda row: f"{row['prompt_id']}/{row['index']}",
-}
-
-
-def category_estimate(run: Run, subject: str, benchmark: str, category: str) -> Estimate:
+def category_estimate(run: Run, subject: str, suite: str, category: str) -> Estimate:
     """One category's mean with its interval; NoEvidenceError without rows of it."""
-    rows = score_rows(run, subject, benchmark).only(category)
+    rows = score_rows(run, subject, suite).only(category)
     if not rows.values:
-        raise NoEvidenceError(f"{run.name}: no rows of {category} for {subject} on {benchmark}")
+        raise NoEvidenceError(f"{run.name}: no rows of {category} for {subject} on {suite}")
     return bootstrap_ci(*rows.parts())
 
 
-def run_retention(run: Run, benchmark: str) -> Estimate:
-    """Pixel model / source on one benchmark, paired by prompt; NoEvidenceError where that has no value."""
-    source, pixel = (score_rows(run, subject, benchmark) for subject in ("source", "l2p"))
+def run_retention(run: Run, suite: str) -> Estimate:
+    """Pixel model / source on one suite, paired by prompt; NoEvidenceError where that has no value.
+
+    There is none for a benchmark whose values are better when lower: a ratio of them keeps nothing.
+    """
+    scored = run.scored.get(("l2p", suite))
+    if scored and not scored.benchmark.higher_is_better:
+        raise NoEvidenceError(f"{run.name}: lower is better on {scored.benchmark.title}, so no share of it is kept")
+    source, pixel = (score_rows(run, subject, suite) for subject in ("source", "l2p"))
     return _evidence(retention, run, source, pixel)
 
 
-def pooled_retention(runs: Sequence[Run], benchmark: str) -> Estimate:
+def pooled_retention(runs: Sequence[Run], suite: str) -> Estimate:
     """Mean retention over transfer seeds of one recipe, with an interval for prompts and seeds together.
 
     The prompts' part is the paired bootstrap of all seeds' images pooled; the seeds' part is Student's t of the mean of
@@ -93,10 +91,10 @@ def pooled_retention(runs: Sequence[Run], benchmark: str) -> Estimate:
     prompts' part alone.
     """
     if len(runs) == 1:
-        return run_retention(runs[0], benchmark)
-    source, pixel = (_pooled([score_rows(run, subject, benchmark) for run in runs]) for subject in ("source", "l2p"))
+        return run_retention(runs[0], suite)
+    source, pixel = (_pooled([score_rows(run, subject, suite) for run in runs]) for subject in ("source", "l2p"))
     pooled = _evidence(retention, runs[0], source, pixel)
-    by_seed = [run_retention(run, benchmark).value for run in runs]
+    by_seed = [run_retention(run, suite).value for run in runs]
     return with_seed_spread(pooled, by_seed)
 
 
@@ -114,17 +112,17 @@ def with_seed_spread(pooled: Estimate, by_seed: Sequence[float]) -> Estimate:
     )
 
 
-def pooled_overall(runs: Sequence[Run], subject: str, benchmark: str) -> Estimate:
+def pooled_overall(runs: Sequence[Run], subject: str, suite: str) -> Estimate:
     """Mean overall score over transfer seeds, with prompts' and seeds' noise; one seed: the prompts' alone."""
-    rows = [score_rows(run, subject, benchmark) for run in runs]
+    rows = [score_rows(run, subject, suite) for run in runs]
     pooled = bootstrap_ci(*_pooled(rows).parts())
     by_seed = [bootstrap_ci(*part.parts(), num_resamples=1).value for part in rows]
     return with_seed_spread(pooled, by_seed) if len(runs) > 1 else pooled
 
 
-def run_difference(first: Run, other: Run, subject: str, benchmark: str, category: str | None = None) -> Comparison:
+def run_difference(first: Run, other: Run, subject: str, suite: str, category: str | None = None) -> Comparison:
     """The other run's score minus the first's for one subject, paired by prompt; NoEvidenceError without pairs."""
-    pair = [score_rows(run, subject, benchmark) for run in (first, other)]
+    pair = [score_rows(run, subject, suite) for run in (first, other)]
     if category is not None:
         pair = [rows.only(category) for rows in pair]
     return _evidence(paired_difference, other, *pair)

@@ -11,57 +11,65 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.records import CostRecord
-from reports import figures, paper, pictures, tables
-from reports.claims import Judgement, judge_claims, judging_group, write_claims
-from reports.costs import PaperCosts, all_records, load_paper_costs
+from reports import figures, kept, paper, pictures, tables
+from reports.claims import Judgement, judge_claims, judging_group, verdict_counts, write_claims
+from reports.cost import figure4
+from reports.cost.load import PaperCosts, all_records, load_paper_costs
 from reports.estimates import NoEvidenceError
-from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, groups, load_runs, manifest_json
-from reports.scorecard import alarms, scorecard, verdict_counts
+from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, load_runs, manifest_json, other_corpus
 from reports.theme import DARK, LIGHT
 
 COST_RESULTS = Path(__file__).parents[1] / "docs" / "results" / "cost"  # predicted costs of the full-size models
-FAMILY_NAMES = {"flux": "FLUX", "sd3": "SD3", "zimage": "Z-Image", "qwenimage": "Qwen-Image", "flux2": "FLUX.2"}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(
-    run_dirs: Sequence[Path | str], out_dir: Path | str, *, cost_dir: Path | str = COST_RESULTS
+    run_dirs: Sequence[Path | str],
+    out_dir: Path | str,
+    *,
+    cost_dir: Path | str = COST_RESULTS,
+    keep_records: bool = False,
 ) -> list[Judgement]:
     """Write the report of these runs into ``out_dir`` and return the claims' verdicts.
 
     Reads files only. What a run lacks is named on the page. ``cost_dir`` holds what ``python -m bench cost --paper``
-    predicted for the full-size models; it may be absent. Raises FileNotFoundError or ValueError for what is no run
-    folder or a broken file, before anything is written. Files are made beside ``out_dir`` and then moved into it.
+    predicted for the full-size models; it may be absent. With ``keep_records`` each run's records are kept in
+    ``out_dir``/runs, with the pictures that the page shows. Files are made beside ``out_dir`` and then moved into it.
+    Raises FileNotFoundError or ValueError, before anything is written, for what is no run folder, a broken file, or an
+    ``out_dir`` that would write into a run or over files that are no kept records.
     """
     runs, out_dir = load_runs(run_dirs), Path(out_dir)
+    _refuse_to_write(runs, out_dir, keep_records)
     paper_costs = load_paper_costs(Path(cost_dir))
-    judgements = judge_claims(runs, all_records(runs, paper_costs))
+    costs = all_records(runs, paper_costs)
+    judgements = judge_claims(runs, costs)
+    leading = leading_groups(runs)
+    pairs = pictures.picture_pairs(leading[0][0])
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".writing-") as folder:
         staging = Path(folder)
-        _write_files(runs, paper_costs, judgements, staging)
+        page = {
+            **opening(runs, leading, judgements),
+            **evidence(runs, leading[0], pairs, costs, staging),
+            **cost_context(leading[0], costs, paper_costs),
+            "judgements": judgements,
+        }
+        (staging / "index.html").write_text(render(page), encoding="utf-8")
+        write_claims(judgements, staging / "claims.json")
         for file in sorted(staging.iterdir()):
             os.replace(file, out_dir / file.name)
+    for run in runs if keep_records else []:
+        shown = [picture.path for pair in pairs for picture in pair.pictures.values()] if run is leading[0][0] else []
+        kept.keep_records(run.path, out_dir / "runs" / run.name, shown)
     return judgements
 
 
-def _write_files(runs: list[Run], paper_costs: PaperCosts, judgements: list[Judgement], out_dir: Path) -> None:
-    frame = tables.table1(runs)
-    tables.write_table1(frame, out_dir)
-    write_claims(judgements, out_dir / "claims.json")
-    card = scorecard(runs)
-    (out_dir / "scorecard.md").write_text(tables.markdown(card), encoding="utf-8")
-    context = {
-        **summary_context(runs, judgements),
-        **evidence_context(runs, all_records(runs, paper_costs), frame, out_dir),
-        "paper_costs": paper_costs,
-        "charts": [(chart.stem, figures.png_uri(chart.read_bytes())) for chart in paper_costs.charts],
-        "scorecard": card,
-        "judgements": judgements,
-        "light": LIGHT,
-        "dark": DARK,
-    }
-    (out_dir / "index.html").write_text(render(context), encoding="utf-8")
+def _refuse_to_write(runs: Sequence[Run], out_dir: Path, keep_records: bool) -> None:
+    for run in runs:
+        if out_dir.resolve() == run.path:
+            raise ValueError(f"{out_dir} is one of the runs: give another --out, such as {out_dir / 'report'}")
+        if keep_records:
+            kept.refuse_target(run.path, out_dir / "runs" / run.name)
 
 
 def render(context: dict[str, Any]) -> str:
@@ -77,63 +85,64 @@ def render(context: dict[str, Any]) -> str:
     return environment.get_template("page.html").render(context)
 
 
-def summary_context(runs: list[Run], judgements: list[Judgement]) -> dict[str, Any]:
-    """What the page opens with: headline numbers of the leading run, verdict counts, pictures, warnings."""
-    leading = leading_runs(runs)
-    pairs = pictures.picture_pairs(leading[0])
+def leading_groups(runs: list[Run]) -> list[list[Run]]:
+    """For each family and size, the runs that judge its claims; the page opens with the first.
+
+    Where none may judge, the run with the most scores stands for them.
+    """
+    leading = []
+    for key in dict.fromkeys((run.family, run.size) for run in runs):
+        members = [run for run in runs if (run.family, run.size) == key]
+        try:
+            leading.append(judging_group(members))
+        except NoEvidenceError:
+            leading.append([max(members, key=lambda run: (len(run.scored), run.num_train_images))])
+    return leading
+
+
+def opening(runs: list[Run], leading: list[list[Run]], judgements: list[Judgement]) -> dict[str, Any]:
+    """What the page opens with: headline numbers of the leading runs, verdict counts, warnings."""
+    several = len({run.family for run in runs}) > 1
     return {
         "title": title(runs),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "runs": runs,
-        "leading": leading,
-        "headline": headline(leading, judgements),
+        "leading": leading[0],
+        "headline": [entry for members in leading for entry in headline(members, judgements)],
+        "family_titles": {run.family: run.family_title for run in runs} if several else {},
         "counts": verdict_counts(judgements),
-        "pairs": [
-            (pair, {subject: pictures.data_uri(pair.pictures[subject].path) for subject in SUBJECTS}) for pair in pairs
-        ],
         "alarms": [(run.name, message) for run in runs for message in alarms(run)],
         "warnings": [warning for run in runs for warning in warnings(run)],
         "missing": [(run.name, run.missing) for run in runs if run.missing],
         "subjects": SUBJECT_NAMES,
+        "light": LIGHT,
+        "dark": DARK,
     }
 
 
 def title(runs: Sequence[Run]) -> str:
     """ "L2P on FLUX, in miniature": the families and sizes of the runs."""
-    families = ", ".join(FAMILY_NAMES.get(name, name) for name in dict.fromkeys(run.family for run in runs))
+    families = ", ".join(dict.fromkeys(run.family_title for run in runs))
     sizes = {run.size for run in runs}
     return f"L2P on {families}" + (", in miniature" if sizes == {"miniature"} else "")
 
 
-def leading_runs(runs: list[Run]) -> list[Run]:
-    """The runs that judge the claims; without any, the run with the most scores."""
-    try:
-        return judging_group(runs)
-    except NoEvidenceError:
-        return [max(runs, key=lambda run: (len(run.scored), run.num_train_images))]
-
-
-JUDGED_BY = {"geneval": "C1", "dpg": "C2", "heldout": "C9"}
-PAPER_SAYS = {
-    "geneval": "paper about 93 %",
-    "dpg": f"paper {100 * paper.TABLE1_L2P.dpg / paper.TABLE1_SOURCE.dpg:.1f} %",
-}
-
-
 def headline(leading: list[Run], judgements: list[Judgement]) -> list[dict[str, Any]]:
-    """One entry a benchmark with scores: retention with its interval, both models' overall, and the claim it judges."""
+    """One entry a suite with scores: retention with its interval, both models' overall, and the claim it judges."""
     table = tables.retention_table(leading)
     entries = []
-    for benchmark, name in BENCHMARK_NAMES.items():
-        rows = table[table["benchmark"] == benchmark].sort_values("num_seeds")
-        scored = [leading[0].scored.get((subject, benchmark)) for subject in SUBJECTS]
-        judged = [j for j in judgements if j.claim.id == JUDGED_BY[benchmark] and j.scope == leading[0].size]
+    for suite, name in leading[0].suites.items():
+        rows = table[table["suite"] == suite].sort_values("num_seeds")
+        scored = [leading[0].scored.get((subject, suite)) for subject in SUBJECTS]
+        judged = judgement_of(suite, leading[0], judgements)
+        reaches_c1 = judged is not None and judged.claim.rule.bound == figures.C1_BAND[0]
         entry = {
             "name": name,
-            "decimals": 1 if benchmark == "dpg" else 3,
-            "judgement": next(iter(judged), None),
-            "band": None if benchmark == "dpg" else figures.C1_BAND,
-            "paper": PAPER_SAYS.get(benchmark),
+            "family": leading[0].family,
+            "decimals": next((part.benchmark.decimals for part in scored if part), 3),
+            "judgement": judged,
+            "band": figures.C1_BAND if reaches_c1 else None,
+            "paper": f"paper {paper.RETENTION[suite]}" if suite in paper.RETENTION else None,
         }
         if not rows.empty:
             entries.append({**entry, **rows.iloc[-1].to_dict()})
@@ -141,6 +150,19 @@ def headline(leading: list[Run], judgements: list[Judgement]) -> list[dict[str, 
             overall = [part.summary.overall if part else None for part in scored]
             entries.append({**entry, "value": None, **dict(zip(SUBJECTS, overall, strict=True))})
     return entries
+
+
+def judgement_of(suite: str, run: Run, judgements: Sequence[Judgement]) -> Judgement | None:
+    """The verdict of the claim about what is kept on this suite, for the run's family and size; None without one."""
+    return next(
+        (
+            judgement
+            for judgement in judgements
+            if judgement.claim.rule.quantity == f"{suite}_retention"
+            and (judgement.scope, judgement.family) == (run.size, run.family)
+        ),
+        None,
+    )
 
 
 def warnings(run: Run) -> list[str]:
@@ -153,43 +175,57 @@ def warnings(run: Run) -> list[str]:
         )
     if (run.manifest.get("git") or {}).get("dirty"):
         found.append(f"{run.name}: made by code with uncommitted changes.")
-    for (subject, benchmark), scored in run.scored.items():
+    if message := other_corpus(run):
+        found.append(message)
+    for (subject, suite), scored in run.scored.items():
         summary = scored.summary
         if summary.num_scored < summary.num_expected:
-            what = f"{run.name}: {SUBJECT_NAMES[subject].lower()} on {BENCHMARK_NAMES[benchmark]}"
+            what = f"{run.name}: {SUBJECT_NAMES[subject].lower()} on {run.suites[suite]}"
             left_out = len(summary.passport.get("left_out", ()))
             why = f" ({left_out} left out by the {summary.variant} variant's own rule)" if left_out else ""
             found.append(f"{what}: {summary.num_scored} of {summary.num_expected} scored{why}.")
     return found
 
 
-def evidence_context(runs: list[Run], costs: list[CostRecord], frame: pd.DataFrame, out_dir: Path) -> dict[str, Any]:
-    """Tables and figures; a figure whose files are absent is None, and the page says so."""
-    leading = leading_runs(runs)
-    retention = tables.retention_table(runs)
-    measured = [record for run in leading[:1] for record in run.costs if record.kind == "measured"]
-    pairs = pictures.picture_pairs(leading[0])
+def evidence(
+    runs: list[Run], leading: list[Run], pairs: list[pictures.Pair], costs: list[CostRecord], out_dir: Path
+) -> dict[str, Any]:
+    """Pictures, tables and figures, their files written to ``out_dir``; a figure whose files are absent is None."""
+    frame, retention, card = tables.table1(runs), tables.retention_table(runs), tables.scorecard(runs)
+    tables.write_table1(frame, out_dir)
+    (out_dir / "scorecard.md").write_text(tables.markdown(card), encoding="utf-8")
     draw = {
         "grid": lambda theme: pictures.draw_grid(pairs, theme) if pairs else None,
         "training-curve": lambda theme: figures.training_curve(leading, theme),
         "geneval-tasks": lambda theme: figures.task_bars(tables.task_table(leading[:1]), theme),
         "retention": lambda theme: figures.retention_curve(retention, theme),
-        "cost": lambda theme: figures.cost_bars(measured, theme),
-        "figure4": lambda theme: figures.figure4_bands(costs, theme),
+        "cost": lambda theme: figures.cost_bars(leading[0].costs, theme),
+        "figure4": lambda theme: figure4.draw(costs, theme, width=figures.WIDTH),
     }
-    predicted = [record for record in costs if record.kind == "predicted"]
     return {
+        "pairs": [
+            (pair, {subject: pictures.data_uri(pair.pictures[subject].path) for subject in SUBJECTS}) for pair in pairs
+        ],
         "figures": {name: figures.save(name, function, out_dir) for name, function in draw.items()},
         "blocks": [(title, tables.displayed(part)) for title, part in reversed(tables.blocks(frame))],
         "notes": paper.TABLE1_NOTES,
         "judge_checks": judge_check_rows(runs),
         "retention": retention_shown(retention),
         "differences": option_differences(runs),
-        "measured": costs_shown(measured),
-        "predicted": costs_shown(predicted),
-        "variants": variant_rows(runs),
+        "variants": variant_tables(runs),
+        "scorecard": card,
         "manifests": [(run.name, manifest_json(run)) for run in runs],
         "passports": passport_rows(runs),
+    }
+
+
+def cost_context(leading: list[Run], costs: list[CostRecord], paper_costs: PaperCosts) -> dict[str, Any]:
+    """The cost section: what the leading run measured, and what was predicted for the paper's size."""
+    return {
+        "measured": costs_shown([record for record in leading[0].costs if record.kind == "measured"]),
+        "predicted": costs_shown([record for record in costs if record.kind == "predicted"]),
+        "paper_costs": paper_costs,
+        "charts": [(chart.stem, figures.png_uri(chart.read_bytes())) for chart in paper_costs.charts],
     }
 
 
@@ -211,14 +247,13 @@ def judge_check_rows(runs: Sequence[Run]) -> pd.DataFrame:
 
 def retention_shown(table: pd.DataFrame) -> pd.DataFrame:
     """The retention table as text."""
-    decimals = [1 if benchmark == "dpg" else 3 for benchmark in table["benchmark"]]
     return pd.DataFrame(
         {
             "Run": table["run"],
-            "Benchmark": table["benchmark"].map(BENCHMARK_NAMES),
+            "Benchmark": table["title"],
             "Retention": [tables.interval(*cells) for cells in table[["value", "low", "high"]].itertuples(index=False)],
             **{
-                SUBJECT_NAMES[subject]: [tables.number(v, d) for v, d in zip(table[subject], decimals, strict=True)]
+                SUBJECT_NAMES[subject]: list(map(tables.number, table[subject], table["decimals"]))
                 for subject in SUBJECTS
             },
             "Seeds": table["num_seeds"].astype(str),
@@ -256,27 +291,27 @@ def costs_shown(records: Sequence[CostRecord]) -> pd.DataFrame:
     return pd.DataFrame(texts)
 
 
-def variant_rows(runs: Sequence[Run]) -> pd.DataFrame:
-    """DPG-Bench under every scoring variant that was kept: a row a run and subject, a column a variant."""
-    rows = [
-        {"Run": run.name, "Model": SUBJECT_NAMES[subject]}
-        | {
-            name: tables.interval(variant.overall, *variant.overall_ci95, 2)
-            for name, variant in scored.variants.items()
-        }
-        for run in runs
-        for (subject, benchmark), scored in run.scored.items()
-        if benchmark == "dpg" and scored.variants
-    ]
-    return pd.DataFrame(rows).fillna("–") if rows else pd.DataFrame()
+def variant_tables(runs: Sequence[Run]) -> list[tuple[str, pd.DataFrame]]:
+    """Each suite that was scored by several variants: its title, a row a run and subject, a column a variant."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for run in runs:
+        for (subject, suite), scored in run.scored.items():
+            values = {
+                name: tables.interval(variant.overall, *variant.overall_ci95, scored.benchmark.decimals + 1)
+                for name, variant in scored.variants.items()
+            }
+            if values:
+                row = {"Run": run.name, "Model": SUBJECT_NAMES[subject], **values}
+                rows.setdefault(run.suites[suite], []).append(row)
+    return [(title, pd.DataFrame(found).fillna("–")) for title, found in rows.items()]
 
 
 def passport_rows(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """The settings behind each score, by run, subject and benchmark."""
+    """The settings behind each score, by run, subject and suite."""
     return [
-        (f"{run.name}, {SUBJECT_NAMES[subject].lower()}, {BENCHMARK_NAMES[benchmark]}", scored.summary.passport)
+        (f"{run.name}, {SUBJECT_NAMES[subject].lower()}, {run.suites[suite]}", scored.summary.passport)
         for run in runs
-        for (subject, benchmark), scored in run.scored.items()
+        for (subject, suite), scored in run.scored.items()
     ]
 
 

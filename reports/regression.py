@@ -12,8 +12,7 @@ from statistics import median
 from bench.records import CostRecord
 from bench.statistics import Comparison
 from reports.estimates import NoEvidenceError, run_difference
-from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, Run, load_run
-from reports.scorecard import alarms
+from reports.runs import SUBJECT_NAMES, Run, alarms, load_run
 
 FAMILY_ALPHA = 0.05
 LATENCY_FACTOR, MEASURED_MEMORY_FACTOR, PREDICTED_FACTOR = 1.25, 1.05, 1.001  # above these a cost counts as worse
@@ -48,37 +47,44 @@ def checks_for(baseline: Run, current: Run) -> Iterator[Check]:
         (key, name)
         for key in overall
         for name in baseline.scored[key].summary.by_category
-        if key[1] != "dpg" and name in current.scored[key].summary.by_category
+        if name in _averaged(baseline, key) and name in current.scored[key].summary.by_category
     ]
-    yield from (score_check(key, None, FAMILY_ALPHA / max(1, len(overall))) for key in keys)
-    yield from (score_check(key, name, FAMILY_ALPHA / len(categories)) for key, name in categories)
+    titles = baseline.suites
+    yield from (score_check(key, titles[key[1]], None, FAMILY_ALPHA / max(1, len(overall))) for key in keys)
+    yield from (score_check(key, titles[key[1]], name, FAMILY_ALPHA / len(categories)) for key, name in categories)
     if baseline.transfer and current.transfer:
         yield Check(name="frozen blocks unchanged", fails=_frozen_fails)
         yield Check(name="alarms", fails=_alarms_fail)
     yield from (cost_check(record) for record in baseline.costs)
 
 
-def score_check(key: tuple[str, str], category: str | None, alpha: float) -> Check:
-    """A score that must not fall: overall, or one category; ``alpha`` is the two-sided error allowed to this check."""
-    subject, benchmark = key
-    name = f"{BENCHMARK_NAMES[benchmark]} of {SUBJECT_NAMES[subject].lower()}"
+def _averaged(run: Run, key: tuple[str, str]) -> set[str]:
+    """The categories that a score is the mean of, so that each can be compared; DPG-Bench has one, of no name."""
+    scored = run.scored[key]
+    return {scored.benchmark.category(row) for row in scored.rows}
+
+
+def score_check(key: tuple[str, str], title: str, category: str | None, alpha: float) -> Check:
+    """A score that must not get worse: overall, or one category; ``alpha`` is its allowed two-sided error."""
+    subject, suite = key
+    name = f"{title} of {SUBJECT_NAMES[subject].lower()}"
     name += f", {category}" if category else ""
 
     def fails(current: Run, baseline: Run) -> str | None:
         if key not in current.scored:
             return f"{name}: scored in {baseline.name}, not in {current.name}"
         try:
-            comparison = run_difference(baseline, current, subject, benchmark, category)
+            comparison = run_difference(baseline, current, subject, suite, category)
         except NoEvidenceError:
             return None if category else _unpaired_fails(current, baseline, key, name)
-        return _worse(comparison, alpha, name)
+        return _worse(comparison, alpha, name, baseline.scored[key].benchmark.higher_is_better)
 
     return Check(name=name, fails=fails)
 
 
-def _worse(comparison: Comparison, alpha: float, name: str) -> str | None:
+def _worse(comparison: Comparison, alpha: float, name: str, higher_is_better: bool) -> str | None:
     difference = comparison.difference
-    if comparison.verdict != "worse" or comparison.p_value > alpha:
+    if comparison.verdict != ("worse" if higher_is_better else "better") or comparison.p_value > alpha:
         return None
     return (
         f"{name}: {difference.value:+.3f} ({difference.low:+.3f}, {difference.high:+.3f}), "
@@ -87,9 +93,10 @@ def _worse(comparison: Comparison, alpha: float, name: str) -> str | None:
 
 
 def _unpaired_fails(current: Run, baseline: Run, key: tuple[str, str], name: str) -> str | None:
-    """Without score rows that pair: worse where the whole interval lies below the baseline's."""
+    """Without score rows that pair: worse where the whole interval lies on the worse side of the baseline's."""
     before, after = baseline.scored[key].summary, current.scored[key].summary
-    if after.overall_ci95[1] >= before.overall_ci95[0]:
+    better, worse = (before, after) if baseline.scored[key].benchmark.higher_is_better else (after, before)
+    if worse.overall_ci95[1] >= better.overall_ci95[0]:
         return None
     return f"{name}: {after.overall:.3f} after {before.overall:.3f}, intervals apart (unpaired: no common score rows)"
 
@@ -101,9 +108,10 @@ def _differs(baseline: Run, current: Run, key: tuple[str, str]) -> bool:
 
 def _frozen_fails(current: Run, baseline: Run) -> str | None:
     summary = current.transfer or {}
-    if summary.get("frozen_sha256_before") == summary.get("frozen_sha256_after"):
-        return None
-    return f"{current.name}: the transfer changed blocks that it must keep frozen"
+    before, after = summary.get("frozen_sha256_before"), summary.get("frozen_sha256_after")
+    if before is None or after is None:
+        return f"{current.name}: transfer/summary.json does not show by hash that the frozen blocks are unchanged"
+    return None if before == after else f"{current.name}: the transfer changed blocks that it must keep frozen"
 
 
 def _alarms_fail(current: Run, baseline: Run) -> str | None:

@@ -1,39 +1,26 @@
 """Run folders as values: everything a report needs of one run, and a list of what is not there."""
 
 import json
-import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.records import CostRecord, Summary, read_json, read_jsonl
+from bench.benchmarks import BENCHMARKS, Benchmark
+from bench.records import CostRecord, Summary, read_costs, read_json
+from reports.kept import CorpusFacts, corpus_facts, identity, read_rows
 
 SUBJECTS = ("source", "l2p")
 SUBJECT_NAMES = {"source": "Source", "l2p": "Pixel model"}
-BENCHMARKS = ("geneval", "dpg", "heldout")
-BENCHMARK_NAMES = {"geneval": "GenEval", "dpg": "DPG-Bench", "heldout": "Held-out pairs"}
-FORMAT = 1  # of run.json
-# What this module reads of a run folder: all of a run but its images and weights.
-RECORDS = (
-    "run.json",
-    "corpus/metadata.jsonl",
-    "corpus/rejected.jsonl",
-    "transfer/summary.json",
-    "transfer/log.jsonl",
-    "scores/checks.json",
-    "scores/*/*/summary*.json",
-    "scores/*/*/scores*.jsonl",
-    "cost/*.json",
-)
+FORMAT = 2  # of run.json
+ROW_KEYS = {"prompt_id", "index", "category", "value"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One benchmark of one subject: its summary, score rows (one an image or item) and other variants' summaries."""
+    """One suite of one subject: benchmark, summary, score rows (one an image or item), other variants' summaries."""
 
+    benchmark: Benchmark
     summary: Summary
     rows: list[dict[str, Any]]
     variants: dict[str, Summary]
@@ -41,14 +28,18 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run folder. Absent files are None or empty, and named in ``missing``; nothing is filled in."""
+    """One run folder. Absent files are None or empty, and named in ``missing``; nothing is filled in.
+
+    ``suites`` maps every suite to its title, in the recipe's order, then what else lies under scores/. A suite's key is
+    its folder under scores/<subject>/: "geneval", or "geneval/fidelity" for a further benchmark of its images.
+    """
 
     path: Path
     manifest: dict[str, Any]
-    corpus: list[dict[str, Any]]
-    rejected: list[dict[str, Any]]
+    corpus: CorpusFacts | None
     transfer: dict[str, Any] | None
     log: list[dict[str, Any]]
+    suites: dict[str, str]
     scored: dict[tuple[str, str], Scored]
     costs: list[CostRecord]
     judge_checks: list[dict[str, Any]] = field(default_factory=list)
@@ -60,19 +51,29 @@ class Run:
         return self.path.name
 
     @property
-    def group(self) -> str:
-        """The name without ``-seed<k>``: runs of one group differ in their transfer seed only."""
-        return re.sub(r"-seed\d+$", "", self.name)
-
-    @property
     def recipe(self) -> dict[str, Any]:
         """The recipe as ``run.json`` holds it, {} without one."""
         return self.manifest.get("recipe") or {}
 
     @property
+    def recipe_name(self) -> str:
+        """The recipe's name, which all its transfer seeds share; the folder's without a manifest."""
+        return str(self.recipe.get("name", self.name))
+
+    @property
+    def seed(self) -> int | None:
+        """The transfer's seed, None without a manifest."""
+        return (self.recipe.get("transfer") or {}).get("seed")
+
+    @property
     def family(self) -> str:
         """The source family ("flux"), "unknown" without a manifest."""
         return str(self.recipe.get("family", "unknown"))
+
+    @property
+    def family_title(self) -> str:
+        """The family's name for readers ("FLUX")."""
+        return str(self.recipe.get("family_title", self.family))
 
     @property
     def size(self) -> str:
@@ -94,26 +95,37 @@ def load_run(path: Path | str) -> Run:
             f"{path} is no run folder. Give folders made by `python -m reproduce`, e.g. runs/flux-mini"
         )
     missing: list[str] = []
-    manifest = _optional(path / "run.json", read_json, {}, missing)
-    if manifest and manifest.get("format") != FORMAT:
-        raise ValueError(f"{path / 'run.json'} has format {manifest.get('format')!r}, this report reads {FORMAT}")
+    manifest = _manifest(path, missing)
     if not manifest and not holds_run(path):
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
         raise FileNotFoundError(
             f"{path} holds no run (found: {found}). A run folder has run.json, transfer/, scores/ ..."
         )
+    suites = _suites(path, manifest)
     return Run(
         path=path,
         manifest=manifest,
-        corpus=_optional(path / "corpus/metadata.jsonl", read_jsonl, [], missing),
-        rejected=_optional(path / "corpus/rejected.jsonl", read_jsonl, [], None),
-        transfer=_optional(path / "transfer/summary.json", read_json, None, missing),
-        log=_optional(path / "transfer/log.jsonl", read_jsonl, [], missing),
-        scored=_load_scores(path, missing),
+        corpus=_there(corpus_facts(path, manifest), "corpus/metadata.jsonl", missing),
+        transfer=_there(_json(path / "transfer/summary.json"), "transfer/summary.json", missing),
+        log=_there(read_rows(path / "transfer/log.jsonl"), "transfer/log.jsonl", missing) or [],
+        suites=suites,
+        scored=_load_scores(path, suites, missing),
         costs=_load_costs(path, missing),
-        judge_checks=_optional(path / "scores/checks.json", read_json, [], None),
+        judge_checks=_json(path / "scores/checks.json") or [],
         missing=missing,
     )
+
+
+def _manifest(path: Path, missing: list[str]) -> dict[str, Any]:
+    manifest = _there(_json(path / "run.json"), "run.json", missing)
+    if manifest is None:
+        return {}
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        given = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ValueError(f"{path / 'run.json'} has format {given!r}, this report reads {FORMAT}")
+    if not isinstance(manifest.get("recipe"), dict):
+        raise ValueError(f"{path / 'run.json'} holds no recipe, so nothing says what this run is")
+    return manifest
 
 
 def holds_run(path: Path) -> bool:
@@ -122,50 +134,138 @@ def holds_run(path: Path) -> bool:
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """Read several run folders in name order; ValueError where two have one name, as no table could tell them apart."""
+    """Read several run folders in name order.
+
+    Raises ValueError where two have one name, as no table could tell them apart, or are one recipe and seed, as then
+    one run would count twice.
+    """
     runs = sorted((load_run(path) for path in paths), key=lambda run: run.name)
     for first, second in zip(runs, runs[1:], strict=False):
         if first.name == second.name:
             raise ValueError(f"Two runs are named {first.name!r}: {first.path} and {second.path}. Rename one folder.")
     if not runs:
         raise ValueError("No run folder given. Example: python -m reports runs/* --out report/")
+    _refuse_repeated(runs)
     return runs
 
 
+def _refuse_repeated(runs: Sequence[Run]) -> None:
+    for label, members in groups(runs).items():
+        by_seed: dict[int | None, Run] = {}
+        for run in members:
+            if (first := by_seed.setdefault(run.seed, run)) is not run:
+                raise ValueError(
+                    f"{first.path} and {run.path} are one recipe, {label!r}, with one transfer seed, {run.seed}. "
+                    "Counted as two, one run would pass for two seeds: give one of them."
+                )
+
+
 def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by group name: the transfer seeds of one recipe stand together."""
-    grouped: dict[str, list[Run]] = {}
+    """Runs by recipe, as ``run.json`` tells it: the transfer seeds of one recipe stand together, however named.
+
+    A group's label is its recipe's name; where another recipe bears that name, its first folder's name follows.
+    """
+    by_key: dict[str, list[Run]] = {}
     for run in runs:
-        grouped.setdefault(run.group, []).append(run)
+        by_key.setdefault(_group_key(run), []).append(run)
+    grouped: dict[str, list[Run]] = {}
+    for members in by_key.values():
+        label = members[0].recipe_name
+        grouped[f"{label} ({members[0].name})" if label in grouped else label] = members
     return grouped
 
 
-def keep_records(run: Path, out_dir: Path) -> None:
-    """Copy a run's records into ``out_dir`` (made anew), which reports then read as the run, without pictures.
-
-    Raises ValueError where ``out_dir`` is the run or lies in it.
-    """
-    run, out_dir = run.resolve(), out_dir.resolve()
-    if out_dir.is_relative_to(run):
-        raise ValueError(f"records of {run} cannot be kept in {out_dir}: give --out outside the run folder")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=".writing-") as folder:
-        staging = Path(folder) / "run"
-        for pattern in RECORDS:
-            for file in run.glob(pattern):
-                copy = staging / file.relative_to(run)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
-        shutil.rmtree(out_dir, ignore_errors=True)
-        staging.rename(out_dir)
+def _group_key(run: Run) -> str:
+    """What the transfer seeds of a recipe share; a run without a recipe is alone."""
+    return json.dumps(identity(run.manifest, seed=False), sort_keys=True) if run.recipe else f"folder {run.path}"
 
 
-def _optional(path: Path, read: Any, absent: Any, missing: list[str] | None) -> Any:
-    if path.is_file():
-        return read(path)
-    if missing is not None:
-        missing.append(str(path.relative_to(path.parents[1] if path.name != "run.json" else path.parent)))
-    return absent
+def other_corpus(run: Run) -> str | None:
+    """A sentence where the corpus's rows are not those that ``run.json`` hashed; None where they are, or none were."""
+    stated = ((run.manifest.get("inputs") or {}).get("corpus") or {}).get("metadata_sha256")
+    if not run.corpus or stated in (None, run.corpus.metadata_sha256):
+        return None
+    return f"{run.name}: corpus/metadata.jsonl is not the file that run.json states by its hash."
+
+
+def suite_titles(runs: Sequence[Run]) -> dict[str, str]:
+    """Every suite of several runs with its title, in the order of the first run that has it."""
+    titles: dict[str, str] = {}
+    for run in runs:
+        for suite, title in run.suites.items():
+            titles.setdefault(suite, title)
+    return titles
+
+
+def alarms(run: Run) -> list[str]:
+    """The alarms of a run's log as sentences, in the order in which they rang."""
+    return [f"step {row['step']}, {row['alarm']}: {row['message']}" for row in run.log if "alarm" in row]
+
+
+def manifest_json(run: Run) -> str:
+    """The manifest as indented JSON text, for the page's passport section."""
+    return json.dumps(run.manifest, indent=2, ensure_ascii=False)
+
+
+def _json(path: Path) -> Any:
+    return read_json(path) if path.is_file() else None
+
+
+def _there(value: Any, name: str, missing: list[str]) -> Any:
+    """The value; where there is none, its file's name is noted as missing."""
+    if value is None:
+        missing.append(name)
+    return value
+
+
+def _suites(path: Path, manifest: dict[str, Any]) -> dict[str, str]:
+    """The recipe's suites, and whatever else has a summary under scores/<subject>/, each with its title."""
+    titles = {}
+    for suite in (manifest.get("recipe") or {}).get("suites", ()):
+        name, title = suite["name"], suite.get("title") or suite["name"]
+        titles[name] = title
+        for benchmark in suite.get("benchmarks", ())[1:]:
+            known = BENCHMARKS.get(benchmark)
+            titles[f"{name}/{benchmark}"] = f"{title}, {known.title if known else benchmark}"
+    found = {
+        file.parent.relative_to(path / "scores" / subject).as_posix()
+        for subject in SUBJECTS
+        for file in (path / "scores" / subject).rglob("summary.json")
+    }
+    return titles | {name: name for name in sorted(found - titles.keys())}
+
+
+def _load_scores(path: Path, suites: Iterable[str], missing: list[str]) -> dict[tuple[str, str], Scored]:
+    scored = {}
+    for subject in SUBJECTS:
+        for suite in suites:
+            folder = path / "scores" / subject / suite
+            if (folder / "summary.json").is_file():
+                scored[subject, suite] = _load_scored(path, folder, missing)
+            else:
+                missing.append(f"scores/{subject}/{suite}/summary.json")
+    if not suites:
+        missing.append("scores/*/*/summary.json")
+    return scored
+
+
+def _load_scored(path: Path, folder: Path, missing: list[str]) -> Scored:
+    summary = _summary(folder / "summary.json")
+    benchmark = BENCHMARKS.get(summary.benchmark)
+    if benchmark is None:
+        raise ValueError(
+            f"{folder / 'summary.json'} is of benchmark {summary.benchmark!r}; known are {', '.join(BENCHMARKS)}"
+        )
+    variants = {file.stem.removeprefix("summary-"): _summary(file) for file in sorted(folder.glob("summary-*.json"))}
+    of_variant, plain = folder / f"scores-{summary.variant}.jsonl", folder / "scores.jsonl"
+    rows = read_rows(of_variant)
+    rows = read_rows(plain) if rows is None else rows
+    if not rows:
+        missing.append(plain.relative_to(path).as_posix())
+    for row in rows or []:
+        if absent := ROW_KEYS - row.keys():
+            raise ValueError(f"{plain}: a score row lacks {', '.join(sorted(absent))}: {str(row)[:80]}")
+    return Scored(benchmark=benchmark, summary=summary, rows=rows or [], variants=variants)
 
 
 def _summary(path: Path) -> Summary:
@@ -176,43 +276,8 @@ def _summary(path: Path) -> Summary:
         raise ValueError(f"{path} is no benchmark summary: {error}") from error
 
 
-def _load_scores(path: Path, missing: list[str]) -> dict[tuple[str, str], Scored]:
-    scored = {}
-    for subject in SUBJECTS:
-        for benchmark in BENCHMARKS:
-            folder = path / "scores" / subject / benchmark
-            if (folder / "summary.json").is_file():
-                scored[subject, benchmark] = _load_scored(folder, missing)
-            else:
-                missing.append(f"scores/{subject}/{benchmark}/summary.json")
-    return scored
-
-
-def _load_scored(folder: Path, missing: list[str]) -> Scored:
-    summary = _summary(folder / "summary.json")
-    rows_path = folder / f"scores-{summary.variant}.jsonl"
-    rows_path = rows_path if rows_path.is_file() else folder / "scores.jsonl"
-    variants = {file.stem.removeprefix("summary-"): _summary(file) for file in sorted(folder.glob("summary-*.json"))}
-    rows = read_jsonl(rows_path) if rows_path.is_file() else []
-    if not rows:
-        missing.append("/".join(rows_path.parts[-4:]))
-    return Scored(summary=summary, rows=rows, variants=variants)
-
-
 def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:
     files = sorted((path / "cost").glob("*.json"))
     if not files:
-        missing.append("cost/predicted.json or cost/measured.json")
-    return [record for file in files for record in _cost_records(file)]
-
-
-def _cost_records(path: Path) -> list[CostRecord]:
-    try:
-        return [CostRecord(**row) for row in read_json(path)]
-    except TypeError as error:
-        raise ValueError(f"{path} is no list of cost records: {error}") from error
-
-
-def manifest_json(run: Run) -> str:
-    """The manifest as indented JSON text, for the page's passport section."""
-    return json.dumps(run.manifest, indent=2, ensure_ascii=False)
+        missing.append("cost/measured.json")
+    return [record for file in files for record in read_costs(file)]

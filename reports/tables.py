@@ -1,6 +1,7 @@
 """Tables as data frames, and their files: CSV (raw values), Markdown and LaTeX (rounded, everything escaped).
 
-Table 1 keeps published and measured rows in blocks of their own, by size, and never mixes them.
+Table 1 keeps published and measured rows in blocks of their own, by size, and never mixes them; the scorecard has a row
+a source family.
 """
 
 import html
@@ -11,14 +12,19 @@ from typing import Any
 
 import pandas as pd
 
+from bench.benchmarks import BENCHMARKS
+from bench.cost.devices import DEVICES
 from bench.records import CostRecord, Summary
 from bench.statistics import Estimate
 from reports import estimates, paper
-from reports.runs import BENCHMARK_NAMES, SUBJECT_NAMES, SUBJECTS, Run, groups
+from reports.claims import judging_group
+from reports.cost import figure4
+from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, suite_titles
 
 METRICS = (*paper.DPG_COLUMNS, "dpg", "geneval")
 METRIC_NAMES = {**{name: name.capitalize() for name in paper.DPG_COLUMNS}, "dpg": "DPG", "geneval": "GenEval"}
-DECIMALS = {"geneval": 3, "dpg": 1, **dict.fromkeys(paper.DPG_COLUMNS, 1)}
+DECIMALS = {name: BENCHMARKS[name if name in BENCHMARKS else "dpg"].decimals for name in METRICS}
+COUNTS = {"geneval": "n", "dpg": "n_dpg"}  # the suites that stand in table 1, and their columns of counts
 COLUMNS = (
     *("kind", "method", "family", "size"),
     *(column for metric in METRICS for column in (metric, f"{metric}_low", f"{metric}_high")),
@@ -30,8 +36,8 @@ COLUMNS = (
 def table1(runs: Sequence[Run]) -> pd.DataFrame:
     """The paper's table 1 (kind "published", size "paper") followed by the runs' rows (kind "measured")."""
     rows = [_published_row(row) for row in paper.TABLE1]
-    for members in groups(runs).values():
-        rows += _measured_rows(members)
+    for label, members in groups(runs).items():
+        rows += _measured_rows(label, members)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -41,7 +47,7 @@ def _published_row(row: paper.Published) -> dict[str, Any]:
     return {**start, **metrics}
 
 
-def _measured_rows(members: list[Run]) -> list[dict[str, Any]]:
+def _measured_rows(label: str, members: list[Run]) -> list[dict[str, Any]]:
     """Source and pixel model of each seed; the source once where all seeds share it; a mean row over several seeds."""
     rows, seen = [], set()
     for subject in SUBJECTS:
@@ -51,14 +57,14 @@ def _measured_rows(members: list[Run]) -> list[dict[str, Any]]:
             if any(value is not None for value in values) and (subject != "source" or values not in seen):
                 rows.append(row)
             seen.add(values)
-    return rows + _mean_row(members)
+    return rows + _mean_row(label, members)
 
 
 def _measured_row(run: Run, subject: str) -> dict[str, Any]:
     row = {**_start(run, subject, run.name), "n": None}
-    for benchmark, count in (("geneval", "n"), ("dpg", "n_dpg")):
-        if scored := run.scored.get((subject, benchmark)):
-            row |= _summary_cells(scored.summary, benchmark) | {count: scored.summary.num_scored}
+    for suite, count in COUNTS.items():
+        if scored := run.scored.get((subject, suite)):
+            row |= _summary_cells(scored.summary, suite) | {count: scored.summary.num_scored}
     return row
 
 
@@ -68,10 +74,10 @@ def _start(run: Run, subject: str, name: str) -> dict[str, Any]:
     return {"kind": "measured", "method": method, "family": run.family, "size": run.size, "space": space}
 
 
-def _summary_cells(summary: Summary, benchmark: str) -> dict[str, float]:
+def _summary_cells(summary: Summary, suite: str) -> dict[str, float]:
     low, high = summary.overall_ci95
-    cells = {benchmark: summary.overall, f"{benchmark}_low": low, f"{benchmark}_high": high}
-    if benchmark != "dpg":
+    cells = {suite: summary.overall, f"{suite}_low": low, f"{suite}_high": high}
+    if suite != "dpg":  # table 1 has columns for DPG-Bench's categories only
         return cells
     intervals = summary.passport.get("details", {}).get("by_category_ci95", {})
     for name in paper.DPG_COLUMNS:  # L1 and L2 categories stand side by side: table 1 takes L1
@@ -81,27 +87,19 @@ def _summary_cells(summary: Summary, benchmark: str) -> dict[str, float]:
     return cells
 
 
-def _mean_row(members: list[Run]) -> list[dict[str, Any]]:
+def _mean_row(label: str, members: list[Run]) -> list[dict[str, Any]]:
     """The pixel model's mean over transfer seeds, where there are several with score rows."""
     if len(members) < 2:
         return []
-    means = {name: or_none(estimates.pooled_overall, members, "l2p", name) for name in ("geneval", "dpg")}
-    row = _start(members[0], "l2p", f"{members[0].group}, mean of {len(members)} seeds")
-    counts = {"n": means["geneval"], "n_dpg": means["dpg"]}
-    row |= {name: estimate.num_values for name, estimate in counts.items() if estimate}
+    means = {name: or_none(estimates.pooled_overall, members, "l2p", name) for name in COUNTS}
+    row = _start(members[0], "l2p", f"{label}, mean of {len(members)} seeds")
     for name, estimate in means.items():
-        row |= _cells(name, estimate) if estimate else {}
+        row |= _cells(name, estimate) | {COUNTS[name]: estimate.num_values} if estimate else {}
     return [row] if any(means.values()) else []
 
 
 def _cells(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
-def table2() -> pd.DataFrame:
-    """The paper's table 2 (4K, UltraHR-eval4k), all published."""
-    columns = ["method", "how", *paper.TABLE2_COLUMNS]
-    return pd.DataFrame(list(paper.TABLE2), columns=columns).assign(kind="published")
 
 
 def task_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -118,49 +116,77 @@ def task_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "subject", "task", "value", "low", "high", "n"])
 
 
-def retention_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Retention (pixel model / source) by benchmark: each run, and the mean over seeds of a group with several.
+RETENTION_COLUMNS = (
+    *("run", "group", "suite", "title", "decimals", "num_seeds", *SUBJECTS),
+    *("value", "low", "high", "n", "train_images", "seconds"),
+)
 
-    ``seconds`` is the transfer's time, ``n`` the pixel model's images (DPG: items).
+
+def retention_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Retention (pixel model / source) by suite: each run, and the mean over seeds of a group with several.
+
+    ``seconds`` is the transfer's time, ``n`` the pixel model's images (DPG: items), ``decimals`` those of its scores.
     """
     rows = []
-    for benchmark in BENCHMARK_NAMES:
+    for suite, title in suite_titles(runs).items():
         for group, members in groups(runs).items():
-            rows += [_retention_row(run.name, [run], benchmark) for run in members]
+            names = {"group": group, "suite": suite, "title": title}
+            rows += [_retention_row(run.name, [run], names) for run in members]
             if len(members) > 1:
-                rows.append(_retention_row(f"{group}, mean", members, benchmark))
-    columns = (
-        "run",
-        "group",
-        "benchmark",
-        "num_seeds",
-        *SUBJECTS,
-        "value",
-        "low",
-        "high",
-        "n",
-        "train_images",
-        "seconds",
-    )
-    return pd.DataFrame([row for row in rows if row], columns=list(columns))
+                rows.append(_retention_row(f"{group}, mean", members, names))
+    return pd.DataFrame([row for row in rows if row], columns=list(RETENTION_COLUMNS))
 
 
-def _retention_row(name: str, members: list[Run], benchmark: str) -> dict[str, Any] | None:
-    estimate = or_none(estimates.pooled_retention, members, benchmark)
+def _retention_row(name: str, members: list[Run], names: dict[str, str]) -> dict[str, Any] | None:
+    suite = names["suite"]
+    estimate = or_none(estimates.pooled_retention, members, suite)
     if estimate is None:
         return None
     overall = {
-        subject: sum(run.scored[subject, benchmark].summary.overall for run in members) / len(members)
+        subject: sum(run.scored[subject, suite].summary.overall for run in members) / len(members)
         for subject in SUBJECTS
     }
-    start: dict[str, Any] = {"run": name, "group": members[0].group, "benchmark": benchmark, "num_seeds": len(members)}
+    start = {"run": name, **names, "num_seeds": len(members)}
+    start["decimals"] = members[0].scored["l2p", suite].benchmark.decimals
     cost = {"train_images": members[0].num_train_images, "seconds": (members[0].transfer or {}).get("seconds")}
     interval = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.num_values}
     return {**start, **overall, **interval, **cost}
 
 
+def scorecard(runs: Sequence[Run]) -> pd.DataFrame:
+    """A row a family and size, as text: retention by suite, share of parameters tuned, compute, alarms.
+
+    Retention is of the runs that judge the claims (``claims.judging_group``).
+    """
+    titles = suite_titles(runs)
+    keys = dict.fromkeys((run.family, run.size) for run in runs)
+    rows = [_card(family, [run for run in runs if (run.family, run.size) == (family, size)]) for family, size in keys]
+    columns = ("Family", "Size", "Runs", *titles.values(), "Tuned", "Images", "Transfer", "Alarms")
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(columns))).fillna("–")
+
+
+def _card(family: str, runs: list[Run]) -> dict[str, Any]:
+    row = {"Family": family, "Size": runs[0].size, "Runs": ", ".join(run.name for run in runs)}
+    try:
+        judging = judging_group(runs)
+    except estimates.NoEvidenceError as absent:
+        return {**row, "Runs": f"{row['Runs']} ({absent})"}
+    for suite, title in suite_titles(runs).items():
+        estimate = or_none(estimates.pooled_retention, judging, suite)
+        row[title] = interval(estimate.value, estimate.low, estimate.high, 2) if estimate else "–"
+    summary = judging[0].transfer or {}
+    share = summary["num_trainable_parameters"] / summary["num_parameters"]
+    return {
+        **row,
+        "Tuned": f"{share:.0%} of {summary['num_parameters'] / 1e6:,.1f} M",
+        "Images": number(judging[0].num_train_images, 0),
+        "Transfer": f"{summary['seconds'] / 60:.1f} min",
+        "Alarms": str(sum(len(alarms(run)) for run in judging)),
+    }
+
+
 def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
-    """Cost records in readable units; a latency is its median over the raw ones (predicted: its modelled band)."""
+    """Cost records in readable units; latency is a median, of raw timings or (predicted) of an H100's modelled band."""
     rows = [
         {
             "kind": record.kind,
@@ -168,15 +194,25 @@ def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
             "protocol": record.protocol,
             "resolution": record.resolution,
             "batch": record.batch_size,
-            "device": f"{record.device}, {record.dtype}",
+            "device": f"{_timed_on(record)}, {record.dtype}",
             "TFLOP": None if record.flops is None else record.flops / 1e12,
             "peak MiB": None if record.peak_memory_bytes is None else record.peak_memory_bytes / 2**20,
-            "latency ms": 1e3 * float(pd.Series(record.latency_s).median()) if record.latency_s else None,
-            "timings": len(record.latency_s),
+            "latency ms": 1e3 * float(pd.Series(times).median()) if times else None,
+            "timings": len(times),
         }
         for record in records
+        for times in [_times(record)]
     ]
     return pd.DataFrame(rows)
+
+
+def _times(record: CostRecord) -> Sequence[float]:
+    return record.latency_s or record.roofline_s.get(figure4.DEVICE, ())
+
+
+def _timed_on(record: CostRecord) -> str:
+    modelled = record.kind == "predicted" and figure4.DEVICE in record.roofline_s
+    return f"{DEVICES[figure4.DEVICE].name} (roofline: fast, slow)" if modelled else record.device
 
 
 def or_none(function: Callable[..., Estimate], *arguments: Any) -> Estimate | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from reproduce.families import recipe_families
 from reproduce.launch import INTERRUPTED
+from reproduce.quiet import quiet_native_logs
 
-FINDING, BAD_INPUT = 1, 2
+DIVERGED, BAD_INPUT, UNEXPECTED = 1, 2, 4
 EXAMPLE = """Reproduce the paper for one source family: corpus, transfer, sample, score, cost, report.
 
 Examples:
@@ -26,66 +30,107 @@ Examples:
 
     accelerate launch -m reproduce flux --size paper             several GPUs, weights from the hub
 
-A run that was stopped goes on where it was when the same command is given again. Exit status: 0 done, 1 the loss is
-no longer finite, 2 bad input or incomplete data, 3 interrupted and resumable.
+A run that was stopped goes on where it was when the same command is given again. What an earlier run beside it has
+drawn with the same source, sampler and prompts is taken from there. Exit status: 0 done, 1 the loss is no longer
+finite, 2 bad input or incomplete data, 3 interrupted and resumable, 4 an error that was not foreseen.
 """
+FAMILIES = ", ".join(recipe_families())
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help=EXAMPLE)
 def main(
-    family: Annotated[str, typer.Argument(help="source family: flux")],
+    family: Annotated[str, typer.Argument(help=f"source family; with recipes here: {FAMILIES}")],
     recipe: Annotated[str | None, typer.Option(help="a recipe's name, or package.module:function")] = None,
     size: Annotated[str | None, typer.Option(help="miniature (default) or paper: the family's usual recipe")] = None,
     stage: Annotated[list[str] | None, typer.Option(help="run this stage alone; may be given again")] = None,
     run: Annotated[Path | None, typer.Option(help="run folder [default: runs/<recipe's name>]")] = None,
-    seed: Annotated[int | None, typer.Option(help="another transfer seed: its run is named <recipe>-seed<n>")] = None,
+    seed: Annotated[int | None, typer.Option(help="another transfer seed, into runs/<recipe's name>-seed<n>")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="print the cost in time, disk and memory, and stop")] = False,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(help="take the source's pictures from this run where they fit [default: any run beside this one]"),
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="go on without corpus images that are missing or damaged")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show where in the code an error arose")] = False,
 ) -> None:
     """Resolve the recipe and run it."""
-    errors = Console(stderr=True, soft_wrap=True)
+    quiet_native_logs()
+    asked = Asked(
+        family=family,
+        recipe=recipe,
+        size=size,
+        stages=stage or [],
+        run_dir=run,
+        seed=seed,
+        plan=plan,
+        reuse=reuse,
+        allow_missing=allow_missing,
+    )
     try:
-        raise typer.Exit(_run(family, recipe, size, stage, run, seed, plan, allow_missing))
-    except (ValueError, OSError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        raise typer.Exit(BAD_INPUT) from None
-    except FloatingPointError as error:
-        errors.print(f"the transfer diverged: {error}", style="bold red", markup=False, highlight=False)
-        raise typer.Exit(FINDING) from None
-    except KeyboardInterrupt:
-        errors.print("interrupted: the same command goes on from here", markup=False)
-        raise typer.Exit(INTERRUPTED) from None
+        status = _run(asked)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        status, message, style = _told(error)
+        Console(stderr=True, soft_wrap=True).print(message, style=style, markup=False, highlight=False)
+    raise typer.Exit(status)
 
 
-def _run(
-    family: str,
-    recipe_name: str | None,
-    size: str | None,
-    asked: list[str] | None,
-    run_dir: Path | None,
-    seed: int | None,
-    plan: bool,
-    allow_missing: bool,
-) -> int:
-    from reproduce.plan import print_plan
-    from reproduce.preflight import num_processes
-    from reproduce.recipes import find_recipe
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The command line."""
+
+    family: str
+    recipe: str | None
+    size: str | None
+    stages: list[str]
+    run_dir: Path | None
+    seed: int | None
+    plan: bool
+    reuse: Path | None
+    allow_missing: bool
+
+
+def _run(asked: Asked) -> int:
+    from reproduce.recipes import find_recipe, usual_run_dir
     from reproduce.run import NEEDS, reproduce
 
-    unknown = [stage for stage in asked or () if stage not in NEEDS]
+    unknown = [stage for stage in asked.stages if stage not in NEEDS]
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(NEEDS)}")
-    recipe = find_recipe(family, recipe_name, size, seed, run_dir)
-    run_dir = run_dir or Path("runs") / recipe.name
-    if plan:
+    recipe = find_recipe(asked.family, asked.recipe, asked.size, asked.seed, asked.run_dir)
+    run_dir = asked.run_dir or usual_run_dir(recipe)
+    if asked.plan:
+        from reproduce.plan import print_plan
+        from reproduce.preflight import num_processes
+
         print_plan(recipe, run_dir, num_processes(recipe))
         return 0
-    stages = [stage for stage in NEEDS if not asked or stage in asked]
-    return reproduce(recipe, run_dir, stages, arguments=sys.argv[1:], allow_missing=allow_missing)
+    return reproduce(
+        recipe,
+        run_dir,
+        [stage for stage in NEEDS if not asked.stages or stage in asked.stages],
+        arguments=sys.argv[1:],
+        allow_missing=asked.allow_missing,
+        reuse=asked.reuse,
+    )
+
+
+def _told(error: BaseException) -> tuple[int, str, str]:
+    """Exit status, what to tell and how it looks for an error that ends the command."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted: the same command goes on from here", ""
+    if isinstance(error, FloatingPointError):
+        return DIVERGED, f"the transfer diverged: {error}", "bold red"
+    if isinstance(error, (ValueError, OSError)):
+        return BAD_INPUT, f"error: {error}", "bold red"
+    reason = str(error).strip().partition("\n")[0]
+    message = f"{type(error).__name__}: {reason} (not foreseen; --debug shows where, the same command tries again)"
+    return UNEXPECTED, message, "bold red"
 
 
 if __name__ == "__main__":

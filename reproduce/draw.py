@@ -6,10 +6,12 @@ before: batches are cut once from the whole plan, and a batch of which an image 
 
 from __future__ import annotations
 
+import gc
 import hashlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +19,14 @@ import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
 from PIL.Image import Image
-from rich.progress import track
 
+from bench.images import save_image
 from bench.records import write_json
+from l2p.architectures import architecture_of
 from l2p.pipeline import load_source, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
-from reproduce.recipes import Recipe, Sampler
+from l2p.progress import track
+from reproduce.recipes import Recipe, Sampler, source_of
 
 if TYPE_CHECKING:
     from bench.records import Generator
@@ -32,8 +36,6 @@ if TYPE_CHECKING:
 class Drawing:
     """One image to draw: its prompt, its seed and where it goes."""
 
-    prompt_id: str
-    index: int
     seed: int
     text: str
     path: Path
@@ -49,7 +51,7 @@ def draw(generate: Generator, drawings: Sequence[Drawing], batch_size: int, labe
     state = PartialState()
     batches = [drawings[start : start + batch_size] for start in range(0, len(drawings), batch_size)]
     mine = [batch for batch in batches[state.process_index :: state.num_processes] if _unfinished(batch)]
-    for batch in track(mine, label, disable=not state.is_main_process):
+    for batch in track(mine, label, shown=state.is_main_process):
         images = generate([drawing.text for drawing in batch], [drawing.seed for drawing in batch])
         for drawing, image in zip(batch, images, strict=True):
             save_image(image, drawing.path)
@@ -59,82 +61,132 @@ def _unfinished(batch: Iterable[Drawing]) -> bool:
     return not all(drawing.path.exists() for drawing in batch)
 
 
-def save_image(image: Image, path: Path) -> None:
-    """Write a PNG under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
-
-
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator an image: noise is the same on every device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def source_pipeline(recipe: Recipe) -> Any:
-    """The source's own diffusers pipeline, in the recipe's dtype on this process's device, with its own noise shift."""
-    pipeline = load_source(recipe.source, getattr(torch, recipe.dtype))
+def source_pipeline(source: str, sampler: Sampler, dtype: torch.dtype) -> Any:
+    """The source's own diffusers pipeline from a folder or hub id, on this process's device, with the sampler's shift.
+
+    Raises as `l2p.pipeline.load_source` does.
+    """
+    pipeline = load_source(source, dtype)
     pipeline.set_progress_bar_config(disable=True)
-    if recipe.source_sampler.shift is not None:
-        config = {"shift": recipe.source_sampler.shift, "use_dynamic_shifting": False}
+    if sampler.shift is not None:
+        config = {"shift": sampler.shift, "use_dynamic_shifting": False}
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **config)
     return pipeline.to(PartialState().device)
 
 
+def draw_source(
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, resolution: int
+) -> list[Image]:
+    """Images of `prompts` by a source pipeline (from `source_pipeline`), guided as its family is; `resolution` in px.
+
+    The only place where a source draws.
+    """
+    family = architecture_of(type(pipeline).__name__)
+    guidance = family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)
+    return _images(pipeline, prompts, seeds, sampler, resolution, guidance)
+
+
 def l2p_pipeline(recipe: Recipe, run_dir: Path) -> Any:
     """The run's pixel model with the source's text encoders (its transformer and VAE are not loaded)."""
-    dtype = getattr(torch, recipe.dtype)
-    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", torch_dtype=dtype)
+    path, dtype = run_dir / "transfer" / "model", getattr(torch, recipe.dtype)
+    model = PixelTransformer2DModel.from_pretrained(path, dtype=dtype)
     model.detailer.to(memory_format=torch.channels_last)  # as in training: some 8 % off a forward on CPUs
-    text = DiffusionPipeline.from_pretrained(recipe.source, transformer=None, vae=None, torch_dtype=dtype)
-    pipeline = pixel_pipeline(text, model, shift=recipe.l2p_sampler.shift or 1.0).to(PartialState().device)
+    pipeline = pixel_pipeline(text_pipeline(recipe), model, shift=recipe.l2p_sampler.shift or 1.0).to(
+        PartialState().device
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def source_settings(recipe: Recipe) -> dict[str, Any]:
-    """What the source's pipeline is called with, beside prompts and generators."""
-    return _settings(recipe.source_sampler, recipe.resolution) | SOURCE_GUIDANCE[recipe.family](recipe.source_sampler)
+def text_pipeline(recipe: Recipe) -> Any:
+    """The source's pipeline with its text encoders alone, on the CPU."""
+    dtype = getattr(torch, recipe.dtype)
+    return DiffusionPipeline.from_pretrained(source_of(recipe), transformer=None, vae=None, dtype=dtype)
 
 
-def l2p_settings(recipe: Recipe) -> dict[str, Any]:
-    """What the pixel model's pipeline is called with, beside prompts and generators."""
-    guidance = {"guidance_scale": recipe.l2p_sampler.guidance_scale}
-    return _settings(recipe.l2p_sampler, recipe.resolution) | guidance
+def draw_l2p(
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, resolution: int
+) -> list[Image]:
+    """Images of `prompts` by a pixel model's pipeline (from `l2p_pipeline`); `resolution` in px."""
+    return _images(pipeline, prompts, seeds, sampler, resolution, {"guidance_scale": sampler.guidance_scale})
 
 
-def _settings(sampler: Sampler, resolution: int) -> dict[str, Any]:
-    return {
-        "height": resolution,
-        "width": resolution,
-        "num_inference_steps": sampler.num_inference_steps,
-        "max_sequence_length": sampler.max_sequence_length,
-    }
+def _images(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    resolution: int,
+    guidance: dict[str, Any],
+) -> list[Image]:
+    return pipeline(
+        prompt=list(prompts),
+        generator=generators(seeds),
+        height=resolution,
+        width=resolution,
+        num_inference_steps=sampler.num_inference_steps,
+        max_sequence_length=sampler.max_sequence_length,
+        **guidance,
+    ).images
 
 
-def generator(pipeline: Any, settings: dict[str, Any]) -> Generator:
-    """A function from prompts and seeds to images."""
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One of the two models that a run compares: what a person calls it, its sampler, how it is loaded and draws."""
+
+    title: str
+    sampler: Callable[[Recipe], Sampler]
+    load: Callable[[Recipe, Path], Any]
+    draw: Callable[[Any, Sequence[str], Sequence[int], Sampler, int], list[Image]]
+
+
+def _load_source(recipe: Recipe, run_dir: Path) -> Any:
+    return source_pipeline(source_of(recipe), recipe.source_sampler, getattr(torch, recipe.dtype))
+
+
+SUBJECTS = {
+    "source": Subject(
+        title="source", sampler=lambda recipe: recipe.source_sampler, load=_load_source, draw=draw_source
+    ),
+    "l2p": Subject(title="pixel model", sampler=lambda recipe: recipe.l2p_sampler, load=l2p_pipeline, draw=draw_l2p),
+}
+"""By folder name under samples/ and scores/."""
+
+
+@contextmanager
+def generator(recipe: Recipe, run_dir: Path, subject: str) -> Iterator[Generator]:
+    """A function from prompts and seeds to the subject's images; its pipeline is loaded by the first call, if any.
+
+    Afterwards the memory is given back: the other subject's pipeline may need all of it.
+    """
+    model = SUBJECTS[subject]
+    pipeline = cache(lambda: model.load(recipe, run_dir))
 
     def generate(prompts: list[str], seeds: list[int]) -> list[Image]:
-        return pipeline(prompt=prompts, generator=generators(seeds), **settings).images
+        return model.draw(pipeline(), prompts, seeds, model.sampler(recipe), recipe.resolution)
 
-    return generate
-
-
-def flux_guidance(sampler: Sampler) -> dict[str, Any]:
-    """FluxPipeline's names: `guidance_scale` is the distilled embedding there, true guidance is `true_cfg_scale`."""
-    arguments: dict[str, Any] = {"guidance_scale": sampler.distilled_guidance}
-    if sampler.guidance_scale != 1:
-        arguments |= {"true_cfg_scale": sampler.guidance_scale, "negative_prompt": ""}
-    return arguments
+    try:
+        yield generate
+    finally:
+        pipeline.cache_clear()
+        give_back_memory()
 
 
-SOURCE_GUIDANCE = {"flux": flux_guidance}
+def give_back_memory() -> None:
+    """Free what nothing refers to any more; modules and hooks refer to each other in circles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
-def write_generation(folder: Path, recipe: Recipe, subject: str, sampler: Sampler) -> None:
+def write_generation(folder: Path, recipe: Recipe, subject: str) -> None:
     """Write `generation.json` beside the images: what only their maker knows (`bench.passport.GENERATION`)."""
+    sampler = SUBJECTS[subject].sampler(recipe)
     rule = "one CPU torch.Generator an image, seeded from sha256(seed/prompt id/index)"
     write_json(
         folder / "generation.json",

@@ -103,8 +103,12 @@ def _wait(processes: Sequence[subprocess.Popen], interrupted: threading.Event) -
         if interrupted.is_set():
             return INTERRUPTED
         failures = [status for status in statuses if status]
+        if failures and failures[0] < 0:  # minus a signal's number
+            name = signal.Signals(-failures[0]).name
+            print(f"a process was ended by {name}; the same command goes on from here", file=sys.stderr)
+            return 128 - failures[0]
         if failures:
-            return failures[0] if failures[0] > 0 else 128 - failures[0]  # a signal's number is negative
+            return failures[0]
         if all(status == 0 for status in statuses):
             return 0
         time.sleep(0.1)
@@ -127,7 +131,8 @@ def prepare_processor() -> None:
     """Make this process fast on a CPU: one thread, and freed memory kept for the next tensor instead of given back.
 
     Nets this small gain nothing from more threads, and bytes would depend on their number. The C library gives large
-    blocks back to the system whenever they are freed; that alone is a tenth of a transfer step (docs/speed.md).
+    blocks back to the system whenever they are freed; that alone is a tenth of a transfer step
+    (docs/log/2026-11-24-speed.md).
     """
     import torch
 

@@ -12,76 +12,98 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from bench.records import read_json, to_json, write_json
-from reproduce.recipes import Recipe
+from bench.machine import processor_name
+from bench.passport import library_versions
+from bench.records import differing, read_json, to_json, write_json
+from l2p.architectures import get_architecture
+from reproduce.families import ROOT
+from reproduce.recipes import Recipe, source_of
 
-FORMAT = 1
+FORMAT = 2
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow")
 SAMPLE_EVERY_S, SAVE_EVERY_S = 0.5, 5.0
 
 
-def open_run(recipe: Recipe, run_dir: Path, *, allow_missing: bool = False) -> None:
-    """Write the manifest of a new run folder, or find that this recipe began the one that is there.
+def open_run(recipe: Recipe, run_dir: Path, *, source_sha256: str, allow_missing: bool = False) -> dict[str, Any]:
+    """Write the manifest of a new run folder, or find that this recipe began the one that is there; returns it.
 
     `allow_missing` is kept in it: the report must say that a transfer went on without some images. Raises
-    ValueError, having touched nothing, for a folder of another recipe or format, or with files but no manifest.
+    ValueError, having touched nothing, for a folder of another recipe, source or format, or with files but no manifest.
     """
     path = run_dir / "run.json"
     if path.exists():
         manifest = read_json(path)
-        check_manifest(manifest, recipe, run_dir)
+        check_manifest(manifest, recipe, run_dir, source_sha256)
         if allow_missing and not manifest["allow_missing"]:
-            write_json(path, manifest | {"allow_missing": True})
-        return
+            manifest["allow_missing"] = True
+            write_json(path, manifest)
+        return manifest
     found = sorted(entry.name for entry in run_dir.iterdir())[:5] if run_dir.exists() else []
     if found:
         raise ValueError(f"{run_dir} holds {', '.join(found)} but no run.json: it is no run folder. Give another --run")
-    write_json(path, new_manifest(recipe) | {"allow_missing": allow_missing})
+    manifest = new_manifest(recipe, source_sha256) | {"allow_missing": allow_missing}
+    write_json(path, manifest)
+    return manifest
 
 
-def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path) -> None:
-    """Raise ValueError when `run_dir` belongs to another format or recipe; the message names both."""
+def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path, source_sha256: str) -> None:
+    """Raise ValueError when `run_dir` belongs to another format, recipe or source; the message names both."""
     if manifest.get("format") != FORMAT:
         commit = (manifest.get("git") or {}).get("commit")
         raise ValueError(
             f"{run_dir} has run format {manifest.get('format')!r} (written by commit {commit}), this code writes "
             f"format {FORMAT}. Go on with that commit, or give another --run"
         )
-    theirs, ours = manifest["recipe"], to_json(recipe)
+    # Where a source lies is no part of what a run is: its contents are.
+    theirs, ours = (one | {"source": None} for one in (manifest["recipe"], recipe_json(recipe)))
     if theirs != ours:
         differences = ", ".join(f"{name} {was!r} there, {now!r} here" for name, was, now in differing(theirs, ours))
         raise ValueError(
             f"{run_dir} holds a run of recipe {theirs.get('name')!r}, you asked for {ours['name']!r}: {differences}. "
             f"Give another --run, or the same recipe"
         )
+    began = manifest["inputs"]["source_sha256"]
+    if began != source_sha256:
+        raise ValueError(
+            f"{run_dir} was begun with other weights: source {manifest['recipe']['source']} had sha256 {began[:12]}, "
+            f"{source_of(recipe)} has {source_sha256[:12]} now. Give another --run, or bring the first weights back"
+        )
 
 
-def differing(theirs: Any, ours: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted name, their value, our value) for each setting of two nested dicts that is not the same."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in {**theirs, **ours}:
-            yield from differing(theirs.get(name), ours.get(name), f"{prefix}.{name}" if prefix else name)
-    elif theirs != ours:
-        yield prefix, theirs, ours
+def recipe_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as run.json holds it, with its family's title and without absolute paths."""
+    return _portable(to_json(recipe)) | {"family_title": get_architecture(recipe.family).title}
 
 
-def new_manifest(recipe: Recipe) -> dict[str, Any]:
+def _portable(value: Any) -> Any:
+    """Absolute paths as seen from the repository, those outside of it as their last part alone."""
+    if isinstance(value, dict):
+        return {name: _portable(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_portable(one) for one in value]
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path = Path(value)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+def new_manifest(recipe: Recipe, source_sha256: str) -> dict[str, Any]:
     """The manifest of a run that has done nothing yet."""
     import torch
 
     cuda = torch.cuda.is_available()
     return {
         "format": FORMAT,
-        "recipe": to_json(recipe),
+        "recipe": recipe_json(recipe),
+        "inputs": {"source_sha256": source_sha256},
         "git": git_state(),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "versions": library_versions(LIBRARIES),
+        "device": drawing_device(),
         "machine": {
             "system": platform.platform(),
             "processor": processor_name(),
@@ -91,15 +113,16 @@ def new_manifest(recipe: Recipe) -> dict[str, Any]:
         },
         "seeds": {"corpus": recipe.corpus.seed, "transfer": recipe.transfer.seed, "sample": recipe.sample_seed},
         "stages": {},
+        "parts": {},
+        "reused": {},
     }
 
 
-def processor_name() -> str:
-    """The processor's model name; Linux says it in /proc/cpuinfo only."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def drawing_device() -> str:
+    """The GPU's name, or "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def git_state() -> dict[str, Any]:
@@ -123,10 +146,12 @@ def finished(manifest: dict[str, Any], stage: str) -> bool:
 
 
 @contextmanager
-def recorded(manifest: dict[str, Any], run_dir: Path, stage: str, num_processes: int) -> Iterator[None]:
+def recorded(manifest: dict[str, Any], run_dir: Path, stage: str, num_processes: int) -> Iterator[dict[str, Any]]:
     """Record a stage's times and peak memory; saved every few seconds, so that a killed stage's seconds count too.
 
-    `peak_memory_bytes` is the resident memory of all the run's processes together (what they share counts in each).
+    What the caller puts into the dict that it is given ({"inputs": {...}}, {"parts": {...}}) is added when the stage
+    ends well. `peak_memory_bytes` is the resident memory of all the run's processes together (what they share counts
+    in each).
     """
     entry = manifest["stages"].setdefault(stage, {"started": now(), "seconds": 0.0, "peak_memory_bytes": 0})
     entry |= {"finished": None, "num_processes": num_processes, "commit": git_state()["commit"]}
@@ -146,14 +171,18 @@ def recorded(manifest: dict[str, Any], run_dir: Path, stage: str, num_processes:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
+    found: dict[str, Any] = {}
     try:
-        yield
+        yield found
         entry["finished"] = now()
     finally:
         stop.set()
         watcher.join()
         entry["seconds"] = round(before + time.monotonic() - start, 3)
         entry |= device_peak()
+        if entry["finished"]:
+            for name, facts in found.items():
+                manifest[name] = manifest[name] | facts
         write_json(run_dir / "run.json", manifest)
 
 

@@ -6,12 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+from bench.benchmarks import find_benchmark
+from bench.named import load_function
 from bench.records import read_json
+from l2p.architectures import get_architecture
 from l2p.pipeline import source_folder
-from reproduce.manifest import check_manifest
-from reproduce.named import load_function
 from reproduce.plan import disk_bytes
-from reproduce.recipes import Recipe
+from reproduce.recipes import Recipe, source_of
 
 GIB = 2**30
 SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it replaces
@@ -19,9 +20,9 @@ SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it
 
 def check(recipe: Recipe, run_dir: Path) -> None:
     """Raise ValueError, FileNotFoundError or PermissionError when a run of `recipe` in `run_dir` could not end well."""
-    if (run_dir / "run.json").exists():
-        check_manifest(read_json(run_dir / "run.json"), recipe, run_dir)
-    check_source(recipe.source, SOURCE_CLASSES[recipe.family])
+    family, sampler = get_architecture(recipe.family), recipe.source_sampler
+    check_source(source_of(recipe), family.pipeline_class)
+    family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)  # refuses what its pipeline cannot do
     check_names(recipe)
     check_disk(recipe, run_dir)
 
@@ -36,19 +37,25 @@ def check_source(source: str, pipeline_class: str) -> None:
         raise ValueError(f"{source} holds a {found_class}, this recipe's family needs a {pipeline_class}")
 
 
-SOURCE_CLASSES = {"flux": "FluxPipeline"}
-
-
 def check_names(recipe: Recipe) -> None:
-    """Raise ValueError or FileNotFoundError for a function or file that the recipe names and that is not there."""
+    """Raise ValueError or FileNotFoundError for a function, file or benchmark that is named and not there."""
+    for suite in recipe.suites:
+        for benchmark in suite.benchmarks:
+            find_benchmark(benchmark)
     prompts = [recipe.corpus.prompts, *(suite.prompts for suite in recipe.suites)]
-    for name in [recipe.detector, recipe.vqa, recipe.corpus.image_filter, *prompts]:
+    for name in [*recipe.judges.values(), *recipe.judge_checks, recipe.corpus.image_filter, *prompts]:
         if name is None:
             continue
         if ":" in name:
             load_function(name)
         elif not Path(name).is_file():
             raise FileNotFoundError(f"recipe {recipe.name!r} reads {name}, which is not there")
+
+
+def check_reuse(run_dir: Path | None) -> None:
+    """Raise ValueError when the folder that pictures are to be taken from is no run folder."""
+    if run_dir is not None and not (run_dir / "run.json").is_file():
+        raise ValueError(f"--reuse {run_dir}: there is no run.json; give the folder of an earlier run")
 
 
 def check_disk(recipe: Recipe, run_dir: Path) -> None:

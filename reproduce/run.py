@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from bench.records import read_json
 from reproduce import launch, preflight
-from reproduce.manifest import check_manifest, finished, open_run, recorded
+from reproduce.inputs import check_judges, keep_files, load_judges, source_files, source_sha256
+from reproduce.manifest import finished, open_run, recorded
+from reproduce.quiet import hide_loading_bars
 from reproduce.recipes import Recipe
+
+Work = Callable[[Recipe, Path], dict[str, Any] | None]
+"""A stage: the recipe and the run folder in; out what run.json keeps of it, if anything."""
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "corpus": (),
@@ -30,43 +37,69 @@ ALWAYS = ("report",)  # reads the folder as it is now, and takes seconds
 
 
 def reproduce(
-    recipe: Recipe, run_dir: Path, stages: Sequence[str], *, arguments: Sequence[str], allow_missing: bool = False
+    recipe: Recipe,
+    run_dir: Path,
+    stages: Sequence[str],
+    *,
+    arguments: Sequence[str],
+    allow_missing: bool = False,
+    reuse: Path | None = None,
 ) -> int:
     """Run `stages` of `recipe` in `run_dir` and return the exit status.
 
-    `arguments` is this command's own line: processes that it starts are given the same. Raises ValueError,
-    FileNotFoundError or OSError for what is wrong with the folder, the source or the disk, before anything is written.
+    `arguments` is this command's own line: processes that it starts are given the same. `reuse` is a run to take the
+    source's pictures from (`reproduce.reuse`). Raises ValueError, FileNotFoundError or OSError for what is wrong with
+    the folder, the source or the disk, before anything is written.
     """
     if not launch.is_ours() and launch.is_main():
-        preflight.check(recipe, run_dir)
-        open_run(recipe, run_dir, allow_missing=allow_missing)
+        _open(recipe, run_dir, stages, allow_missing, reuse)
     num_processes = preflight.num_processes(recipe)
     if num_processes == 1 or launch.is_launched() or set(stages) <= set(ON_ONE_PROCESS):
-        run_stages(recipe, run_dir, stages)
-        return 0
-    return launch.launch(arguments, num_processes, cpu=preflight.num_gpus() == 0)
+        run_stages(recipe, run_dir, stages, reuse)
+        status = 0
+    else:
+        status = launch.launch(arguments, num_processes, cpu=preflight.num_gpus() == 0)
+    if status == 0 and "report" in stages and not launch.is_ours() and launch.is_main():
+        from reproduce.stages import report
+
+        report.end(run_dir)
+    return status
 
 
-def run_stages(recipe: Recipe, run_dir: Path, stages: Sequence[str]) -> None:
+def _open(recipe: Recipe, run_dir: Path, stages: Sequence[str], allow_missing: bool, reuse: Path | None) -> None:
+    """Check all that can be checked before a run, then begin its folder or go on with it."""
+    if set(stages) <= {"report"} and (run_dir / "run.json").is_file():
+        return  # what lies there is told, and nothing is added: neither source nor judges need to be at hand
+    preflight.check(recipe, run_dir)
+    preflight.check_reuse(reuse)
+    files = source_files(recipe, run_dir)
+    manifest = open_run(recipe, run_dir, source_sha256=source_sha256(files), allow_missing=allow_missing)
+    keep_files(files, run_dir)
+    if "score" in stages and manifest["inputs"].get("judges"):
+        check_judges(recipe, manifest["inputs"]["judges"], run_dir, load_judges(recipe))
+
+
+def run_stages(recipe: Recipe, run_dir: Path, stages: Sequence[str], reuse: Path | None = None) -> None:
     """Run the stages in this process, beside the other processes of its launcher if there are any."""
     import torch
     from accelerate import PartialState
 
     launch.die_with_launcher()
     launch.raise_on_signals()
+    if recipe.size == "miniature" or not sys.stderr.isatty():
+        hide_loading_bars()
     if not torch.cuda.is_available():
         launch.prepare_processor()
     # accelerate groups processes on CPUs only when told that they are; one may score for long while the others wait
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
     launch.check_group(state.num_processes)
-    state.wait_for_everyone()
-    check_manifest(read_json(run_dir / "run.json"), recipe, run_dir)
+    state.wait_for_everyone()  # the first has checked the folder by now
     with _locked(run_dir) if state.is_main_process else _unlocked():
         for stage in stages:
-            run_stage(recipe, run_dir, stage)
+            run_stage(recipe, run_dir, stage, reuse)
 
 
-def run_stage(recipe: Recipe, run_dir: Path, stage: str) -> None:
+def run_stage(recipe: Recipe, run_dir: Path, stage: str, reuse: Path | None = None) -> None:
     """Run one stage unless it is finished; the main process records it. ValueError when an earlier one is missing."""
     from accelerate import PartialState
 
@@ -78,13 +111,30 @@ def run_stage(recipe: Recipe, run_dir: Path, stage: str) -> None:
     missing = [before for before in NEEDS[stage] if not finished(manifest, before)]
     if missing:
         raise ValueError(f"stage {stage} reads what {', '.join(missing)} writes in {run_dir}: run that stage first")
-    work = importlib.import_module(f"reproduce.{stage}").run
+    work = importlib.import_module(f"reproduce.stages.{stage}").run
     if state.is_main_process:
-        with recorded(manifest, run_dir, stage, state.num_processes):
-            work(recipe, run_dir)
+        _run_recorded(work, recipe, run_dir, stage, manifest, reuse)
     elif stage not in ON_ONE_PROCESS:
+        state.wait_for_everyone()  # what is taken from another run is there
         work(recipe, run_dir)
     state.wait_for_everyone()
+
+
+def _run_recorded(
+    work: Work, recipe: Recipe, run_dir: Path, stage: str, manifest: dict[str, Any], reuse: Path | None
+) -> None:
+    """The main process's way through a stage: take what another run has drawn, work, keep the record of both."""
+    from accelerate import PartialState
+
+    from reproduce.reuse import adopt, remember
+
+    state = PartialState()
+    adopt(recipe, run_dir, stage, manifest, reuse)
+    if stage not in ON_ONE_PROCESS:
+        state.wait_for_everyone()
+    with recorded(manifest, run_dir, stage, state.num_processes) as found:
+        found |= work(recipe, run_dir) or {}
+        found |= remember(recipe, run_dir, stage, manifest["inputs"]["source_sha256"])
 
 
 @contextmanager

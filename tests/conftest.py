@@ -1,6 +1,8 @@
 """What all tests share: no network, one thread a process, the folder of recorded cases."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nets this small are faster so, and bytes do not depend on the machine
@@ -10,10 +12,31 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The recorded cases: $L2P_SHARED, or `shared/data` beside the repository; tests are skipped without it."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("L2P_SHARED", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no recorded cases at {folder}: set L2P_SHARED to their folder")
-    return folder
+def recorded() -> Path:
+    """The folder of recorded cases; its README says where each comes from."""
+    return Path(__file__).parent / "recorded"
+
+
+@pytest.fixture(scope="session")
+def contract_run(tmp_path_factory) -> Path:
+    """A run folder that the command filled as for a user: the tiny recipe, all six stages; read only.
+
+    What it printed lies beside the folder, in `stdout.txt` and `stderr.txt`.
+    """
+    from tests.reproduce import tiny
+
+    folder = tmp_path_factory.mktemp("contract")
+    tiny.save_source(folder / "source" / "flux")
+    run_dir = folder / "runs" / "tiny"
+    command = [sys.executable, "-m", "reproduce", "flux", "--recipe", "tests.reproduce.tiny:recipe"]
+    done = subprocess.run(
+        [*command, "--run", str(run_dir)],
+        env=os.environ | {"L2P_TINY_SOURCE": str(folder / "source" / "flux")},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    for name, text in (("stdout", done.stdout), ("stderr", done.stderr)):
+        (run_dir.parent / f"{name}.txt").write_text(text)
+    assert done.returncode == 0, done.stderr
+    return run_dir

@@ -1,9 +1,10 @@
 """Measure a step on a real device: every raw latency, peak memory by the device's own allocator, FLOPs by the meter.
 
-For any callable:
+For any callable, with a record that says what it is:
 
-    record = measure_step(step, resident=[model, optimizer], case="transfer-shallow", resolution=64, batch_size=8,
-                          dtype="float32", device="cpu", protocol="one training step, 1 + 1 blocks")
+    what = CostRecord(case="transfer-shallow", kind="measured", family="flux", model="l2p", resolution=64, batch_size=8,
+                      dtype="float32", protocol="one training step, 1 + 1 blocks")
+    record = measure_step(step, what, resident=[model, optimizer], device="cpu")
 
 and `measure_case` for the named cases, with random weights and no download. The same lines run on the CPU and on CUDA.
 """
@@ -11,13 +12,11 @@ and `measure_case` for the named cases, with random weights and no download. The
 from __future__ import annotations
 
 import gc
-import platform
 import re
 import resource
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -28,6 +27,7 @@ from bench.cost.cases import Case
 from bench.cost.families import Family
 from bench.cost.meter import Meter, resident_bytes
 from bench.cost.predict import prepare
+from bench.machine import device_name
 from bench.records import CostRecord
 
 KIBIBYTE, GIB = 1024, 2**30
@@ -45,40 +45,30 @@ class Measurement:
 
 def measure_step(
     step: Callable[[], object],
+    what: CostRecord,
     *,
     resident: Iterable[Any],
-    case: str,
-    resolution: int,
-    batch_size: int,
-    dtype: str,
     device: str,
-    protocol: str,
     num_warmup: int = 1,
     num_repeats: int = 5,
     count_flops: bool = True,
 ) -> CostRecord:
-    """Run `step` for warm-up, then timed, then once for memory and once for FLOPs.
+    """Run `step` for warm-up, then timed, then once for memory and once for FLOPs; returns `what` with these filled in.
 
-    resident: the modules, optimisers and tensors that live through the step; peak memory = their bytes (with
-    gradients) +
-    what one step held at most above its start (CUDA: the allocator's statistics; CPU: the allocator's profiled events).
-    latency_s: seconds of each of `num_repeats` calls, in order, unrounded. The step runs num_warmup + num_repeats + 1
-    (+ 1)
-    times, so a step that trains does train. Raises ValueError for a device that is not there.
+    resident: the modules, optimisers and tensors that live through the step; peak memory = their bytes (with gradients)
+    + what one step held at most above its start (CUDA: the allocator's statistics; CPU: the allocator's profiled
+    events). latency_s: seconds of each of `num_repeats` calls, in order, unrounded. The step runs num_warmup +
+    num_repeats + 1 (+ 1) times, so a step that trains does train. Raises ValueError for a device that is not there.
     """
     check_device(device)
     for _ in range(num_warmup):
         step()
     latencies = [timed(step, device) for _ in range(num_repeats)]
     growth = peak_growth_bytes(step, device)
-    return CostRecord(
-        case=case,
-        kind="measured",
-        resolution=resolution,
-        batch_size=batch_size,
-        dtype=dtype,
-        device=device_name(device),
-        protocol=protocol,
+    return replace(
+        what,
+        device=timed_on(device),
+        device_type="cuda" if _is_cuda(device) else "cpu",
         flops=float(_counted_flops(step)) if count_flops else None,
         peak_memory_bytes=resident_bytes(*resident) + growth,
         latency_s=latencies,
@@ -105,17 +95,9 @@ def measure_case(
     if _is_cuda(device):
         torch.cuda.empty_cache()
     prepared = prepare(case, family, dtype=dtype, device=device)
+    what = case.record(dtype=str(dtype).removeprefix("torch."), kind="measured")
     record = measure_step(
-        prepared.run,
-        resident=prepared.resident,
-        case=case.name,
-        resolution=case.resolution,
-        batch_size=case.batch_size,
-        dtype=str(dtype).removeprefix("torch."),
-        device=device,
-        protocol=case.protocol,
-        num_warmup=2,
-        num_repeats=num_repeats,
+        prepared.run, what, resident=prepared.resident, device=device, num_warmup=2, num_repeats=num_repeats
     )
     reserved = torch.cuda.max_memory_reserved(device) if _is_cuda(device) else 0
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
@@ -171,24 +153,15 @@ def peak_growth_bytes(step: Callable[[], object], device: str) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def device_name(device: str) -> str:
+def timed_on(device: str) -> str:
     """The GPU's name, or the processor's with the threads that torch uses."""
-    if _is_cuda(device):
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return device_name(device) if _is_cuda(device) else f"{device_name(device)}, {torch.get_num_threads()} threads"
 
 
 def _counted_flops(step: Callable[[], object]) -> int:
     with Meter() as meter:
         step()
     return meter.flops
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _is_cuda(device: str) -> bool:

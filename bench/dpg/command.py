@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bench.dpg.answers import read_answers
 from bench.dpg.questions import QuestionFile, read_questions
 from bench.dpg.rules import VARIANTS
-from bench.dpg.summary import ALWAYS, read_summary, write_scores, write_variants
+from bench.dpg.summary import ALWAYS, write_scores, write_variants
 from bench.passport import NOT_STATED, generation_settings, library_versions, passport
-from bench.records import Summary, read_json, write_json
+from bench.records import Summary, read_json, read_summary, write_json
 
 EXAMPLE = """Score a folder of DPG-Bench images: <item>.png, a 2 x 2 grid, or <item>_<k>.png, k from 0.
 
@@ -67,20 +68,17 @@ def dpg(
 dpg.__doc__ = EXAMPLE
 
 
-def rescore_dpg(
-    directory: Path | None,
-    *,
-    questions: Path | None,
-    answers: Path | None,
-    variant: str,
-    malformed: str,
-    out: Path | None,
-) -> None:
+RESCORE_OPTIONS = ("questions", "answers", "variant", "malformed")
+
+
+def rescore_dpg(directory: Path | None, out: Path | None, options: Mapping[str, Any]) -> None:
     """Apply the rules again to the answers saved in `directory`, or to plain tables of questions and answers.
 
-    Tables may lack items: those are unscored, named, and the summary says partial. Raises ValueError where neither a
-    folder nor both tables with `out` are given.
+    `options` are some of `RESCORE_OPTIONS`. Tables may lack items: those are unscored, named, and the summary says
+    partial. Raises ValueError where neither a folder nor both tables with `out` are given.
     """
+    questions, answers = options.get("questions"), options.get("answers")
+    variant, malformed = options.get("variant", "official"), options.get("malformed", "no-parent")
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     if directory is not None and (questions or answers):
@@ -129,7 +127,7 @@ def _score_tables(file: QuestionFile, answers_path: Path, out: Path, variant: st
 def show(directory: Path, file: QuestionFile, variant: str) -> None:
     """Print the variants side by side, what was left out, and what was odd, as plain text."""
     names = [name for name in dict.fromkeys((*ALWAYS, variant)) if (directory / f"summary-{name}.json").is_file()]
-    summaries = [read_summary(directory, name) for name in names]
+    summaries = [read_summary(directory / f"summary-{name}.json") for name in names]
     typer.echo(
         f"DPG-Bench of {summaries[0].subject}: {file.path.name}, VQA {summaries[0].passport['models']['vqa']['vqa']}"
     )

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bench.dpg.answers import MAX_PIC_NUM
 from bench.dpg.questions import QuestionFile
-from bench.geneval.images import open_image
+from bench.images import open_image
 from bench.records import ImageSample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.dpg.vqa import NOT_COMPARABLE
 from bench.passport import weights_sha256
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TransformersVQA:
             "architecture": architecture,
             "weights_sha256": weights_sha256(model.state_dict()),
             "dtype": str(model.dtype).removeprefix("torch."),
-            "comparability": "not comparable with published scores",
+            "comparability": NOT_COMPARABLE,
         }
 
     @torch.no_grad()

@@ -11,10 +11,12 @@ from bench.dpg.answers import MAX_PIC_NUM
 from bench.dpg.images import read_crops, read_folder
 from bench.dpg.questions import QuestionFile, read_questions, read_text_bytes
 from bench.dpg.rules import VARIANTS
-from bench.dpg.summary import BENCHMARK, read_summary, write_scores
-from bench.geneval.summary import IncompleteError
-from bench.passport import NOT_STATED, device_name, file_sha256, generation_settings, library_versions, passport
-from bench.records import ImageSample, Summary, write_json
+from bench.dpg.summary import BENCHMARK, write_scores
+from bench.dpg.vqa import NOT_COMPARABLE
+from bench.judges import as_judge
+from bench.machine import device_name
+from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
+from bench.records import ImageSample, IncompleteError, Summary, read_summary, write_json
 from bench.runner import Process, Row, check_settings, run_batches, this_process
 
 if TYPE_CHECKING:
@@ -46,34 +48,40 @@ def score_folder(
 ) -> Summary:
     """Score images of `questions`' items and write answers, scores and summaries into `out_dir`.
 
-    `resolution` is the side of one tile, `pic_num` the number of tiles scored. `vqa` may carry `passport`. Files:
-    `answers.jsonl` (a row an image), `scores-<variant>.jsonl`, `summary-<variant>.json` for official, corrected and the
-    asked variant, which is also `scores.jsonl` and `summary.json`. Resumable; processes of a launcher such as torchrun
-    share the items. Raises IncompleteError for missing or unreadable images, ValueError for bad input and for an
-    `out_dir` that lies in the image folder or holds results of other settings, ConnectionError for a VQA without
-    answers.
+    `resolution` is the side of one tile, `pic_num` the number of tiles scored, `vqa` a function or a
+    `bench.judges.Judge`. Files: `answers.jsonl` (a row an image), `scores-<variant>.jsonl`, `summary-<variant>.json`
+    for official, corrected and the asked variant, which is also `scores.jsonl` and `summary.json`. Resumable; processes
+    of a launcher such as torchrun share the items. Raises IncompleteError for missing or unreadable images, ValueError
+    for bad input and for an `out_dir` that lies in the image folder or holds results of other settings, ConnectionError
+    for a VQA without answers.
     """
     images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
-    if config.variant not in VARIANTS:
-        raise ValueError(f"unknown variant {config.variant!r}; known: {', '.join(VARIANTS)}")
-    if out_dir.resolve().is_relative_to(images_dir.resolve()):
-        raise ValueError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
+    _check_arguments(images_dir, out_dir, config.variant)
     file = read_questions(questions, malformed=config.malformed)
     folder = read_folder(images_dir, file, pic_num=pic_num, resolution=resolution)
     if folder.missing and not (config.allow_partial and folder.items):
         raise IncompleteError(folder.missing, len(file.items) * pic_num)
-    model = getattr(vqa, "passport", {"vqa": vqa_name, "comparability": "not comparable with published scores"})
+    vqa = as_judge(vqa, {"vqa": vqa_name, "comparability": NOT_COMPARABLE})
     process = this_process(config.device)
     if process.index == 0:
-        check_settings(out_dir / "settings.json", _settings(file, model, pic_num, resolution))
+        check_settings(out_dir / "settings.json", _settings(file, vqa.passport, pic_num, resolution))
         (out_dir / "questions.csv").write_bytes(read_text_bytes(file.path))
     batches = list(folder.items.values())
     run_batches(batches, _worker(vqa, file, resolution), out_dir, name="answers", process=process)
     if process.index == 0:
-        write_json(out_dir / "passport.json", _passport(images_dir, file, model, process, pic_num, resolution, config))
+        write_json(
+            out_dir / "passport.json", _passport(images_dir, file, vqa.passport, process, pic_num, resolution, config)
+        )
         write_scores(out_dir, file, variant=config.variant, allow_partial=config.allow_partial)
     process.wait()
-    return read_summary(out_dir)
+    return read_summary(out_dir / "summary.json")
+
+
+def _check_arguments(images_dir: Path, out_dir: Path, variant: str) -> None:
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+    if out_dir.resolve().is_relative_to(images_dir.resolve()):
+        raise ValueError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
 
 
 def _settings(file: QuestionFile, model: Mapping[str, Any], pic_num: int, resolution: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.dpg.worker import encode_png
+from bench.dpg.vqa import NOT_COMPARABLE
+from bench.worker import encode_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,7 +64,7 @@ class ServerVQA:
             "prompt": PROMPT,
             "max_tokens": self.config.max_tokens,
             "temperature": 0,
-            "comparability": "not comparable with published scores",
+            "comparability": NOT_COMPARABLE,
         }
 
     def __call__(self, image: Image, questions: list[str]) -> list[str]:

@@ -19,11 +19,21 @@ from bench.dpg.rules import (
     overall_score,
     score_items,
 )
-from bench.geneval.summary import IncompleteError
-from bench.records import Score, Summary, iter_jsonl, read_json, to_json, write_json, write_jsonl
+from bench.records import (
+    IncompleteError,
+    Score,
+    Summary,
+    iter_jsonl,
+    read_json,
+    read_summary,
+    to_json,
+    write_json,
+    write_jsonl,
+)
 from bench.statistics import bootstrap_ci
 
 BENCHMARK = "dpg"
+FINDINGS = "answers.jsonl"
 ALWAYS = ("official", "corrected")  # written whatever variant is asked for
 CATEGORY = "dense"  # of every score: an item's questions have categories, the item has none
 
@@ -33,9 +43,9 @@ def write_scores(directory: Path, file: QuestionFile, *, variant: str, allow_par
 
     Raises IncompleteError, after writing the scores, when items are unscored and no partial score was asked for.
     """
-    rows = list(iter_jsonl(directory / "answers.jsonl"))
+    rows = list(iter_jsonl(directory / FINDINGS))
     settings = read_json(directory / "passport.json")
-    answers = collect_answers(answer_cells(rows), file, directory / "answers.jsonl")
+    answers = collect_answers(answer_cells(rows), file, directory / FINDINGS)
     unscored = {row["prompt_id"]: row["unscored"] for row in rows if "unscored" in row}
     return write_variants(
         directory, file, answers, settings, variant=variant, allow_partial=allow_partial, unscored=unscored
@@ -73,7 +83,7 @@ def write_variants(
             continue
         for suffix in names:
             write_json(out_dir / f"summary{suffix}.json", summarise(items, file, answers, settings, name))
-    return read_summary(out_dir)
+    return read_summary(out_dir / "summary.json")
 
 
 def _lacks(item: ItemScore) -> bool:
@@ -142,9 +152,3 @@ def category_interval(scored: list[ItemScore], name: str) -> tuple[float, float]
     values = [100 * total / count for _, total, count in totals for _ in range(count)]
     estimate = bootstrap_ci([name] * len(values), clusters, values)
     return estimate.low, estimate.high
-
-
-def read_summary(directory: Path, variant: str | None = None) -> Summary:
-    """The summary written into a folder: the asked variant's, or that of `variant`."""
-    saved = read_json(directory / f"summary{f'-{variant}' if variant else ''}.json")
-    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})

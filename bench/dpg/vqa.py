@@ -1,6 +1,6 @@
 """VQA back ends by name: each is a `VQA`, (image, questions) -> answers, that encodes the image once for all questions.
 
-A back end may carry `passport` (model, weights, settings). Only mPLUG's answers compare with published scores.
+Each tells its model, weights and settings (`passport`). Only mPLUG's answers compare with published scores.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from bench.dpg.answers import read_answers
 from bench.dpg.questions import QuestionFile
+from bench.judges import Judge, load_judge
+from bench.worker import Worker, encode_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,36 +33,34 @@ def load_vqa(name: str, *, model: str = "", device: str = "cpu", file: QuestionF
     saved answers (replay, which also needs the question file). Raises ValueError for an unknown name.
     """
     if ":" in name:
-        return load_own(name)
+        return load_judge(name)
     if name not in BACKENDS:
         raise ValueError(f"unknown VQA {name!r}; known: {', '.join(BACKENDS)}, or your own package.module:function")
     return BACKENDS[name](model, device, file)
 
 
-def load_own(name: str) -> VQA:
-    """Call the zero-argument loader `package.module:function`; ValueError says what is wrong with the name."""
-    try:
-        loader = resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name!r} is no importable package.module:function ({error})") from error
-    vqa = loader() if callable(loader) else None
-    if not callable(vqa):
-        raise ValueError(f"{name} must be a function without arguments that returns (image, questions) -> answers")
-    return vqa
+class WorkerVQA(Worker):
+    """A VQA whose model runs in another process: asked {"image": base64 PNG, "questions": [...]}, it says "answers"."""
+
+    def __call__(self, image: Image, questions: list[str]) -> list[str]:
+        """The questions' answers, in order; ConnectionError where the worker gives none."""
+        reply = self.ask({"image": encode_png(image), "questions": questions})
+        if "error" in reply or len(reply.get("answers", ())) != len(questions):
+            raise ConnectionError(f"the VQA worker gave no answers to {len(questions)} questions: {reply}")
+        return reply["answers"]
 
 
 def mplug(model: str, device: str, file: QuestionFile | None) -> VQA:
     """mPLUG-large, in a worker process of `.venv-mplug` (or of $L2P_MPLUG_PYTHON)."""
-    from bench.dpg.worker import Worker
-
     python = Path(os.environ.get("L2P_MPLUG_PYTHON", ROOT / ".venv-mplug/bin/python"))
     if not python.exists():
         raise FileNotFoundError(
             f"no {python}: make mPLUG's environment with `nox -s dpg-mplug`, or set L2P_MPLUG_PYTHON"
         )
-    worker = Worker([str(python), str(Path(__file__).with_name("mplug_worker.py")), model or MPLUG, "--device", device])
-    worker.passport["comparability"] = COMPARABLE
-    return worker
+    worker = WorkerVQA(
+        [str(python), str(Path(__file__).with_name("mplug_worker.py")), model or MPLUG, "--device", device]
+    )
+    return Judge(ask=worker, passport=worker.passport | {"comparability": COMPARABLE})
 
 
 def transformers(model: str, device: str, file: QuestionFile | None) -> VQA:
@@ -96,8 +95,8 @@ def replay(model: str, device: str, file: QuestionFile | None) -> VQA:
         except (KeyError, IndexError) as error:
             raise ValueError(f"{model} holds no full set of answers for item {item_id!r}, crop {crop}") from error
 
-    answer.passport = {"vqa": "replay", "model": model, "comparability": "as the saved answers"}  # type: ignore[attr-defined]
-    return answer
+    passport = {"vqa": "replay", "model": model, "comparability": "as the saved answers"}
+    return Judge(ask=answer, passport=passport)
 
 
 BACKENDS: dict[str, Callable[[str, str, QuestionFile | None], Any]] = {

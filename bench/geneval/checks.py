@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.geneval.images import Folder, open_image
-from bench.geneval.rules import COLORS
+from bench.geneval.images import Folder
+from bench.geneval.rules import COLORS, PUBLISHED
+from bench.images import open_image
 from bench.records import Detection, Prompt, read_jsonl
 
 Detect = Callable[[Sequence[Image.Image], Sequence[Prompt]], list[list[Detection]]]
 
 NUM_WATCHED = 50
-SURE_SCORE = 0.3  # the rules' threshold: what counts as a detection here
+SURE_SCORE = PUBLISHED.score_threshold  # what counts as a detection here
 MIN_PER_IMAGE = 0.1  # fewer sure detections an image than this is "almost none"
 MIN_FOUND = 0.8  # share of a photograph folder's labels that the self-test asks for
 NUM_SHUFFLES = 1000

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.geneval.rules import COLORS
 from bench.passport import weights_sha256
@@ -25,53 +25,47 @@ Crop = tuple[Image.Image, Detection]
 class ColorClassifier:
     """Colours of many crops at once, from any images; a class name's classifier is built once.
 
-    `model`, `transform` and `tokenizer` are open_clip's. The text and image steps are clip_benchmark's own.
+    `model`, `transform` and `tokenizer` are open_clip's. Text and image steps are those of clip_benchmark's
+    `zero_shot_classifier` and `run_classification`, which GenEval calls one class and one object at a time.
     """
 
-    def __init__(
-        self, model: nn.Module, transform: Any, tokenizer: Any, device: str, passport: dict[str, Any] | None = None
-    ):
-        from clip_benchmark.metrics import zeroshot_classification
-
-        self._zero_shot = zeroshot_classification
+    def __init__(self, model: Any, transform: Any, tokenizer: Any, device: str, passport: dict[str, Any] | None = None):
         self.model, self.transform, self.tokenizer, self.device = model, transform, tokenizer, torch.device(device)
         self.classifiers: dict[str, Tensor] = {}
         self.passport = {**(passport or {}), "background": BACKGROUND, "colors": list(COLORS)}
 
     def __call__(self, crops: Sequence[Crop]) -> list[str]:
-        names = [detection.label for _, detection in crops]
-        columns = {name: self.classifier(name) for name in dict.fromkeys(names)}  # each [D, colours]
-        first = {name: i * len(COLORS) for i, name in enumerate(columns)}
         batches = [crops[start : start + BATCH_SIZE] for start in range(0, len(crops), BATCH_SIZE)]
-        loader = [(torch.stack([self.transform(cut_out(*crop)) for crop in b]), torch.zeros(len(b))) for b in batches]
-        joined = torch.cat(list(columns.values()), dim=1)  # [D, names * colours]
-        with self._quiet():
-            logits, _ = self._zero_shot.run_classification(
-                self.model, joined, loader, self.device.type, amp=self.device.type == "cuda"
-            )  # [crops, names * colours]
-        starts = [first[name] for name in names]
-        return [COLORS[int(row[k : k + len(COLORS)].argmax())] for row, k in zip(logits, starts, strict=True)]
+        return [color for batch in batches for color in self._classify(batch)]
 
+    @torch.no_grad()
+    def _classify(self, crops: Sequence[Crop]) -> list[str]:
+        """One batch of crops, each against the texts of its own class."""
+        classifiers = [self.classifier(detection.label) for _, detection in crops]  # each [D, colours]
+        pixels = torch.stack([self.transform(cut_out(*crop)) for crop in crops]).to(self.device)
+        with self._autocast():
+            features = F.normalize(self.model.encode_image(pixels), dim=-1)  # [crops, D]
+            logits = torch.stack([100.0 * row @ own for row, own in zip(features, classifiers, strict=True)])
+        return [COLORS[index] for index in logits.argmax(-1).tolist()]
+
+    @torch.no_grad()
     def classifier(self, name: str) -> Tensor:
-        """Unit text embeddings of the ten colours of a `name` [D, 10]."""
+        """Unit text embeddings of the ten colours of a `name` [D, colours]."""
         if name not in self.classifiers:
-            safe = name.replace("{", "{{").replace("}", "}}")  # names come from outside; `{c}` alone is filled in
-            templates = [f"a photo of a {{c}} {safe}", f"a photo of a {{c}}-colored {safe}", "a photo of a {c} object"]
-            with self._quiet():
-                self.classifiers[name] = self._zero_shot.zero_shot_classifier(
-                    self.model, self.tokenizer, COLORS, templates, self.device.type, amp=self.device.type == "cuda"
-                )
+            texts = [
+                text
+                for c in COLORS
+                for text in (f"a photo of a {c} {name}", f"a photo of a {c}-colored {name}", f"a photo of a {c} object")
+            ]
+            with self._autocast():
+                embeddings = F.normalize(self.model.encode_text(self.tokenizer(texts).to(self.device)), dim=-1)
+                means = embeddings.unflatten(0, (len(COLORS), -1)).mean(1)  # [colours, D]
+                self.classifiers[name] = (means / means.norm(dim=-1, keepdim=True)).T
         return self.classifiers[name]
 
-    @contextlib.contextmanager
-    def _quiet(self) -> Any:
-        """On this device, without clip_benchmark's progress bars."""
-        shown, self._zero_shot.tqdm = self._zero_shot.tqdm, lambda items: items
-        try:
-            with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
-                yield
-        finally:
-            self._zero_shot.tqdm = shown
+    def _autocast(self) -> torch.autocast:
+        """Half precision on a GPU, as GenEval has it."""
+        return torch.autocast(self.device.type, enabled=self.device.type == "cuda")
 
 
 def cut_out(image: Image.Image, detection: Detection) -> Image.Image:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,11 +85,19 @@ def parse_expected(expected: str) -> tuple[int | None, int]:
     return int(prompts), int(images)
 
 
-def rescore_geneval(
-    directory: Path, *, thresholds: Thresholds, out: Path | None = None, allow_partial: bool = False
-) -> Summary:
-    """Judge saved detections again with these thresholds and write scores and summary (into `out`, if given)."""
-    return write_scores(directory, thresholds, allow_partial, out_dir=out)
+THRESHOLDS = tuple(field.name for field in fields(Thresholds))
+RESCORE_OPTIONS = ("allow_partial", *THRESHOLDS)
+
+
+def rescore_geneval(directory: Path | None, out: Path | None, options: Mapping[str, Any]) -> None:
+    """Judge saved detections again, write scores and summary (into `out`, if given) and print it.
+
+    `options` are some of `RESCORE_OPTIONS`. Raises ValueError without a folder and for impossible thresholds.
+    """
+    if directory is None:
+        raise ValueError("rescore of GenEval needs the folder of saved detections.")
+    thresholds = Thresholds(**{name: value for name, value in options.items() if name in THRESHOLDS})
+    show_summary(write_scores(directory, thresholds, bool(options.get("allow_partial")), out_dir=out))
 
 
 def show_summary(summary: Summary, print_line: Callable[[str], None] = typer.echo) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bench.judges import Judge, as_judge, load_judge
 
 if TYPE_CHECKING:
     from bench.geneval.score import ColorClassifier
@@ -13,20 +15,6 @@ if TYPE_CHECKING:
 BUILT_IN = ("mask2former", "mmdet")
 WEIGHTS = "L2P_GENEVAL_WEIGHTS"
 """Environment variable that tells `published` where the detector's weights lie."""
-
-
-def load_by_name(name: str) -> Any:
-    """Call the zero-argument loader named `package.module:function`; ValueError says what is wrong with the name."""
-    module_name, _, function = name.partition(":")
-    if not function or not all(part.isidentifier() for part in [*module_name.split("."), function]):
-        raise ValueError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a `package.module:function`.")
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{name!r}: module {error.name!r} is not found from here.") from error
-    if not callable(getattr(module, function, None)):
-        raise ValueError(f"{name!r}: module {module_name} has no function {function!r}.")
-    return getattr(module, function)()
 
 
 def load_detector(name: str, weights: str = "", preprocessing: str = "", device: str = "cpu") -> Detector:
@@ -44,10 +32,12 @@ def load_detector(name: str, weights: str = "", preprocessing: str = "", device:
         return start_mmdet(weights, device)
     if weights or preprocessing:
         raise ValueError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
-    return load_by_name(name)
+    if ":" not in name:
+        raise ValueError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a package.module:function.")
+    return load_judge(name)
 
 
-def published() -> Detector:
+def published() -> Judge:
     """GenEval's Mask2Former with GenEval's colours as its `colors`: a loader without arguments, for recipes.
 
     The detector's weights are what $L2P_GENEVAL_WEIGHTS names, CLIP's come from the hub or its cache; the device is
@@ -63,9 +53,8 @@ def published() -> Detector:
             "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth), mmdet 3.x's, or a folder or "
             "hub id in transformers' format."
         )
-    detector = load_mask2former(weights, device=device)
-    detector.colors = load_colors("", "openai", "mask2former", device)
-    return detector
+    detector = as_judge(load_mask2former(weights, device=device), {})
+    return replace(detector, colors=load_colors("", "openai", "mask2former", device))
 
 
 def load_colors(name: str, weights: str, detector: str, device: str) -> ColorClassifier | None:
@@ -77,7 +66,7 @@ def load_colors(name: str, weights: str, detector: str, device: str) -> ColorCla
     if chosen == "none":
         return None
     if ":" in chosen:
-        return load_by_name(chosen)
+        return load_judge(chosen)
     from bench.geneval import colors
 
     return colors.load_colors(chosen, weights, device)

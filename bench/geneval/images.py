@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from bench.geneval.prompts import OFFICIAL_SHA256, Entry, as_prompts, check_entry, generate, suite_sha256
 from bench.records import ImageSample, Prompt, read_jsonl
 
 SUITE_FILE = "evaluation_metadata.jsonl"
 """The suite's prompt file, under the published name; beside the prompts' folders it says what is expected."""
-
-IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,17 +140,3 @@ def _images(folder: Path, num_images: int) -> dict[int, Path]:
             f"{surplus[0]} is surplus: {num_images} images a prompt are expected (--expected PROMPTSxIMAGES)."
         )
     return images
-
-
-def open_image(path: Path) -> Image.Image:
-    """Read one image as RGB: grey is repeated, alpha dropped, as upstream's reader does.
-
-    ValueError says why an image cannot be scored: truncated, no image, too large to be trusted, 16 bits a channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in IMAGE_MODES:
-                raise ValueError(f"its mode {image.mode} is none of {', '.join(IMAGE_MODES)}: save it with 8 bits.")
-            return image.convert("RGB")
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"it cannot be read ({type(error).__name__}: {error}).") from error

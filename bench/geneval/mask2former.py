@@ -23,7 +23,7 @@ from bench.passport import file_sha256, weights_sha256
 from bench.records import Detection
 
 if TYPE_CHECKING:
-    from bench.geneval.score import ColorClassifier
+    pass
 
 SCALE = (1333, 800)  # longest and shortest side, pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB in 0..255
@@ -136,11 +136,8 @@ class Mask2Former:
     """GenEval's detector as a `Detector`: a batch of images in, detections with masks for each out.
 
     `network` is transformers' Mask2FormerForUniversalSegmentation; images of one size go through it together, so that
-    padding, and with it every result, depends on the image alone. Labels are GenEval's names. `colors`, where it is
-    set, classifies the colours that prompts ask for.
+    padding, and with it every result, depends on the image alone. Labels are GenEval's names.
     """
-
-    colors: ColorClassifier | None = None
 
     def __init__(
         self,

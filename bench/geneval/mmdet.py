@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.dpg.worker import Worker, encode_png
 from bench.geneval.prompts import OBJECT_NAMES
 from bench.records import Detection
+from bench.worker import Worker, encode_png
 
 ROOT = Path(__file__).parents[2]
 

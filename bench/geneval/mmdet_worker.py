@@ -50,7 +50,7 @@ def _renamed(name: str) -> str:
 
 
 def detect(model: Any, images: list[str]) -> list[list[dict[str, Any]]]:
-    """Detections above 0.05 in images given as base64 PNG, one list an image."""
+    """Detections above `SAVED_SCORE` in images given as base64 PNG, one list an image."""
     found = []
     for image in images:
         rgb = np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB"))

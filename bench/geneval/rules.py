@@ -47,29 +47,28 @@ class Thresholds:
                 f"max_objects must be at least 1, max_overlap in (0, 1], position_threshold at least 0; got {self}."
             )
 
+    def score_of(self, task: str) -> float:
+        """The score that a detection must be above to count in a task."""
+        return self.counting_threshold if task == "counting" else self.score_threshold
+
+
+PUBLISHED = Thresholds()
+
 
 def judge(
-    metadata: Mapping[str, Any],
-    detections: Sequence[Detection],
-    *,
-    score_threshold: float = 0.3,
-    counting_threshold: float = 0.9,
-    max_objects: int = 16,
-    max_overlap: float = 1.0,
-    position_threshold: float = 0.1,
+    metadata: Mapping[str, Any], detections: Sequence[Detection], thresholds: Thresholds = PUBLISHED
 ) -> tuple[bool, str]:
     """Whether the detections show what `metadata` asks for, and if not, the published evaluator's reason.
 
     `metadata` is a line of GenEval's prompt file (`tag`, `include`, `exclude`); scores must be above the threshold (the
     counting one for `tag` "counting"). Raises ValueError when a colour is asked of a detection that has none.
     """
-    threshold = counting_threshold if metadata["tag"] == "counting" else score_threshold
-    kept = keep(detections, threshold, max_objects, max_overlap)
+    kept = keep(detections, thresholds.score_of(metadata["tag"]), thresholds.max_objects, thresholds.max_overlap)
     reasons: list[str] = []
     groups: list[list[Detection] | None] = []  # what each include clause matched; None = it failed
     for clause in metadata.get("include", ()):
         found = kept.get(clause["class"], [])[: clause["count"]]
-        complaint = _complaint(clause, found, groups, position_threshold)
+        complaint = _complaint(clause, found, groups, thresholds.position_threshold)
         groups.append(None if complaint else found)
         reasons += [complaint] if complaint else []
     for clause in metadata.get("exclude", ()):
@@ -116,7 +115,9 @@ def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
     return shared / union if union else 0.0
 
 
-def relations(a: Sequence[float], b: Sequence[float], position_threshold: float = 0.1) -> list[str]:
+def relations(
+    a: Sequence[float], b: Sequence[float], position_threshold: float = PUBLISHED.position_threshold
+) -> list[str]:
     """The relations of box A to box B (xyxy pixels), in the order of `RELATIONS`; none, one or two hold."""
     offset_x, offset_y = (a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2
     dx = _shrink(offset_x, position_threshold * (abs(a[2] - a[0]) + abs(b[2] - b[0])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +12,34 @@ import numpy as np
 from PIL import Image
 
 from bench.geneval.checks import Detect, check_detector, first_images_alarm, self_test
-from bench.geneval.images import Folder, open_image, read_folder
+from bench.geneval.images import Folder, read_folder
 from bench.geneval.prompts import IMAGES_PER_PROMPT, Entry
-from bench.geneval.rules import SAVED_SCORE, Thresholds, needs_color
-from bench.geneval.summary import BENCHMARK, IncompleteError, read_summary, write_scores
-from bench.passport import NOT_STATED, device_name, file_sha256, generation_settings, library_versions, passport
-from bench.records import Detection, ImageSample, Prompt, Summary, iter_jsonl, write_json, write_jsonl
+from bench.geneval.rules import PUBLISHED, SAVED_SCORE, Thresholds, needs_color
+from bench.geneval.summary import BENCHMARK, write_scores
+from bench.images import open_image
+from bench.judges import Judge, as_judge
+from bench.machine import device_name
+from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
+from bench.records import (
+    Detection,
+    ImageSample,
+    IncompleteError,
+    Prompt,
+    Summary,
+    iter_jsonl,
+    read_summary,
+    write_json,
+    write_jsonl,
+)
 from bench.runner import Process, Row, check_settings, cut_batches, run_batches, this_process
 
 if TYPE_CHECKING:
     from bench.records import Detector
 
-LIBRARIES = ("torch", "torchvision", "transformers", "open_clip_torch", "clip_benchmark", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", "pillow")
 
 ColorClassifier = Callable[[list[Any]], list[str]]
-"""Crops (`bench.geneval.colors.Crop`) in, a colour of `COLORS` for each out; may carry a `passport` attribute."""
+"""Crops (`bench.geneval.colors.Crop`) in, a colour of `COLORS` for each out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +50,7 @@ class ScoreConfig:
     images_per_prompt: int = IMAGES_PER_PROMPT
     batch_size: int = 8
     device: str = "auto"
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = PUBLISHED
     allow_partial: bool = False
     watch_detector: bool = True  # the alarm of `bench.geneval.checks`; off under --no-self-test
     self_test_dir: Path | None = None
@@ -58,24 +71,25 @@ def score_folder(
 ) -> Summary:
     """Score the images of a suite and write `detections.jsonl`, `scores.jsonl` and `summary.json` into `out_dir`.
 
-    `entries` is the suite (default: see `bench.geneval.images.read_folder`). `detector` may carry `labels` (then a
-    prompt's unknown class is refused), `passport` (name, weights, preprocessing) and `colors` (its `color_classifier`,
-    where none is given). Resumable; processes of a launcher such as torchrun share the work. Raises IncompleteError for
-    missing or unreadable images, and ValueError for bad input, for a detector that fails its checks, and for an
-    `out_dir` that holds results of other settings.
+    `entries` is the suite (default: see `bench.geneval.images.read_folder`). `detector` is a function or a
+    `bench.judges.Judge` with `labels` (then a prompt's unknown class is refused), `passport` (name, weights,
+    preprocessing) and `colors` (its `color_classifier`, where none is given). Resumable; processes of a launcher such
+    as torchrun share the work. Raises IncompleteError for missing or unreadable images, and ValueError for bad input,
+    for a detector that fails its checks, and for an `out_dir` that holds results of other settings.
     """
     images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
     folder = read_folder(images_dir, entries, config.num_prompts, config.images_per_prompt)
     if folder.missing and (not config.allow_partial or len(folder.missing) == len(folder.samples)):
         raise IncompleteError(folder.missing, len(folder.samples))
-    color_classifier = color_classifier or getattr(detector, "colors", None)
-    models = _models(detector, detector_name, color_classifier)
-    _refuse_unknown_classes(folder, detector)
+    judge = as_judge(detector, {"name": detector_name, "weights": NOT_STATED})
+    color_classifier = color_classifier or judge.colors
+    models = _models(judge, color_classifier)
+    _refuse_unknown_classes(folder, judge)
     process = this_process(config.device)
     if process.index == 0:
         check_settings(out_dir / "settings.json", _settings(folder, models, config))
         write_jsonl(out_dir / "prompts.jsonl", [prompt.spec for prompt in folder.prompts])
-    detect = detect_and_color(detector, color_classifier)
+    detect = detect_and_color(judge, color_classifier)
     checks = _check(detect, folder, config)
     work = _worker(detect, folder, first_images_alarm() if config.watch_detector else None)
     batches = cut_batches(folder.samples, config.batch_size)
@@ -84,7 +98,7 @@ def score_folder(
         write_json(out_dir / "passport.json", _passport(images_dir, folder, rows, models, checks, process, config))
         write_scores(out_dir, config.thresholds, config.allow_partial, config.num_resamples)
     process.wait()
-    return read_summary(out_dir)
+    return read_summary(out_dir / "summary.json")
 
 
 def _passport(
@@ -115,11 +129,9 @@ def _passport(
     )
 
 
-def _models(detector: Detector, name: str, colors: ColorClassifier | None) -> dict[str, Any]:
-    return {
-        "detector": getattr(detector, "passport", {"name": name, "weights": NOT_STATED}),
-        "colors": getattr(colors, "passport", NOT_STATED) if colors else "given by the detector",
-    }
+def _models(detector: Judge, colors: ColorClassifier | None) -> dict[str, Any]:
+    told = dict(as_judge(colors, {"name": NOT_STATED}).passport) if colors else "given by the detector"
+    return {"detector": dict(detector.passport), "colors": told}
 
 
 def _settings(folder: Folder, models: dict[str, Any], config: ScoreConfig) -> dict[str, Any]:
@@ -133,16 +145,15 @@ def _settings(folder: Folder, models: dict[str, Any], config: ScoreConfig) -> di
     }
 
 
-def _refuse_unknown_classes(folder: Folder, detector: Detector) -> None:
-    labels: Sequence[str] | None = getattr(detector, "labels", None)
-    if labels is None:
+def _refuse_unknown_classes(folder: Folder, detector: Judge) -> None:
+    if detector.labels is None:
         return
     for prompt in folder.prompts:
         for clause in [*prompt.spec["include"], *prompt.spec.get("exclude", ())]:
-            if clause["class"] not in labels:
+            if clause["class"] not in detector.labels:
                 raise ValueError(
                     f"Prompt {prompt.id} asks for {clause['class']!r}, which the detector does not know; "
-                    f"it knows {', '.join(labels)}."
+                    f"it knows {', '.join(detector.labels)}."
                 )
 
 
@@ -158,7 +169,7 @@ def _check(detect: Detect, folder: Folder, config: ScoreConfig) -> dict[str, Any
 
 
 def detect_and_color(detector: Detector, color_classifier: ColorClassifier | None) -> Detect:
-    """A function from images and their prompts to detections down to 0.05, coloured where the prompt asks for it."""
+    """A function from images and their prompts to the detections that are kept, coloured where the prompt asks."""
 
     def detect(images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[list[Detection]]:
         found = detector(list(images))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.geneval.prompts import OFFICIAL_SHA256, as_prompts, suite_sha256
-from bench.geneval.rules import Thresholds, judge, keep
+from bench.geneval.rules import PUBLISHED, Thresholds, judge, keep
 from bench.records import (
     Detection,
+    IncompleteError,
     Prompt,
     Score,
     Summary,
@@ -24,18 +25,7 @@ from bench.runner import Row
 from bench.statistics import bootstrap_ci, category_means
 
 BENCHMARK = "geneval"
-
-
-class IncompleteError(ValueError):
-    """Fewer images than expected can be scored; `missing` lists them."""
-
-    def __init__(self, missing: Sequence[str], num_expected: int):
-        shown = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
-        super().__init__(
-            f"{len(missing)} of {num_expected} expected images cannot be scored:\n  {shown}\n"
-            "Supply them, or ask for a partial score (--allow-partial), which is named so."
-        )
-        self.missing = list(missing)
+FINDINGS = "detections.jsonl"
 
 
 def read_detections(row: Row) -> list[Detection]:
@@ -47,14 +37,14 @@ def read_detections(row: Row) -> list[Detection]:
 
 def judge_rows(prompts: Sequence[Prompt], rows: Iterable[Row], thresholds: Thresholds) -> list[Score]:
     """A score for each saved row; an unscored image keeps its reason and has the value None."""
-    by_id, settings = {prompt.id: prompt for prompt in prompts}, asdict(thresholds)
-    return [_judge_row(by_id[row["prompt_id"]], row, settings) for row in rows]
+    by_id = {prompt.id: prompt for prompt in prompts}
+    return [_judge_row(by_id[row["prompt_id"]], row, thresholds) for row in rows]
 
 
-def _judge_row(prompt: Prompt, row: Row, thresholds: Mapping[str, Any]) -> Score:
+def _judge_row(prompt: Prompt, row: Row, thresholds: Thresholds) -> Score:
     value, reason = None, row.get("unscored", "")
     if "unscored" not in row:
-        correct, reason = judge(prompt.spec, read_detections(row), **thresholds)
+        correct, reason = judge(prompt.spec, read_detections(row), thresholds)
         value = float(correct)
     return Score(prompt_id=prompt.id, index=row["index"], category=prompt.category, value=value, reason=reason)
 
@@ -73,7 +63,7 @@ def write_scores(
     """
     out_dir = out_dir or directory
     settings, prompts = read_json(directory / "passport.json"), as_prompts(read_jsonl(directory / "prompts.jsonl"))
-    scores = judge_rows(prompts, iter_jsonl(directory / "detections.jsonl"), thresholds)
+    scores = judge_rows(prompts, iter_jsonl(directory / FINDINGS), thresholds)
     scores = _with_missing(scores, prompts, settings["images_per_prompt"])
     text = {prompt.id: prompt.text for prompt in prompts}
     write_jsonl(out_dir / "scores.jsonl", (asdict(score) | {"text": text[score.prompt_id]} for score in scores))
@@ -113,7 +103,7 @@ def summarise(
     estimate = bootstrap_ci(categories, clusters, values, num_resamples=num_resamples)
     partial = len(scored) < len(scores)
     official = suite_sha256([prompt.spec for prompt in prompts]) == OFFICIAL_SHA256
-    published = settings["thresholds"] == asdict(Thresholds())
+    published = settings["thresholds"] == asdict(PUBLISHED)
     return Summary(
         benchmark=BENCHMARK,
         version="553 prompts, seed 43" if official else f"suite {settings['prompts_sha256'][:12]}",
@@ -133,27 +123,20 @@ def summarise(
     )
 
 
-def read_summary(directory: Path) -> Summary:
-    """The summary that was written into a folder."""
-    saved = read_json(directory / "summary.json")
-    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})
-
-
 def official_results(directory: Path) -> list[dict[str, Any]]:
     """Scores and detections as rows of the published script's `results.jsonl`, for its own `summary_scores.py`."""
     import json
 
-    settings = read_json(directory / "summary.json")["passport"]["thresholds"]
+    thresholds = Thresholds(**read_json(directory / "summary.json")["passport"]["thresholds"])
     prompts = {prompt.id: prompt for prompt in as_prompts(read_jsonl(directory / "prompts.jsonl"))}
-    rows = {(row["prompt_id"], row["index"]): row for row in iter_jsonl(directory / "detections.jsonl")}
+    rows = {(row["prompt_id"], row["index"]): row for row in iter_jsonl(directory / FINDINGS)}
     results = []
     for score in read_jsonl(directory / "scores.jsonl"):
         if score["value"] is None:
             continue  # the published script has no word for unscored; the summary counts it
         spec, row = prompts[score["prompt_id"]].spec, rows[score["prompt_id"], score["index"]]
-        counting = spec["tag"] == "counting"
-        threshold = settings["counting_threshold" if counting else "score_threshold"]
-        kept = keep(read_detections(row), threshold, settings["max_objects"], settings["max_overlap"])
+        threshold = thresholds.score_of(spec["tag"])
+        kept = keep(read_detections(row), threshold, thresholds.max_objects, thresholds.max_overlap)
         details = {label: [[*found.box, found.score] for found in group] for label, group in kept.items()}
         results.append(
             {

@@ -17,11 +17,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from clip_benchmark.metrics.zeroshot_classification import run_classification
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -88,11 +90,9 @@ def published(detector: Mask2Former, colors: ColorClassifier, images: list[Image
         with adding_to(spent, "detector"):
             chosen = four_objects(_detect_all_masks(detector, image))
         for d in chosen:
-            with adding_to(spent, "colors"), colors._quiet():
+            with adding_to(spent, "colors"):
                 loader = DataLoader(Crops(image, [d], colors.transform), batch_size=16, num_workers=4)
-                logits, _ = colors._zero_shot.run_classification(
-                    colors.model, colors.classifier(d.label), loader, "cpu", amp=False
-                )
+                logits, _ = run_classification(colors.model, colors.classifier(d.label), loader, "cpu", amp=False)
             results.append((d.label, d.box, d.score, COLORS[int(logits[0].argmax())]))
     return results
 
@@ -147,8 +147,8 @@ def test_the_full_networks_once():
 
 def test_the_rules_alone():
     """The recorded cases at 20,000 images a second or more."""
-    shared = os.environ.get("L2P_SHARED", "../shared/data")
-    with gzip.open(f"{shared}/geneval_rules_cases.jsonl.gz", "rt") as file:
+    recorded = Path(__file__).parents[2] / "tests" / "recorded"
+    with gzip.open(recorded / "geneval_rules_cases.jsonl.gz", "rt") as file:
         cases = [json.loads(line) for line in file]
     ready = [
         (

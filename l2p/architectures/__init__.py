@@ -1,10 +1,23 @@
 """The source families: one file each holds all of a family's quirks."""
 
-from l2p.architectures.base import Architecture, EncodedPrompt, patchify, source_pipeline, split_prompts, stack_prompts
+import torch
+
+from l2p.architectures.base import (
+    Architecture,
+    EncodedPrompt,
+    Patches,
+    latent_tokens,
+    patchify,
+    source_pipeline,
+    source_velocity,
+    split_prompts,
+    stack_prompts,
+)
 from l2p.architectures.flux import FLUX
 from l2p.architectures.flux2 import FLUX2
 from l2p.architectures.qwenimage import QWENIMAGE
 from l2p.architectures.sd3 import SD3
+from l2p.architectures.tiny import TinySizes
 from l2p.architectures.zimage import ZIMAGE
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -19,10 +32,14 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "EncodedPrompt",
+    "Patches",
+    "TinySizes",
     "architecture_of",
     "encode_prompt",
     "get_architecture",
+    "latent_tokens",
     "patchify",
+    "source_velocity",
     "split_prompts",
     "stack_prompts",
 ]
@@ -44,6 +61,7 @@ def architecture_of(class_name: str) -> Architecture:
     raise ValueError(f"no architecture for the class {class_name!r}; known: {known}")
 
 
+@torch.no_grad()
 def encode_prompt(pipeline: object, architecture: str, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     """Encode prompts with the family's own pipeline code, whether `pipeline` is a source or a pixel pipeline.
 

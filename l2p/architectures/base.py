@@ -1,40 +1,59 @@
 """What an architecture declares about its source transformer, and the helpers that the families share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import diffusers
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from l2p.architectures.tiny import TinySizes
+
 # The text inputs of a transformer's forward by name, each [B, ...]; a boolean "mask" [B, L] marks the real tokens of
 # prompts that differ in length.
 EncodedPrompt = dict[str, Tensor]
+
+
+class Patches(NamedTuple):
+    """How images or latents are cut into tokens: the side of a patch and the order of its numbers within a token."""
+
+    size: int
+    layout: Literal["ph pw c", "c ph pw"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """All that the rest of the package needs to know about a source family.
 
-    transformer_class, pipeline_class: names in diffusers.
+    title: the family's name for people. transformer_class, pipeline_class: names in diffusers.
     block_lists: the lists of transformer blocks in the order in which they run.
     refiners: what else the release trains beside the ends (embedders, refiner blocks): modules and parameters by name.
-    patch_layout: the order in which the input projection reads a patch's numbers.
+    patch_layout: the order in which the pixel model's input projection reads a patch's numbers.
     hidden_size(config): the width of a token.
     input_projection(patch_size): the name of the layer that takes pixel patches.
     pixel_config(source_config, patch_size): the source's config with an input projection for RGB patches.
     replace_final_layer(transformer, patch_size): put a TokenTap there and return it.
-    call(transformer, noisy, sigma, prompt, patch_size, distilled_guidance): run the family's own forward.
-    encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class.
+    call(transformer, noisy, sigma, prompt, patches, distilled_guidance): run the family's own forward, on pixels or on
+    the source's latents [B, C, H, W], and return what it returns.
+    unpack(output, size, patches): what `call` returned -> [B, C, *size], size (H, W) as `noisy` had it.
+    encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class. Gradients flow.
+    source_arguments(guidance_scale, distilled_guidance): how the family's own pipeline is called for that guidance
+    (uncond + w (cond - uncond), 1 = off); raises ValueError for what the pipeline cannot do.
+    source_patches(source_config): how the source cuts its latents.
     source_projection(transformer): weight [D, C] and bias [D] of the source's own input projection.
-    latent_tokens(pipeline, images): images [B, 3, H, W] in [-1, 1] -> what that projection reads, [B, N, C].
+    encode_latents(pipeline, images): images [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w], normalised and in the
+    form that the source denoises, before they are cut into tokens.
+    decode_latents(pipeline, latents): the way back, as the pipeline does it at the end.
+    tiny_source(sizes): the family's pipeline with random weights, small, for tests and dry runs.
     unread_text: whether the last block computes text that nothing reads, with weights that no gradient reaches.
-    velocity_sign: what a head that paints the velocity is multiplied by; -1 where the family's own output is negative.
+    text_first: whether the text stands before the image where a block takes both as one sequence.
+    velocity_sign: 1, or -1 where the family's own output is minus the velocity.
     """
 
     name: str
+    title: str
     transformer_class: str
     pipeline_class: str
     block_lists: tuple[str, ...]
@@ -44,12 +63,43 @@ class Architecture:
     input_projection: Callable[[int], str]
     pixel_config: Callable[[dict[str, Any], int], dict[str, Any]]
     replace_final_layer: Callable[[nn.Module, int], "TokenTap"]
-    call: Callable[[nn.Module, Tensor, Tensor, EncodedPrompt, int, float], None]
+    call: Callable[[nn.Module, Tensor, Tensor, EncodedPrompt, Patches, float], Any]
+    unpack: Callable[[Any, tuple[int, int], Patches], Tensor]
     encode_prompt: Callable[[Any, list[str], int], EncodedPrompt]
+    source_arguments: Callable[[float, float], dict[str, Any]]
+    source_patches: Callable[[Mapping[str, Any]], Patches]
     source_projection: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
-    latent_tokens: Callable[[Any, Tensor], Tensor]
+    encode_latents: Callable[[Any, Tensor], Tensor]
+    decode_latents: Callable[[Any, Tensor], Tensor]
+    tiny_source: Callable[[TinySizes], Any]
     unread_text: bool = False
+    text_first: bool = False
     velocity_sign: Literal[1, -1] = 1
+
+
+def source_velocity(
+    architecture: Architecture,
+    transformer: Any,
+    latents: Tensor,
+    sigma: Tensor,
+    prompt: EncodedPrompt,
+    distilled_guidance: float = 3.5,
+) -> Tensor:
+    """Return the velocity noise - clean that a source's transformer predicts, [B, C, h, w].
+
+    latents [B, C, h, w]: noisy, normalised as encode_latents gives them; sigma [B], 1 = pure noise; prompt as
+    encode_prompt gives it. Gradients flow.
+    """
+    patches = architecture.source_patches(transformer.config)
+    output = architecture.call(transformer, latents, sigma, prompt, patches, distilled_guidance)
+    height, width = latents.shape[-2:]
+    return architecture.velocity_sign * architecture.unpack(output, (height, width), patches)
+
+
+def latent_tokens(architecture: Architecture, pipeline: Any, images: Tensor) -> Tensor:
+    """Return what the source's input projection reads of images [B, 3, H, W] in [-1, 1]: tokens [B, N, C * p * p]."""
+    patches = architecture.source_patches(pipeline.transformer.config)
+    return patchify(architecture.encode_latents(pipeline, images), *patches)
 
 
 class TokenTap(nn.Module):
@@ -99,6 +149,17 @@ def patchify(images: Tensor, patch_size: int, layout: str = "ph pw c") -> Tensor
     return patches.permute(*order).reshape(batch, h * w, patch_size * patch_size * channels)
 
 
+def unpatchify(tokens: Tensor, size: tuple[int, int], patches: Patches) -> Tensor:
+    """Put patches [B, H/p * W/p, p * p * C] together again to [B, C, H, W]; the inverse of patchify."""
+    (height, width), p = size, patches.size
+    h, w, channels = height // p, width // p, tokens.shape[-1] // p**2
+    inner, order = {
+        "ph pw c": ((p, p, channels), (0, 5, 1, 3, 2, 4)),
+        "c ph pw": ((channels, p, p), (0, 3, 1, 4, 2, 5)),
+    }[patches.layout]
+    return tokens.reshape(-1, h, w, *inner).permute(*order).reshape(-1, channels, height, width)
+
+
 def position_grid(height: int, width: int, num_axes: int, device: torch.device) -> Tensor:
     """Return position ids [height * width, num_axes] with the row in axis 1 and the column in axis 2."""
     ids = torch.zeros(height, width, num_axes, device=device)
@@ -139,8 +200,17 @@ def source_pipeline(pipeline: Any, class_name: str) -> Any:
     return cls(**components)
 
 
+@torch.no_grad()
 def encode_images(pipeline: Any, images: Tensor) -> Tensor:
     """Encode images [B, 3, H, W] in [-1, 1] with the source's AutoencoderKL to normalised latents [B, C, h, w]."""
     vae = pipeline.vae
     latents = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode()
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode_images(pipeline: Any, latents: Tensor) -> Tensor:
+    """Decode normalised latents [B, C, h, w] with the source's AutoencoderKL to images [B, 3, H, W], about [-1, 1]."""
+    vae = pipeline.vae
+    latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    return vae.decode(latents, return_dict=False)[0]

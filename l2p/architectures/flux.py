@@ -2,18 +2,25 @@
 
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from torch import Tensor
 
+from l2p.architectures import tiny
 from l2p.architectures.base import (
     Architecture,
     EncodedPrompt,
+    Patches,
     attention_width,
+    decode_images,
     encode_images,
     patchify,
     position_grid,
     replace_norm_and_projection,
+    unpatchify,
 )
+from l2p.architectures.tiny import TinySizes
 
 
 def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
@@ -22,13 +29,13 @@ def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
 
 
 def _call(
-    transformer: Any, noisy: Tensor, sigma: Tensor, prompt: EncodedPrompt, patch_size: int, distilled_guidance: float
-) -> None:
-    height, width = noisy.shape[-2] // patch_size, noisy.shape[-1] // patch_size
+    transformer: Any, noisy: Tensor, sigma: Tensor, prompt: EncodedPrompt, patches: Patches, distilled_guidance: float
+) -> Tensor:
+    height, width = noisy.shape[-2] // patches.size, noisy.shape[-1] // patches.size
     text = prompt["prompt_embeds"].to(noisy.dtype)  # [B, L, D_text]
     guided = transformer.config.guidance_embeds
-    transformer(
-        hidden_states=patchify(noisy, patch_size),  # [B, h * w, p * p * 3]
+    return transformer(
+        hidden_states=patchify(noisy, *patches),  # [B, h * w, p * p * C]
         encoder_hidden_states=text,
         pooled_projections=prompt["pooled_prompt_embeds"].to(noisy.dtype),  # [B, D_pooled]
         timestep=sigma.to(noisy.dtype),  # FLUX multiplies by 1000 itself
@@ -36,10 +43,9 @@ def _call(
         txt_ids=torch.zeros(text.shape[1], 3, device=noisy.device),
         guidance=torch.full_like(sigma, distilled_guidance) if guided else None,
         return_dict=False,
-    )
+    )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, pooled, _ = pipeline.encode_prompt(
         prompt=prompts, prompt_2=None, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
@@ -51,13 +57,43 @@ def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
     return transformer.x_embedder.weight, transformer.x_embedder.bias
 
 
-@torch.no_grad()
-def _latent_tokens(pipeline: Any, images: Tensor) -> Tensor:
-    return patchify(encode_images(pipeline, images), 2, "c ph pw")  # as FluxPipeline._pack_latents
+def _source_arguments(guidance_scale: float, distilled_guidance: float) -> dict[str, Any]:
+    # FluxPipeline's `guidance_scale` is the distilled embedding; true guidance asks for a negative prompt.
+    arguments: dict[str, Any] = {"guidance_scale": distilled_guidance}
+    if guidance_scale != 1:
+        arguments |= {"true_cfg_scale": guidance_scale, "negative_prompt": ""}
+    return arguments
+
+
+def _tiny_source(sizes: TinySizes) -> Any:
+    tokenizer = tiny.word_tokenizer(sizes.words, sizes.max_length)
+    clip = tiny.clip_config(sizes, tokenizer, sizes.text_width // 2)
+    transformer = diffusers.FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4 * sizes.latent_channels,
+        num_layers=sizes.num_blocks // 3,
+        num_single_layers=sizes.num_blocks - sizes.num_blocks // 3,
+        attention_head_dim=sizes.head_dim,
+        num_attention_heads=sizes.num_heads,
+        joint_attention_dim=sizes.text_width,
+        pooled_projection_dim=sizes.text_width // 2,
+        guidance_embeds=False,
+        axes_dims_rope=sizes.rotary_axes,
+    )
+    return diffusers.FluxPipeline(
+        scheduler=tiny.scheduler(sizes),
+        vae=tiny.autoencoder(sizes),
+        text_encoder=transformers.CLIPTextModel(clip),
+        tokenizer=tokenizer,
+        text_encoder_2=tiny.t5_encoder(sizes, tokenizer),
+        tokenizer_2=tokenizer,
+        transformer=transformer,
+    )
 
 
 FLUX = Architecture(
     name="flux",
+    title="FLUX",
     transformer_class="FluxTransformer2DModel",
     pipeline_class="FluxPipeline",
     block_lists=("transformer_blocks", "single_transformer_blocks"),
@@ -68,7 +104,12 @@ FLUX = Architecture(
     pixel_config=_pixel_config,
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, out_features=1),
     call=_call,
+    unpack=unpatchify,
     encode_prompt=_encode_prompt,
+    source_arguments=_source_arguments,
+    source_patches=lambda config: Patches(2, "c ph pw"),  # as FluxPipeline._pack_latents
     source_projection=_source_projection,
-    latent_tokens=_latent_tokens,
+    encode_latents=encode_images,
+    decode_latents=decode_images,
+    tiny_source=_tiny_source,
 )

@@ -2,17 +2,21 @@
 
 from typing import Any
 
-import torch
+import diffusers
+import transformers
 from torch import Tensor
 
+from l2p.architectures import tiny
 from l2p.architectures.base import (
     Architecture,
     EncodedPrompt,
+    Patches,
     attention_width,
+    decode_images,
     encode_images,
-    patchify,
     replace_norm_and_projection,
 )
+from l2p.architectures.tiny import TinySizes
 
 
 def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
@@ -21,18 +25,17 @@ def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
 
 
 def _call(
-    transformer: Any, noisy: Tensor, sigma: Tensor, prompt: EncodedPrompt, patch_size: int, distilled_guidance: float
-) -> None:
-    transformer(
+    transformer: Any, noisy: Tensor, sigma: Tensor, prompt: EncodedPrompt, patches: Patches, distilled_guidance: float
+) -> Tensor:
+    return transformer(
         hidden_states=noisy,
         encoder_hidden_states=prompt["prompt_embeds"].to(noisy.dtype),  # [B, L, D_text]
         pooled_projections=prompt["pooled_prompt_embeds"].to(noisy.dtype),  # [B, D_pooled]
         timestep=sigma * 1000,
         return_dict=False,
-    )
+    )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, _, pooled, _ = pipeline.encode_prompt(
         prompt=prompts,
@@ -50,13 +53,37 @@ def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
     return projection.weight.flatten(1), projection.bias
 
 
-@torch.no_grad()
-def _latent_tokens(pipeline: Any, images: Tensor) -> Tensor:
-    return patchify(encode_images(pipeline, images), pipeline.transformer.config.patch_size, "c ph pw")
+def _tiny_source(sizes: TinySizes) -> Any:
+    tokenizer = tiny.word_tokenizer(sizes.words, sizes.max_length)
+    clip = tiny.clip_config(sizes, tokenizer, sizes.text_width // 4)
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=sizes.latent_channels,
+            out_channels=sizes.latent_channels,
+            num_layers=sizes.num_blocks,
+            attention_head_dim=sizes.head_dim,
+            num_attention_heads=sizes.num_heads,
+            joint_attention_dim=sizes.text_width,
+            caption_projection_dim=sizes.width,
+            pooled_projection_dim=sizes.text_width // 2,
+            pos_embed_max_size=16,
+        ),
+        scheduler=tiny.scheduler(sizes),
+        vae=tiny.autoencoder(sizes),
+        text_encoder=transformers.CLIPTextModelWithProjection(clip),
+        tokenizer=tokenizer,
+        text_encoder_2=transformers.CLIPTextModelWithProjection(clip),
+        tokenizer_2=tokenizer,
+        text_encoder_3=tiny.t5_encoder(sizes, tokenizer),
+        tokenizer_3=tokenizer,
+    )
 
 
 SD3 = Architecture(
     name="sd3",
+    title="SD3",
     transformer_class="SD3Transformer2DModel",
     pipeline_class="StableDiffusion3Pipeline",
     block_lists=("transformer_blocks",),
@@ -68,7 +95,12 @@ SD3 = Architecture(
     # The forward unpatchifies its output: one channel is enough for that.
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, patch_size**2),
     call=_call,
+    unpack=lambda output, size, patches: output,
     encode_prompt=_encode_prompt,
+    source_arguments=lambda guidance_scale, distilled_guidance: {"guidance_scale": guidance_scale},
+    source_patches=lambda config: Patches(config["patch_size"], "c ph pw"),
     source_projection=_source_projection,
-    latent_tokens=_latent_tokens,
+    encode_latents=encode_images,
+    decode_latents=decode_images,
+    tiny_source=_tiny_source,
 )

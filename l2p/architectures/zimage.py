@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from l2p.architectures.base import Architecture, EncodedPrompt, TokenTap, encode_images, patchify
+from l2p.architectures import tiny
+from l2p.architectures.base import Architecture, EncodedPrompt, Patches, TokenTap, decode_images, encode_images
+from l2p.architectures.tiny import TinySizes
 
 
 def _key(patch_size: int) -> str:
@@ -24,21 +28,20 @@ def _replace_final_layer(transformer: Any, patch_size: int) -> TokenTap:
 
 
 def _call(
-    transformer: Any, noisy: Tensor, sigma: Tensor, prompt: EncodedPrompt, patch_size: int, distilled_guidance: float
-) -> None:
+    transformer: Any, noisy: Tensor, sigma: Tensor, prompt: EncodedPrompt, patches: Patches, distilled_guidance: float
+) -> list[Tensor]:
     captions = [
         embeds[mask] for embeds, mask in zip(prompt["prompt_embeds"].to(noisy.dtype), prompt["mask"], strict=True)
     ]
-    transformer(
-        x=list(noisy.unsqueeze(2)),  # B times [3, 1, H, W]
+    return transformer(
+        x=list(noisy.unsqueeze(2)),  # B times [C, 1, H, W]
         t=1 - sigma,  # Z-Image's time is 0 at pure noise
         cap_feats=captions,  # B times [L, D_text]
-        patch_size=patch_size,
+        patch_size=patches.size,
         return_dict=False,
-    )
+    )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     # The pipeline writes its chat template into the list that it is given: give it a copy.
     embeds, _ = pipeline.encode_prompt(
@@ -56,13 +59,39 @@ def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
     return projection.weight, projection.bias
 
 
-@torch.no_grad()
-def _latent_tokens(pipeline: Any, images: Tensor) -> Tensor:
-    return patchify(encode_images(pipeline, images), pipeline.transformer.config.all_patch_size[0], "ph pw c")
+def _unpack(output: list[Tensor], size: tuple[int, int], patches: Patches) -> Tensor:
+    return torch.stack(output).squeeze(2)  # B times [C, 1, H, W] -> [B, C, H, W]
+
+
+def _source_arguments(guidance_scale: float, distilled_guidance: float) -> dict[str, Any]:
+    return {"guidance_scale": guidance_scale - 1}  # ZImagePipeline: pos + s (pos - neg), 0 = off
+
+
+def _tiny_source(sizes: TinySizes) -> Any:
+    tokenizer = tiny.word_tokenizer(sizes.words, 512)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} a {% endfor %}"
+    return diffusers.ZImagePipeline(
+        transformer=diffusers.ZImageTransformer2DModel(
+            dim=sizes.width,
+            n_layers=sizes.num_blocks,
+            n_refiner_layers=1,
+            n_heads=sizes.num_heads,
+            n_kv_heads=sizes.num_heads,
+            cap_feat_dim=sizes.text_width,
+            in_channels=sizes.latent_channels,
+            axes_dims=list(sizes.rotary_axes),
+            axes_lens=[1536, 64, 64],
+        ),
+        scheduler=tiny.scheduler(sizes),
+        vae=tiny.autoencoder(sizes),
+        text_encoder=transformers.Qwen3Model(transformers.Qwen3Config(**tiny.decoder_sizes(sizes))).eval(),
+        tokenizer=tokenizer,
+    )
 
 
 ZIMAGE = Architecture(
     name="zimage",
+    title="Z-Image",
     transformer_class="ZImageTransformer2DModel",
     pipeline_class="ZImagePipeline",
     block_lists=("layers",),
@@ -74,8 +103,13 @@ ZIMAGE = Architecture(
     pixel_config=_pixel_config,
     replace_final_layer=_replace_final_layer,
     call=_call,
+    unpack=_unpack,
     encode_prompt=_encode_prompt,
+    source_arguments=_source_arguments,
+    source_patches=lambda config: Patches(config["all_patch_size"][0], "ph pw c"),
     source_projection=_source_projection,
-    latent_tokens=_latent_tokens,
+    encode_latents=encode_images,
+    decode_latents=decode_images,
+    tiny_source=_tiny_source,
     velocity_sign=-1,  # the released head keeps Z-Image's own sign
 )

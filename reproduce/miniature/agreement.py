@@ -18,10 +18,10 @@ from PIL import Image
 
 from bench.dpg.questions import read_questions
 from bench.geneval.rules import judge
+from bench.named import load_function
 from bench.records import Detection, read_jsonl
 from bench.statistics import Estimate, bootstrap_ci
 from reproduce.miniature.answers import answers_from
-from reproduce.named import load_function
 
 MOSAIC_COLUMNS = 20
 ANSWERS = {"yes": True, "no": False, "unsure": None}

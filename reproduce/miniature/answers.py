@@ -12,36 +12,38 @@ import numpy as np
 import typer
 from PIL import Image
 
+from bench.geneval.rules import PUBLISHED
+from bench.judges import Judge
 from bench.records import Detection, write_json
 from reproduce.miniature.questions import dpg_scenes, is_true, scene_questions
 from reproduce.miniature.render import EXTENT, render
-from reproduce.miniature.scenes import SceneObject
+from reproduce.miniature.scenes import RESOLUTION, SceneObject
 
 if TYPE_CHECKING:
-    from bench.records import VQA, Detector
+    from bench.records import VQA
 
-RESOLUTION = 48
 CHECK_SEED = 904
-SURE_SCORE = 0.3  # GenEval's threshold
+SURE_SCORE = PUBLISHED.score_threshold
 DARK_BELOW, LIGHT_ABOVE = 0.42, 0.62  # half-way between the backgrounds' tones
 
 
-def answerer() -> VQA:
+def answerer() -> Judge:
     """The VQA of the miniature world: the detector looks once at an image, then every question is answered from it."""
     from reproduce.miniature.detector import load
 
-    detect: Detector = load()
+    detect = load()
 
     def answer(image: Image.Image, questions: list[str]) -> list[str]:
         return answers_from(image, detect([image])[0], questions)
 
-    answer.passport = {  # type: ignore[attr-defined]
+    passport = {
         "vqa": "miniature scene answers",
         "model": "reproduce.miniature.detector",
+        "weights_sha256": detect.passport["sha256"],
         "threshold": SURE_SCORE,
         "comparability": "miniature world only",
     }
-    return answer
+    return Judge(ask=answer, passport=passport)
 
 
 def answers_from(image: Image.Image, detections: list[Detection], questions: list[str]) -> list[str]:

@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.geneval.rules import PUBLISHED, SAVED_SCORE
+from bench.judges import Judge
 from bench.passport import file_sha256
 from bench.records import Detection
 from reproduce.miniature.scenes import COLORS, HELD_OUT_PAIRS, SHAPES
@@ -30,7 +32,6 @@ GRID = RESOLUTION // STRIDE
 WEIGHTS = Path(__file__).parent / "weights" / "detector.safetensors"
 NUM_SHAPES = len(SHAPES)
 SEEN_COLORS = (*COLORS, "gray")  # gray: an object that has lost its colour; no prompt asks for it
-MIN_SCORE = 0.05  # detections are kept down to here, so that rules can be applied again with other thresholds
 
 
 def _conv(num_in: int, num_out: int, stride: int = 1) -> nn.Sequential:
@@ -89,7 +90,7 @@ def find(network: ShapeDetector, pictures: Tensor) -> list[list[Detection]]:
     logit, shape, peak = peaks(cells)
     score = (network.calibration[0] * logit + network.calibration[1]).sigmoid()
     found: list[list[Detection]] = [[] for _ in pictures]
-    for i, row, column in (peak & (score >= MIN_SCORE)).nonzero().tolist():
+    for i, row, column in (peak & (score >= SAVED_SCORE)).nonzero().tolist():
         left, top, right, bottom = cells[i, NUM_SHAPES : NUM_SHAPES + 4, row, column].tolist()
         x, y = column + 0.5, row + 0.5
         sides = (x - left, y - top, x + right, y + bottom)
@@ -108,7 +109,7 @@ def save(network: ShapeDetector, path: Path = WEIGHTS) -> None:
     path.with_suffix(".tmp").rename(path)
 
 
-def load(path: Path = WEIGHTS) -> Detector:
+def load(path: Path = WEIGHTS) -> Judge:
     """The shipped detector as a `bench.records.Detector`: square pictures of any size, boxes in their own pixels.
 
     Raises FileNotFoundError where the weights are missing, ValueError for a picture that is not square.
@@ -125,10 +126,8 @@ def load(path: Path = WEIGHTS) -> Detector:
     def detect(images: list[Image.Image]) -> list[list[Detection]]:
         return [_rescale(d, image.width) for d, image in zip(find(network, _stack(images)), images, strict=True)]
 
-    detect.labels = SHAPES  # type: ignore[attr-defined]
     passport = {"name": "miniature shape detector", "weights": path.name, "sha256": file_sha256(path)}
-    detect.passport = passport  # type: ignore[attr-defined]
-    return detect
+    return Judge(ask=detect, passport=passport, labels=SHAPES)
 
 
 def _stack(images: list[Image.Image]) -> Tensor:
@@ -161,6 +160,7 @@ def reject_held_out(images: list[Image.Image], rows: list[dict]) -> list[str | N
     """The corpus filter of claim C9: for each picture the held-out pair that is seen in it, or None."""
     reasons = []
     for found in _shipped()(images):
-        seen = [f"{d.color} {d.label}" for d in found if d.score >= 0.3 and (d.color, d.label) in HELD_OUT_PAIRS]
+        sure = [d for d in found if d.score >= PUBLISHED.score_threshold]
+        seen = [f"{d.color} {d.label}" for d in sure if (d.color, d.label) in HELD_OUT_PAIRS]
         reasons.append(f"shows a held-out pair: {seen[0]}" if seen else None)
     return reasons

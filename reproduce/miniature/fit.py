@@ -11,18 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from bench.geneval.rules import SAVED_SCORE
+from bench.judges import Judge
 from bench.records import Detection
 from reproduce.miniature.render import EXTENT, RGB, SIGNED_DISTANCE
 from reproduce.miniature.scenes import COLORS, SHAPES
-
-if TYPE_CHECKING:
-    from bench.records import Detector
 
 RESOLUTION = 48
 SIDE, REACH = 28, 1.3  # an object's box is stretched to [-1, 1] on a grid of 28 x 28 points over [-1.3, 1.3]
@@ -44,7 +42,7 @@ class Fit:
     box: tuple[float, float, float, float]
 
 
-def load() -> Detector:
+def load() -> Judge:
     """The shape fit as a `bench.records.Detector`: square pictures of any size, boxes in their own pixels.
 
     Raises ValueError for a picture that is not square.
@@ -53,9 +51,7 @@ def load() -> Detector:
     def detect(images: list[Image.Image]) -> list[list[Detection]]:
         return [_detect(image) for image in images]
 
-    detect.labels = SHAPES  # type: ignore[attr-defined]
-    detect.passport = {"name": "miniature shape fit", "limits": str(LIMITS)}  # type: ignore[attr-defined]
-    return detect
+    return Judge(ask=detect, passport={"name": "miniature shape fit", "limits": LIMITS}, labels=SHAPES)
 
 
 def _detect(image: Image.Image) -> list[Detection]:
@@ -69,7 +65,7 @@ def _detect(image: Image.Image) -> list[Detection]:
     for alpha, color in objects(np.asarray(small, dtype=np.float64) / 255):
         fit = best_fit(alpha)
         score = 1 / (1 + np.exp((LIMITS[fit.label] - fit.overlap) / SHARPNESS))
-        if score >= 0.05:
+        if score >= SAVED_SCORE:
             x0, y0, x1, y1 = (scale * side for side in fit.box)
             found.append(Detection(label=fit.label, box=(x0, y0, x1, y1), score=float(score), color=color))
     return sorted(found, key=lambda d: -d.score)

@@ -23,9 +23,9 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.dpg.questions import read_questions
+from bench.named import load_function
 from bench.records import write_jsonl
 from reproduce.miniature.agreement import JUDGES, MOSAIC_COLUMNS, compare_with, read_labels, table
-from reproduce.named import load_function
 
 COLUMNS = ("sheet", "number", "subject", "suite", "prompt_id", "index", "sha256", "prompt", "right", "remark")
 PER_ROW, ROWS, SIDE, TEXT = 5, 4, 196, 50  # a contact sheet: pictures a row, rows, pixels of a picture and its text

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.geneval.rules import relations
+from bench.geneval.rules import COLORS, RELATIONS, relations
 from reproduce.miniature.prompts import COUNT_WORDS, PLURALS, dense_prompt, groups, has_held_out_pair, with_article
 from reproduce.miniature.render import box
-from reproduce.miniature.scenes import BACKGROUNDS, COLORS, RELATIONS, SHAPES, Scene, SceneObject, dense_scene
+from reproduce.miniature.scenes import BACKGROUNDS, SHAPES, Scene, SceneObject, dense_scene
 
 COLUMNS = (
     "item_id",

@@ -6,18 +6,20 @@ Lengths are fractions of the image side, so that one scene can be rendered at an
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Literal, get_args
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from bench.records import VQA
+from bench.geneval.rules import COLORS, TASKS
 
+# What a prompt leaves open is either drawn one way ("said": a pair without a side stands in the prompt's order, three
+# and four that are counted have their places) or any way ("open"). The words are the same in both worlds.
+Layout = Literal["said", "open"]
+DEFAULT_LAYOUT: Layout = "said"
+
+RESOLUTION = 48  # px: the side at which the world is seen
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 BACKGROUNDS = ("dark", "gray", "light")
-RELATIONS = ("left of", "right of", "above", "below")
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 # Known to the source, absent from the transfer corpus (claim C9); fixed before any result was known.
 HELD_OUT_PAIRS = (
@@ -35,8 +37,8 @@ _SIZE_RADIUS = {"small": (0.118, 0.142), "medium": (0.152, 0.184), "large": (0.1
 _CROWDED_MEDIUM = (0.150, 0.158)  # the medium size that still leaves room for four
 _TASK_RADIUS = {1: (0.2, 0.29), 2: (0.18, 0.235), 3: (0.15, 0.185), 4: (0.135, 0.155)}
 _MARGIN = 0.02
-# Where counted objects stand: one above two, or at the corners. Where they may stand anywhere, the mean of three's
-# layouts is four's.
+# Where counted objects stand if the layout is said: one above two, or at the corners. Where they may stand anywhere,
+# the mean of three's layouts is four's.
 _STANDS = {
     3: np.array([(0.5, 0.27), (0.27, 0.73), (0.73, 0.73)]),
     4: np.array([(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)]),
@@ -137,16 +139,18 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...], count: int, replace:
     return [names[i] for i in rng.choice(len(names), count, replace=replace)]
 
 
-def task_scene(rng: np.random.Generator, task: str) -> Scene:
+def task_scene(rng: np.random.Generator, task: str, layout: Layout = DEFAULT_LAYOUT) -> Scene:
     """A random scene that a prompt of one GenEval task describes.
 
-    The first object is the prompt's subject. In "position" scenes the first two objects stand in a clear relation;
-    two that a prompt names without a side stand in its order, from left to right; three and four that are counted have
-    their own places.
-    Raises ValueError for an unknown task, with the known ones.
+    The first object is the prompt's subject. In "position" scenes the first two objects stand in a clear relation. With
+    layout "said", two that a prompt names without a side stand in its order, from left to right, and three and four
+    that are counted have their own places; with "open" they stand anywhere.
+    Raises ValueError for an unknown task or layout, with the known ones.
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+    if layout not in get_args(Layout):
+        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(get_args(Layout))}")
     if task == "counting":
         count = int(rng.integers(2, 5))
         colors = _pick(rng, COLORS, 1) * count if rng.random() < 0.6 else _pick(rng, COLORS, count)
@@ -154,11 +158,12 @@ def task_scene(rng: np.random.Generator, task: str) -> Scene:
     else:
         count = 1 if task in ("single_object", "colors") else 2
         kinds = list(zip(_pick(rng, SHAPES, count, replace=False), _pick(rng, COLORS, count), strict=True))
+    around = _STANDS.get(count) if layout == "said" else None
     while True:
-        scene = compose(rng, kinds, rng.uniform(*_TASK_RADIUS[count], count), _STANDS.get(count))
+        scene = compose(rng, kinds, rng.uniform(*_TASK_RADIUS[count], count), around)
         if task != "position" or relation(*scene.objects) is not None:
             break
-    if task in ("two_object", "color_attr") and scene.objects[0].x > scene.objects[1].x:
+    if layout == "said" and task in ("two_object", "color_attr") and scene.objects[0].x > scene.objects[1].x:
         return mirrored(scene)
     return scene
 
@@ -183,14 +188,7 @@ def dense_scene(rng: np.random.Generator) -> Scene:
     return compose(rng, [distinct[g] for g in owner], radii)
 
 
-def mixed_scenes(rng: np.random.Generator, count: int) -> list[Scene]:
-    """`count` random scenes: a quarter dense, the rest spread over GenEval's tasks."""
+def mixed_scenes(rng: np.random.Generator, count: int, layout: Layout = DEFAULT_LAYOUT) -> list[Scene]:
+    """`count` random scenes: a quarter dense, the rest spread over GenEval's tasks in the given layout."""
     kinds = rng.integers(0, len(TASKS) + 2, count)
-    return [task_scene(rng, TASKS[k]) if k < len(TASKS) else dense_scene(rng) for k in kinds]
-
-
-def answerer() -> VQA:
-    """The VQA that answers questions about a picture of the small world; lives in `reproduce.miniature.answers`."""
-    from reproduce.miniature.answers import answerer as load
-
-    return load()
+    return [task_scene(rng, TASKS[k], layout) if k < len(TASKS) else dense_scene(rng) for k in kinds]

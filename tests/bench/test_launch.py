@@ -14,7 +14,6 @@ from bench.__main__ import main
 from bench.geneval.prompts import write_suite
 from bench.runner import this_process
 
-pytest.importorskip("reproduce.miniature.detector", reason="the miniature's detector is not there")
 ROOT = Path(__file__).parents[2]
 SIDE = 48
 

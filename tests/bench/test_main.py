@@ -1,12 +1,21 @@
 """The command line: exit statuses, one-line errors, an example in every help."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.__main__ import main
+from bench.benchmarks import BENCHMARKS
 from bench.geneval.prompts import write_suite
 from bench.records import read_json
+
+OWN = "tests.bench.test_main:nothing"
+
+
+def nothing():
+    """A loader of a detector that finds nothing."""
+    return lambda images: [[] for _ in images]
 
 
 @pytest.mark.parametrize("command", ["geneval", "dpg", "cost", "compare", "rescore"])
@@ -19,15 +28,32 @@ def test_every_help_has_an_example(command, capsys):
     ("arguments", "told"),
     [
         (["geneval", "{tmp}/none", "--detector", "nobody", "--out", "{tmp}/o"], "neither mask2former nor mmdet nor a"),
-        (["geneval", "{tmp}/none", "--detector", "no.such:load", "--out", "{tmp}/o"], "module 'no' is not found"),
+        (["geneval", "{tmp}/none", "--detector", "no.such:load", "--out", "{tmp}/o"], "there is no module 'no' here"),
         (["geneval", "{tmp}/none", "--detector", "json:nothing", "--out", "{tmp}/o"], "has no function 'nothing'"),
-        (["geneval", "{tmp}/none", "--detector", "json.decoder:JSONDecoder", "--out", "{tmp}/o"], "is not a folder"),
+        (
+            ["geneval", "{tmp}/none", "--detector", OWN, "--out", "{tmp}/o"],
+            "is not a folder",
+        ),
         (["geneval", "x", "--detector", "json:a", "--out", "o", "--expected", "553"], "PROMPTSxIMAGES"),
         (["geneval", "x", "--detector", "json:a", "--out", "o", "--self-test", "s", "--no-self-test"], "contradict"),
-        (["geneval", "x", "--detector", "json.decoder:JSONDecoder", "--out", "o", "--weights", "w"], "brings its own"),
+        (
+            ["geneval", "x", "--detector", OWN, "--out", "o", "--weights", "w"],
+            "brings its own",
+        ),
         (["geneval", "x"], "Missing option"),
         (["rescore", "{tmp}"], "neither detections.jsonl"),
         (["rescore", "{tmp}", "--benchmark", "geneval", "--score-threshold", "0.01"], "at least 0.05"),
+        (
+            ["rescore", "{tmp}", "--benchmark", "geneval", "--variant", "dsg"],
+            "--variant would change nothing: rescore of GenEval",
+        ),
+        (
+            ["rescore", "{tmp}", "--benchmark", "dpg", "--max-objects", "3", "--allow-partial"],
+            "--allow-partial, --max-objects would change nothing: rescore of DPG-Bench takes --questions, --answers",
+        ),
+        (["rescore", "{tmp}", "--benchmark", "fid"], "unknown benchmark 'fid'; known: geneval, dpg"),
+        (["rescore"], "Name the folder of saved"),
+        (["rescore", "--benchmark", "geneval"], "needs the folder of saved detections"),
         (["compare", "{tmp}/a", "{tmp}/b"], "No such file"),
         (["no-such-command"], "No such command"),
     ],
@@ -40,7 +66,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, arguments, told):
 
 def test_an_incomplete_folder_is_listed_and_status_2(tmp_path, capsys):
     write_suite(tmp_path / "images")
-    arguments = ["geneval", str(tmp_path / "images"), "--detector", "json.decoder:JSONDecoder", "--device", "cpu"]
+    arguments = ["geneval", str(tmp_path / "images"), "--detector", OWN, "--device", "cpu"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "2212 of 2212 expected images" in error and "00000/samples/0000.png" in error and "..." in error
@@ -50,7 +76,7 @@ def test_an_interrupted_run_is_status_3(monkeypatch, capsys, tmp_path):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.__main__.rescore_geneval", interrupted)
+    monkeypatch.setitem(BENCHMARKS, "geneval", replace(BENCHMARKS["geneval"], rescore=interrupted))
     assert main(["rescore", str(tmp_path), "--benchmark", "geneval"]) == 3
     assert "goes on from there" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.reproduce import tiny
 
-PRELOADED = ["torch", "diffusers", "transformers", "tests.reproduce.tiny", "reproduce.run", "reproduce.sample"]
+PRELOADED = ["torch", "diffusers", "transformers", "tests.reproduce.tiny", "reproduce.run", "reproduce.reuse"]
 
 
 @pytest.fixture(scope="session")

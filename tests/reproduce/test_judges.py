@@ -71,7 +71,7 @@ def test_tame_objects_stay_what_they_are_and_wild_ones_often_do_not():
     rng = np.random.default_rng(0)
     for index in range(len(SHAPES)):
         tame, wild = (deform.deform(rng, np.full(100, index), np.full(100, strength))[1] for strength in (0.0, 1.0))
-        assert (tame[:, index] > 0.5).mean() > 0.95
+        assert (tame[:, index] > 0.5).mean() > 0.9
         assert (wild[:, index] > 0.5).mean() < 0.6
 
 

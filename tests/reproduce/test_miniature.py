@@ -1,15 +1,21 @@
 """The small world: every scene is what its prompt says, at any resolution, and the shipped detector sees it."""
 
+import ast
 import hashlib
 import json
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bench.geneval.rules import judge
+from bench.geneval.rules import COLORS, RELATIONS, TASKS, judge
+from bench.named import load_function
 from bench.records import Detection
 from reproduce.miniature import detector as shape_detector
+from reproduce.miniature import scenes
 from reproduce.miniature.check import accuracy, rendered_pictures
 from reproduce.miniature.prompts import (
     COUNT_WORDS,
@@ -27,23 +33,35 @@ from reproduce.miniature.prompts import (
 )
 from reproduce.miniature.render import EXTENT, SIGNED_DISTANCE, box, render
 from reproduce.miniature.scenes import (
-    COLORS,
     HELD_OUT_PAIRS,
-    RELATIONS,
     SHAPES,
-    TASKS,
+    Layout,
     dense_scene,
     mixed_scenes,
     place,
     relation,
     task_scene,
 )
-from reproduce.miniature.sources import WEIGHTS, word_tokenizer
-from reproduce.named import load_function
+from reproduce.miniature.sources import WEIGHTS, build, source_folder
 from reproduce.recipes import FAMILIES
 
 # SHA-256 of all prompts that a recipe's report scores: a change here makes old and new figures incomparable.
 REPORT_SUITES = {"flux_mini": "3e546f2d83d70e8b", "flux_mini_long": "71f6809492d67817"}
+# SHA-256 of what each world draws: change it only together with sources, corpora and figures.
+WORLDS = {"said": "eed65429790315d9", "open": "afa2e1c0507243b4"}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the miniature that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "reproduce.miniature":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reproduce.miniature."):
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("reproduce.miniature.")}
+    return found
 
 
 def true_detections(scene, side: int = 48) -> list[Detection]:
@@ -54,13 +72,24 @@ def true_detections(scene, side: int = 48) -> list[Detection]:
     ]
 
 
+@pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("task", TASKS)
-def test_scenes_satisfy_their_own_prompt_under_genevals_rules(task):
+def test_scenes_satisfy_their_own_prompt_under_genevals_rules(task, layout):
     rng = np.random.default_rng(1)
     for _ in range(200):
-        scene = task_scene(rng, task)
+        scene = task_scene(rng, task, layout)
         correct, reason = judge(task_entry(scene, task), true_detections(scene))
         assert correct, (scene, reason)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_worlds_stay_as_they_are(layout):
+    rng = np.random.default_rng(9)
+    drawn = [task_scene(rng, task, layout) for task in TASKS for _ in range(50)] + mixed_scenes(rng, 100, layout)
+    # Six digits: the last ones of a float's sum are the processor's own.
+    numbers = [[round(v, 6) for o in s.objects for v in (o.x, o.y, o.radius, *o.tint)] for s in drawn]
+    said = [(s.background, [(o.shape, o.color) for o in s.objects]) for s in drawn]
+    assert hashlib.sha256(repr((numbers, said)).encode()).hexdigest()[:16] == WORLDS[layout]
 
 
 def test_every_scene_prompt_is_in_its_tasks_list_and_no_prompt_twice():
@@ -68,13 +97,14 @@ def test_every_scene_prompt_is_in_its_tasks_list_and_no_prompt_twice():
     for task, count in zip(TASKS, (6, 30, 18, 60, 120, 2700), strict=True):
         known = {entry["prompt"] for entry in all_entries(task)}
         assert len(known) == len(all_entries(task)) == count
-        drawn = [task_scene(rng, task) for _ in range(50)]
+        drawn = [task_scene(rng, task, layout) for layout in get_args(Layout) for _ in range(50)]
         two_colors = [s for s in drawn if task != "color_attr" or s.objects[0].color != s.objects[1].color]
         assert {task_entry(scene, task)["prompt"] for scene in two_colors} <= known
 
 
-def test_objects_stay_inside_and_apart():
-    for scene in mixed_scenes(np.random.default_rng(3), 300):
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_objects_stay_inside_and_apart(layout):
+    for scene in mixed_scenes(np.random.default_rng(3), 300, layout):
         edges = np.array([box(o) for o in scene.objects])
         assert edges.min() > 0 and edges.max() < 1
         for i, a in enumerate(scene.objects):
@@ -82,21 +112,45 @@ def test_objects_stay_inside_and_apart():
                 assert np.hypot(a.x - b.x, a.y - b.y) > a.radius + b.radius
 
 
-def test_two_named_without_a_side_stand_in_the_prompts_order_and_a_side_that_is_named_is_any():
+@pytest.mark.parametrize(("layout", "orders"), [("said", {True}), ("open", {True, False})])
+def test_two_named_without_a_side_stand_in_the_prompts_order_if_the_layout_is_said_and_a_named_side_is_any(
+    layout, orders
+):
     rng = np.random.default_rng(5)
     for task in ("two_object", "color_attr"):
-        assert all(first.x < second.x for first, second in (task_scene(rng, task).objects for _ in range(100)))
-    assert {relation(*task_scene(rng, "position").objects) for _ in range(100)} == set(RELATIONS)
+        pairs = [task_scene(rng, task, layout).objects for _ in range(100)]
+        assert {first.x < second.x for first, second in pairs} == orders
+    assert {relation(*task_scene(rng, "position", layout).objects) for _ in range(100)} == set(RELATIONS)
 
 
-def test_counted_objects_stand_where_their_number_shows():
-    rng, seen = np.random.default_rng(6), set()
-    for scene in (task_scene(rng, "counting") for _ in range(300)):
-        above = sum(item.y < 0.5 for item in scene.objects)
+@pytest.mark.parametrize(("layout", "above"), [("said", {3: {1}, 4: {2}}), ("open", {3: {1, 2}, 4: {1, 2, 3}})])
+def test_counted_objects_stand_where_their_number_shows_if_the_layout_is_said(layout, above):
+    rng, seen = np.random.default_rng(6), {3: set(), 4: set()}
+    for scene in (task_scene(rng, "counting", layout) for _ in range(1000)):
         if (count := len(scene.objects)) > 2:
-            assert above == {3: 1, 4: 2}[count]
-            seen.add(count)
-    assert seen == {3, 4}
+            seen[count].add(sum(item.y < 0.5 for item in scene.objects))
+    assert seen == above
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_both_worlds_have_the_same_prompts(layout):
+    """Language says nothing of what the layout leaves open: a recipe of the other world is another source, no more."""
+    rng = np.random.default_rng(7)
+    for task in TASKS[:5]:  # color_attr has 2,700
+        drawn = {task_entry(task_scene(rng, task, layout), task)["prompt"] for _ in range(1500)}
+        assert drawn == {entry["prompt"] for entry in all_entries(task)}
+
+
+def test_a_family_has_a_source_folder_a_world():
+    assert source_folder("flux") == source_folder("flux", "said") == WEIGHTS / "flux"
+    assert source_folder("flux", "open") == WEIGHTS / "flux-open"
+
+
+def test_no_module_of_the_miniature_imports_one_that_imports_it():
+    files = [path for path in Path(scenes.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    graph = {f"reproduce.miniature.{path.stem}": imported(path) for path in files}
+    assert graph["reproduce.miniature.prompts"] == {"reproduce.miniature.scenes"}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(files)  # a circle raises CycleError
 
 
 def test_a_full_frame_is_an_error_that_names_the_radii():
@@ -104,9 +158,11 @@ def test_a_full_frame_is_an_error_that_names_the_radii():
         place(np.random.default_rng(0), np.array([0.45, 0.45]))
 
 
-def test_unknown_task_lists_the_known_ones():
+def test_unknown_task_or_layout_lists_the_known_ones():
     with pytest.raises(ValueError, match="colour.*single_object, two_object"):
         task_scene(np.random.default_rng(0), "colour")
+    with pytest.raises(ValueError, match="any.*said, open"):
+        task_scene(np.random.default_rng(0), "counting", "any")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -136,7 +192,7 @@ def test_grammar():
 
 
 def test_every_prompt_fits_the_tokenizer():
-    tokenizer, rng = word_tokenizer(), np.random.default_rng(5)
+    tokenizer, rng = build("flux").tokenizer, np.random.default_rng(5)
     texts = [entry["prompt"] for task in TASKS for entry in all_entries(task)]
     texts += [dense_prompt(scene) for scene in mixed_scenes(rng, 1000) + [dense_scene(rng) for _ in range(1000)]]
     ids = tokenizer(texts).input_ids
@@ -163,14 +219,16 @@ def test_phrase_labels_say_what_the_scene_holds():
         assert not labels[len(words) :].any()
         for clause in entry["include"]:
             noun = clause["class"] if clause["count"] == 1 else PLURALS[clause["class"]]
-            shape, color, side, count, size = labels[words.index(noun)]
-            assert SHAPES[shape - 1] == clause["class"] and count == clause["count"] and size == 0
+            shape, color, side, count, size, order, background = labels[words.index(noun)]
+            assert SHAPES[shape - 1] == clause["class"] and count == clause["count"] and size == background == 0
+            assert order == 1 + sum(word in (*SHAPES, *PLURALS.values()) for word in words[: words.index(noun)])
             assert color == (COLORS.index(clause["color"]) + 1 if "color" in clause else 0)
             if "position" in clause:
                 assert RELATIONS[side - 1] == clause["position"][0]
     labels = phrase_labels("a small star below a large ring . two pink circles . the background is dark .")
-    assert labels[0].tolist() == labels[2].tolist() == [4, 0, 4, 1, 1]
-    assert labels[6].tolist() == [6, 0, 3, 1, 2] and labels[10].tolist() == [1, 7, 0, 2, 0]
+    assert labels[0].tolist() == labels[2].tolist() == [4, 0, 4, 1, 1, 1, 0]
+    assert labels[6].tolist() == [6, 0, 3, 1, 2, 2, 0] and labels[10].tolist() == [1, 7, 0, 2, 0, 3, 0]
+    assert labels[11].tolist() == labels[15].tolist() == [0, 0, 0, 0, 0, 0, 1] and not labels[17:].any()
 
 
 @pytest.mark.parametrize(("recipe", "digest"), REPORT_SUITES.items())
@@ -180,7 +238,7 @@ def test_report_suites_stay_as_they_are(recipe, digest, tmp_path):
         made = load_function(suite.prompts)
         text += (
             made(tmp_path / "questions.csv", **suite.arguments).read_text("utf-8")
-            if suite.benchmark == "dpg"
+            if suite.benchmarks == ("dpg",)
             else json.dumps(made(**suite.arguments))
         )
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest, "numbers of older reports are on other prompts"

@@ -7,11 +7,12 @@ from PIL import Image
 from bench.dpg.questions import read_questions
 from bench.dpg.rules import VARIANTS, score_items
 from bench.dpg.vqa import load_vqa
+from bench.geneval.rules import COLORS
 from reproduce.miniature.answers import accuracy, answerer
 from reproduce.miniature.prompts import dense_prompt, has_held_out_pair
 from reproduce.miniature.questions import dpg_scenes, dpg_suite, is_true, scene_questions, write_questions
 from reproduce.miniature.render import render
-from reproduce.miniature.scenes import COLORS, SHAPES, Scene, SceneObject
+from reproduce.miniature.scenes import SHAPES, Scene, SceneObject
 
 SEED = 977
 
@@ -107,7 +108,7 @@ def test_the_detector_answers_rendered_scenes():
 
 def test_a_wrong_picture_loses_what_is_wrong(tmp_path):
     """The right picture scores 1 in every variant; with one object taken away its questions fall."""
-    vqa = load_vqa("reproduce.miniature.scenes:answerer")
+    vqa = load_vqa("reproduce.miniature.answers:answerer")
     file = read_questions(write_questions(tmp_path / "questions.csv", 8, SEED))
     answers = {}
     for number, (item_id, scene) in enumerate(dpg_scenes(8, SEED).items()):

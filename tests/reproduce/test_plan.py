@@ -6,7 +6,7 @@ import pytest
 
 from bench.cost.predict import predict
 from reproduce.plan import call_cost, family_of, planned
-from reproduce.recipes import flux_mini, flux_paper
+from reproduce.recipes.flux import flux_mini, flux_paper
 
 
 def _step(recipe, num_processes=8):

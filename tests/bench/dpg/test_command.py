@@ -61,9 +61,9 @@ def test_without_out_results_go_to_a_folder_named_like_the_images(images, tmp_pa
     assert (tmp_path / "scores" / "images" / "summary.json").is_file()
 
 
-def test_plain_tables_are_rescored(shared_data, tmp_path, capsys):
-    tables = ["--questions", str(shared_data / "dpg_rules_questions.csv")]
-    tables += ["--answers", str(shared_data / "dpg_rules_answers.csv.gz")]
+def test_plain_tables_are_rescored(recorded, tmp_path, capsys):
+    tables = ["--questions", str(recorded / "dpg_rules_questions.csv")]
+    tables += ["--answers", str(recorded / "dpg_rules_answers.csv.gz")]
     command = ["rescore", "--benchmark", "dpg", *tables, "--out", str(tmp_path / "out")]
     assert main([*command, "--variant", "official"]) == 0
     summary = read_json(tmp_path / "out" / "summary.json")
@@ -110,7 +110,7 @@ def test_two_folders_are_compared_by_item_in_points(questions, tmp_path, capsys)
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     shown = capsys.readouterr().out
-    assert "B - A = +5.0000" in shown and "20 prompts: B is within noise" in shown
+    assert "B - A = +5.0000" in shown and "20 items: B is within noise" in shown
 
 
 def test_help_has_an_example(capsys):

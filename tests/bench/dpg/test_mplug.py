@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not SIZE, reason="mPLUG's path is tried by `nox 
 def model(tmp_path_factory) -> Path:
     """A model folder with random weights; making it compares our batched answers with the network's own forward."""
     folder = tmp_path_factory.mktemp("mplug") / "model"
-    command = [PYTHON, "-W", "ignore", ROOT / "bench/dpg/mplug_check.py", folder, "--size", SIZE]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [PYTHON, "-W", "ignore", ROOT / "tests/tools/mplug_check.py", folder, "--size", SIZE]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 of 12 answers equal" in done.stdout
@@ -46,10 +46,10 @@ def test_a_folder_is_scored_by_the_worker_even_when_it_dies(model, questions, tm
     try:
         summary = score_folder(images, file.path, vqa, tmp_path / "out", resolution=64, vqa_name="mplug", config=config)
         first = vqa(picture(0), ["Is there a circle?", "Are there stars?"])
-        vqa._process.kill()  # as the system does when memory runs out
+        vqa.ask._process.kill()  # as the system does when memory runs out
         assert vqa(picture(0), ["Is there a circle?", "Are there stars?"]) == first
     finally:
-        vqa.close()
+        vqa.ask.close()
     print(
         *((row["prompt_id"], row["index"], row["answers"]) for row in read_jsonl(tmp_path / "out/answers.jsonl")),
         sep="\n",

@@ -92,13 +92,13 @@ def test_odd_graphs_are_counted(questions):
     assert cyclic_links(file.items["a"]) == {(1, 1)}
 
 
-def test_dsg1k_holds_every_kind_of_dirt(shared_data):
+def test_dsg1k_holds_every_kind_of_dirt(recorded):
     """10 malformed rows of 8 items; 35 items with own ids as parents, 30 with later ones, one with a missing one."""
-    file = read_questions(shared_data / "dsg1k_questions.csv.gz")
+    file = read_questions(recorded / "dsg1k_questions.csv.gz")
     assert (len(file.items), len(file.rows)) == (1060, 8182)
     counts = file.finding_counts()
     assert set(counts) == set(FINDINGS)
     assert counts["malformed dependency"] == {"questions": 10, "items": 8}
     assert [counts[kind]["items"] for kind in FINDINGS[1:]] == [35, 30, 1, 3]
-    skipped = read_questions(shared_data / "dsg1k_questions.csv.gz", malformed="skip").skipped
+    skipped = read_questions(recorded / "dsg1k_questions.csv.gz", malformed="skip").skipped
     assert len(skipped) == 8 and "posescript_19" in skipped

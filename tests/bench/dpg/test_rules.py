@@ -38,14 +38,14 @@ def value(file, answers, variant, item="a", **options):
 
 
 @pytest.fixture(scope="module")
-def recorded(shared_data):
-    file = read_questions(shared_data / "dpg_rules_questions.csv")
-    expected = json.loads((shared_data / "dpg_rules_expected.json").read_text())
-    return file, read_answers(shared_data / "dpg_rules_answers.csv.gz", file), expected
+def published(recorded):
+    file = read_questions(recorded / "dpg_rules_questions.csv")
+    expected = json.loads((recorded / "dpg_rules_expected.json").read_text())
+    return file, read_answers(recorded / "dpg_rules_answers.csv.gz", file), expected
 
 
-def test_official_is_the_published_script(recorded):
-    file, answers, expected = recorded
+def test_official_is_the_published_script(published):
+    file, answers, expected = published
     items = score_items(file, answers, variant="official")
     assert overall_score(items) == pytest.approx(expected["official"]["score"], abs=1e-9)
     categories = expected["official"]["l1"] | expected["official"]["l2"]
@@ -55,18 +55,18 @@ def test_official_is_the_published_script(recorded):
     assert all(item.value == pytest.approx(by_name[item.item_id], abs=1e-9) for item in items if item.value is not None)
 
 
-def test_corrected_scores_every_item(recorded):
-    file, answers, _ = recorded
+def test_corrected_scores_every_item(published):
+    file, answers, _ = published
     items = score_items(file, answers, variant="corrected")
     assert all(item.value is not None for item in items)
     assert answer_counts(answers)["normalised_to_yes"] > 0
 
 
 @pytest.fixture(scope="module")
-def dsg1k(shared_data):
+def dsg1k(recorded):
     """Answers of mPLUG by text-to-image model, in DSG-1k's own table."""
     answers = defaultdict(dict)
-    with gzip.open(shared_data / "dsg1k_mplug_answers.csv.gz", "rt", encoding="utf-8", newline="") as table:
+    with gzip.open(recorded / "dsg1k_mplug_answers.csv.gz", "rt", encoding="utf-8", newline="") as table:
         for row in csv.DictReader(table):
             crop = answers[row["t2i_model"]].setdefault(row["item_id"], [{}])[0]
             crop[int(row["question_id"])] = row["answer"]
@@ -74,15 +74,15 @@ def dsg1k(shared_data):
 
 
 @pytest.mark.parametrize(("malformed", "overall", "num_scored"), [("no-parent", 83.13, 1059), ("skip", 83.02, 1051)])
-def test_dsg_gives_the_known_figure(shared_data, dsg1k, malformed, overall, num_scored):
-    file = read_questions(shared_data / "dsg1k_questions.csv.gz", malformed=malformed)
+def test_dsg_gives_the_known_figure(recorded, dsg1k, malformed, overall, num_scored):
+    file = read_questions(recorded / "dsg1k_questions.csv.gz", malformed=malformed)
     items = score_items(file, dsg1k["sd2dot1"], variant="dsg")
     assert overall_score(items) == pytest.approx(overall, abs=0.005)
     assert sum(item.value is not None for item in items) == num_scored
 
 
-def test_dsg_gives_the_known_figures_by_source(shared_data, dsg1k):
-    file = read_questions(shared_data / "dsg1k_questions.csv.gz")
+def test_dsg_gives_the_known_figures_by_source(recorded, dsg1k):
+    file = read_questions(recorded / "dsg1k_questions.csv.gz")
     by_source = defaultdict(list)
     for item in score_items(file, dsg1k["sd2dot1"], variant="dsg"):
         by_source[SOURCES[item.item_id.rpartition("_")[0]]].append(item)
@@ -91,12 +91,12 @@ def test_dsg_gives_the_known_figures_by_source(shared_data, dsg1k):
     assert {name: overall_score(items) for name, items in by_source.items()} == pytest.approx(known, abs=0.05)
 
 
-def test_dsg_correlates_with_people_as_published(shared_data, dsg1k):
+def test_dsg_correlates_with_people_as_published(recorded, dsg1k):
     ratings = defaultdict(list)
-    with gzip.open(shared_data / "tifa160_likert.csv.gz", "rt", encoding="utf-8", newline="") as table:
+    with gzip.open(recorded / "tifa160_likert.csv.gz", "rt", encoding="utf-8", newline="") as table:
         for row in csv.DictReader(table):
             ratings[row["t2i_model"], row["item_id"]].append(float(row["answer"]))
-    file = read_questions(shared_data / "dsg1k_questions.csv.gz")
+    file = read_questions(recorded / "dsg1k_questions.csv.gz")
     score = {
         (model, item.item_id): item.value
         for model, answers in dsg1k.items()
@@ -207,9 +207,9 @@ def test_unknown_names_are_refused(questions):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_more_yes_never_scores_less(recorded, variant):
+def test_more_yes_never_scores_less(published, variant):
     """Turning a no into a yes can only raise an item."""
-    file, answers, _ = recorded
+    file, answers, _ = published
     better = {
         item_id: [{i: "yes" if i % 3 == 0 else answer for i, answer in crop.items()} for crop in item]
         for item_id, item in answers.items()

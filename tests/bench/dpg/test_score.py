@@ -10,9 +10,7 @@ from PIL import Image
 from bench.dpg import score as score_module
 from bench.dpg.images import grid_sizes, read_crops, read_folder
 from bench.dpg.score import ScoreConfig, score_folder
-from bench.dpg.summary import read_summary
-from bench.geneval.summary import IncompleteError
-from bench.records import read_json, read_jsonl
+from bench.records import IncompleteError, read_json, read_jsonl, read_summary
 from bench.runner import Process
 
 SIDE = 8
@@ -55,10 +53,10 @@ def test_a_folder_of_grids_gives_answers_scores_and_summaries(folder, questions,
     summary = score(folder, questions(*ROWS), tmp_path / "out")
     out = tmp_path / "out"
     assert (summary.overall, summary.num_expected, summary.num_scored) == (50.0, 4, 4)
-    assert summary == read_summary(out, "corrected")
+    assert summary == read_summary(out / "summary-corrected.json")
     assert summary.by_category == {"entity": 50.0, "entity - whole": 50.0, "other": 50.0, "other - count": 50.0}
     assert summary.passport["models"]["vqa"]["comparability"] == "not comparable with published scores"
-    official = read_summary(out, "official")
+    official = read_summary(out / "summary-official.json")
     # the first row is dropped; a dot in an id hides the item; categories come from the last, dark crop
     assert official.passport["left_out"] == ["first", "b.c"]
     assert (official.overall, official.num_scored, official.by_category["entity"]) == (50.0, 2, 0.0)

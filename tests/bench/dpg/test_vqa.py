@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.dpg.server import ServerConfig, ServerVQA
-from bench.dpg.vqa import load_vqa
-from bench.dpg.worker import Worker
+from bench.dpg.vqa import WorkerVQA, load_vqa
 
 IMAGE = Image.new("RGB", (4, 4), (255, 0, 0))
 
@@ -48,9 +47,9 @@ def worker(tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     started = []
 
-    def start(deaths: int, way: str = "exit", timeout_s: float = 20.0) -> Worker:
+    def start(deaths: int, way: str = "exit", timeout_s: float = 20.0) -> WorkerVQA:
         command = [sys.executable, str(tmp_path / "worker.py"), str(deaths), way, str(tmp_path / "count")]
-        started.append(Worker(command, timeout_s=timeout_s))
+        started.append(WorkerVQA(command, timeout_s=timeout_s))
         return started[-1]
 
     yield start
@@ -75,7 +74,7 @@ def test_a_silent_worker_counts_as_dead(worker):
 
 
 def test_a_worker_that_dies_twice_is_an_error_with_its_last_words(worker):
-    with pytest.raises(ConnectionError, match="(?s)died twice on the same image.*out of memory"):
+    with pytest.raises(ConnectionError, match="(?s)died twice on the same request.*out of memory"):
         worker(2)(IMAGE, ["a?"])
 
 
@@ -267,15 +266,17 @@ def test_answers_that_fit_no_question_are_refused(questions, tmp_path, row, mess
 
 def test_back_ends_by_name(monkeypatch, tmp_path):
     module = tmp_path / "my_vqa.py"
-    module.write_text("def load():\n    return lambda image, questions: ['yes'] * len(questions)\nbad = 3\n")
+    own = "def load():\n    return lambda image, questions: ['yes'] * len(questions)\n"
+    module.write_text(own + "bad = 3\ndef number():\n    return 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_vqa("my_vqa:load")(IMAGE, ["Q?"]) == ["yes"]
     with pytest.raises(ValueError, match="known: mplug, transformers, openai, replay"):
         load_vqa("blip")
     for name, message in (
-        ("no.such:f", "no importable"),
-        ("my_vqa:f", "no importable"),
-        ("my_vqa:bad", "must be a fun"),
+        ("no.such:f", "there is no module 'no' here"),
+        ("my_vqa:f", "my_vqa has no function 'f'; it has load, number"),
+        ("my_vqa:bad", "has no function 'bad'"),
+        ("my_vqa:number", "must be a function without arguments that returns a judge"),
     ):
         with pytest.raises(ValueError, match=message):
             load_vqa(name)

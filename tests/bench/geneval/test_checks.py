@@ -12,10 +12,10 @@ from bench.geneval.checks import DetectorError, check_detector, first_images_ala
 from bench.geneval.images import read_folder
 from bench.geneval.score import ScoreConfig, detect_and_color, score_folder
 from bench.records import Detection, read_json
+from reproduce.miniature import detector as miniature
 
 from .conftest import SHAPES, TruthfulDetector, suite, write_images
 
-miniature = pytest.importorskip("reproduce.miniature.detector", reason="the miniature's detector is not there")
 NUM_IMAGES = 60
 
 

@@ -11,7 +11,7 @@ from bench.geneval.rules import COLORS
 from bench.records import Detection
 
 open_clip = pytest.importorskip("open_clip")
-pytest.importorskip("clip_benchmark")
+published = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,23 @@ def test_many_crops_at_once_are_each_as_alone(classifier):
     assert together == [classifier([crop])[0] for crop in crops]
     assert set(together) <= set(COLORS) and len(set(together)) > 1
     assert sorted(classifier.classifiers) == ["bench", "cat", "dog", "hot dog"]
+
+
+def test_texts_and_verdicts_are_those_of_clip_benchmark(classifier):
+    """GenEval's own calls: a classifier a class name, `run_classification` an object."""
+    verdicts = set()
+    for seed, name in enumerate(["cat", "teddy bear", "cat", "dog", "bench", "hot dog"]):
+        templates = [f"a photo of a {{c}} {name}", f"a photo of a {{c}}-colored {name}", "a photo of a {c} object"]
+        texts = published.zero_shot_classifier(
+            classifier.model, classifier.tokenizer, COLORS, templates, "cpu", amp=False
+        )
+        torch.testing.assert_close(classifier.classifier(name), texts, atol=1e-6, rtol=1e-5)
+        crop = (picture(seed), found(name, (seed, 2, 20 + seed, 30)))
+        loader = [(classifier.transform(cut_out(*crop))[None], torch.zeros(1))]
+        logits, _ = published.run_classification(classifier.model, texts, loader, "cpu", amp=False)
+        assert classifier([crop]) == [COLORS[int(logits[0].argmax())]]
+        verdicts |= set(classifier([crop]))
+    assert len(verdicts) > 1
 
 
 def test_the_verdict_is_the_most_similar_text_of_the_crops_own_class(classifier):

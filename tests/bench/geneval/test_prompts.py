@@ -8,12 +8,12 @@ from bench.geneval.prompts import OBJECT_NAMES, OFFICIAL_SHA256, as_prompts, gen
 from bench.geneval.rules import TASKS
 
 
-def test_the_official_553_in_their_order(shared_data):
-    with open(shared_data / "geneval_metadata.jsonl") as file:
+def test_the_official_553_in_their_order(recorded):
+    with open(recorded / "geneval_metadata.jsonl") as file:
         lines = file.read().splitlines()
     assert [json.dumps(entry) for entry in generate()] == lines
     assert suite_sha256(generate()) == OFFICIAL_SHA256
-    assert list(OBJECT_NAMES) == (shared_data / "geneval_object_names.txt").read_text().split("\n")[:80]
+    assert list(OBJECT_NAMES) == (recorded / "geneval_object_names.txt").read_text().split("\n")[:80]
 
 
 def test_another_seed_gives_another_suite_of_the_same_making():

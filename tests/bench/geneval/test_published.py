@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from bench.geneval import colors
+from bench.geneval.benchmark import GENEVAL
 from bench.geneval.colors import ColorClassifier
 from bench.geneval.detectors import WEIGHTS, published
 from bench.geneval.rules import COLORS
 from bench.perf.reduced import random_detector
-from bench.records import read_json, read_jsonl
-from reproduce.recipes import Suite, flux_paper
-from reproduce.score import JUDGES, score_geneval
+from bench.records import ScoreSettings, read_json, read_jsonl
+from reproduce.recipes.flux import flux_paper
 
 open_clip = pytest.importorskip("open_clip")
 SMALL = {"width": 24, "depths": (2, 2, 2, 2), "num_queries": 10}
@@ -44,9 +44,9 @@ def judge(folder, monkeypatch):
     asked = []
     monkeypatch.setattr(colors, "load_colors", lambda *arguments: asked.append(arguments) or tiny)
     monkeypatch.setenv(WEIGHTS, str(folder))
-    loaded = JUDGES["geneval"](flux_paper())
+    loaded = GENEVAL.load_judge(flux_paper().judges["geneval"])
     assert asked == [("ViT-L-14-quickgelu", "openai", "cpu")]
-    loaded.scale = (96, 64)  # the network's input; the real one is as slow here as it is exact
+    loaded.ask.scale = (96, 64)  # the network's input; the real one is as slow here as it is exact
     return loaded
 
 
@@ -64,12 +64,20 @@ def suite(judge, tmp_path):
         image.save(samples / "0000.png")
         (samples.parent / "metadata.jsonl").write_text(json.dumps(entries[-1]))
     (tmp_path / "suite.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return Suite(name="geneval", benchmark="geneval", prompts=str(tmp_path / "suite.jsonl"), images_per_prompt=1)
+    prompts = GENEVAL.load_prompts(str(tmp_path / "suite.jsonl"), {})
+    return ScoreSettings(
+        prompts=prompts,
+        samples=GENEVAL.layout(prompts, 1),
+        images_per_prompt=1,
+        resolution=40,
+        subject="toy",
+        judge_name="published",
+        watch_judge=False,
+    )
 
 
 def test_the_recipes_judge_colours_what_it_finds(judge, suite, tmp_path):
-    recipe = replace(flux_paper(), suites=(suite,))
-    score_geneval(recipe, suite, judge, tmp_path / "images", tmp_path / "scores", "l2p")
+    GENEVAL.score(tmp_path / "images", judge, tmp_path / "scores", suite)
     models = read_json(tmp_path / "scores/summary.json")["passport"]["models"]
     assert models["colors"]["name"] == "tiny CLIP" and models["detector"]["name"] == "mask2former"
     for row, prompt in zip(
@@ -80,9 +88,8 @@ def test_the_recipes_judge_colours_what_it_finds(judge, suite, tmp_path):
 
 
 def test_without_colours_it_is_an_error_and_no_zero(judge, suite, tmp_path):
-    judge.colors = None
     with pytest.raises(ValueError, match="a colour classifier is needed"):
-        score_geneval(flux_paper(), suite, judge, tmp_path / "images", tmp_path / "scores", "l2p")
+        GENEVAL.score(tmp_path / "images", replace(judge, colors=None), tmp_path / "scores", suite)
     assert not (tmp_path / "scores/summary.json").exists()
 
 

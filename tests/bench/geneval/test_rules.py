@@ -17,8 +17,8 @@ def asks(**clause):
     return {"tag": "t", "include": [{"class": "cat", "count": 1} | clause]}
 
 
-def test_all_recorded_cases_agree_in_verdict_and_reason(shared_data):
-    with gzip.open(shared_data / "geneval_rules_cases.jsonl.gz", "rt") as file:
+def test_all_recorded_cases_agree_in_verdict_and_reason(recorded):
+    with gzip.open(recorded / "geneval_rules_cases.jsonl.gz", "rt") as file:
         cases = [json.loads(line) for line in file]
     assert len(cases) == 2000
     for case in cases:
@@ -26,7 +26,7 @@ def test_all_recorded_cases_agree_in_verdict_and_reason(shared_data):
             Detection(label=d["cls"], box=tuple(d["box"]), score=d["score"], color=d["color"])
             for d in case["detections"]
         ]
-        assert judge(case["metadata"], detections, **case["options"]) == (case["correct"], case["reason"])
+        assert judge(case["metadata"], detections, Thresholds(**case["options"])) == (case["correct"], case["reason"])
 
 
 def test_scores_must_be_above_the_threshold_of_their_task():
@@ -95,7 +95,7 @@ def test_the_colours_asked_for_suffice_at_any_thresholds():
         colored = [found(d.label, d.score, d.box, COLORS[i % 2]) if i in places else d for i, d in enumerate(bare)]
         for threshold, overlap, most in itertools.product((0.05, 0.3, 0.8), (0.1, 0.5, 1.0), (1, 4, 16)):
             try:
-                judge(metadata, colored, score_threshold=threshold, max_overlap=overlap, max_objects=most)
+                judge(metadata, colored, Thresholds(score_threshold=threshold, max_overlap=overlap, max_objects=most))
             except ValueError:
                 # only suppression among more than 16 candidates may look beyond them, and max_objects forbids that
                 pytest.fail(f"colour missing at {threshold}, {overlap}, {most}")

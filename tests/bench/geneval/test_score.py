@@ -10,8 +10,8 @@ from PIL import Image
 from bench.compare import compare_scores
 from bench.geneval.rules import Thresholds
 from bench.geneval.score import ScoreConfig, score_folder
-from bench.geneval.summary import IncompleteError, official_results, write_scores
-from bench.records import read_json, read_jsonl
+from bench.geneval.summary import official_results, write_scores
+from bench.records import IncompleteError, read_json, read_jsonl
 
 from .conftest import SHAPES, TruthfulDetector, entry, suite, write_images
 

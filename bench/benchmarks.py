@@ -1,0 +1,22 @@
+"""The benchmarks, by name: everything that differs between them stands in each one's `Benchmark` value.
+
+To add one: a package with such a value, and a line here. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from bench.dpg.benchmark import DPG
+from bench.geneval.benchmark import GENEVAL
+from bench.records import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "geneval": GENEVAL,
+    "dpg": DPG,
+}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name; ValueError lists the known ones."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]

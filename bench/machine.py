@@ -1,0 +1,23 @@
+"""The names of this machine's parts, for what a result must tell about where it was made."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+
+def processor_name() -> str:
+    """The processor's model name; Linux says it in /proc/cpuinfo only."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """The accelerator's own name for a torch device such as `cuda:0`, the processor's for `cpu`."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return processor_name() if device.startswith("cpu") else f"{device} ({processor_name()})"

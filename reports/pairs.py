@@ -1,0 +1,55 @@
+"""Pairs for an ablation: two runs that differ only in what a claim varies, read from their recipes and inputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.records import differing
+from reports.kept import identity
+from reports.runs import Run
+
+# What changes no result: names, words, how often something is saved, checks of the judges where the truth is known
+UNHEEDED = (
+    *("name", "family_title", "study", "judge_checks"),
+    *(f"transfer.{name}" for name in ("gradient_checkpointing", "save_every", "log_every", "validate_every")),
+)
+SUITE_FIELDS = ("prompts", "arguments", "images_per_prompt")
+
+
+def differ_only_in(one: Run, other: Run, paths: Sequence[str], *, suite: str | None = None) -> bool:
+    """Whether two runs differ in something under ``paths``, and in nothing else that can change a result.
+
+    A path is dotted, as in ``run.json``: "transfer.trainable", "corpus", "inputs.corpus". Recipes and inputs are
+    compared whole: corpus, source, transfer, samplers, judges, processes. With ``suite`` only that suite and its judge
+    count; without it all of them. Runs without a recipe are never a pair.
+    """
+    found = differences(one, other, suite=suite) if one.recipe and other.recipe else []
+    return bool(found) and all(_under(name, paths) for name in found)
+
+
+def differences(one: Run, other: Run, *, suite: str | None = None) -> list[str]:
+    """Dotted names of what differs between two runs and can change a result."""
+    found = [name for name, _, _ in differing(_compared(one, suite), _compared(other, suite))]
+    return [name for name in found if not _under(name, UNHEEDED)]
+
+
+def _under(name: str, paths: Sequence[str]) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
+
+
+def _compared(run: Run, suite: str | None) -> dict[str, Any]:
+    """Recipe and inputs with suites by name, and only what bears on ``suite``; a source is its hash, not its place."""
+    what = identity(run.manifest)
+    suites = [given for given in run.recipe.get("suites", ()) if suite in (None, given["name"])]
+    judged = {name for given in suites for name in given.get("benchmarks", ())[: 1 if suite else None]}
+    named, hashed = ({name: of[name] for name in judged & of.keys()} for of in _judges(what))
+    return {
+        **what["recipe"],
+        "suites": {given["name"]: {name: given.get(name) for name in SUITE_FIELDS} for given in suites},
+        "judges": named,
+        "inputs": {"corpus": (run.manifest.get("inputs") or {}).get("corpus"), "judges": hashed},
+    }
+
+
+def _judges(what: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The judges' loaders and their hashes, by benchmark."""
+    return what["recipe"].get("judges") or {}, what["judges"] or {}

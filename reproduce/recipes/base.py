@@ -1,0 +1,109 @@
+"""What a recipe is made of. Budgets are counts (images, steps), never seconds: a resumed run ends with the same bytes
+as an unbroken one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from l2p.transfer import TransferConfig
+from reproduce.families import ROOT
+
+REPORT_SEED = 2605  # of suites and images that reports score; no tuning has seen them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How one model draws: source and pixel model each have their own best settings.
+
+    `guidance_scale` is uncond + w (cond - uncond), 1 = off; `distilled_guidance` the constant that a guidance embedding
+    is fed; `shift` None keeps the pipeline's own schedule; `max_sequence_length` in tokens.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    max_sequence_length: int
+    batch_size: int
+    shift: float | None = None
+    distilled_guidance: float = 3.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What the source draws for the transfer: `num_prompts` x `images_per_prompt` images.
+
+    `prompts` is `package.module:function`, called with (num, seed), or a JSON Lines file; rows have `text` and
+    `category`. `image_filter` is `package.module:function` (`reproduce.stages.corpus.ImageFilter`) or None.
+    """
+
+    prompts: str
+    num_prompts: int
+    images_per_prompt: int = 1
+    seed: int = 0
+    image_filter: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A set of prompts that both models draw and benchmarks score; `name` is its folder under samples/ and scores/.
+
+    `benchmarks` are keys of `bench.benchmarks.BENCHMARKS`. The first lays the images out, and its scores lie in the
+    suite's folder; a further one scores the same images into a folder of its own there. `prompts` is what the first
+    one's `load_prompts` takes: a file in the benchmark's format or `package.module:function`, with `arguments`.
+    `title` is what reports call the suite.
+    """
+
+    name: str
+    title: str
+    prompts: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    images_per_prompt: int = 4
+    benchmarks: tuple[str, ...] = ("geneval",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run, whole: `source` and sizes are all that make it small or large.
+
+    `source` is a hub id or the folder of a diffusers pipeline, a relative one seen from the repository (`source_of`).
+    `judges` name each benchmark's judge, `package.module:function`, a loader without arguments; `judge_checks` are
+    functions without arguments that measure those judges where the truth is known, and return {"judge", "what",
+    "value", "n"}: the ceiling of any score. `num_processes` None = one a GPU. Another `transfer.seed` is the same
+    recipe, repeated. `study` says what an ablation varies: its runs judge no claim but the one that it is made for.
+    """
+
+    name: str
+    family: str
+    size: Literal["miniature", "paper"]
+    source: str
+    dtype: Literal["float32", "bfloat16"]
+    resolution: int
+    corpus: Corpus
+    transfer: TransferConfig
+    source_sampler: Sampler
+    l2p_sampler: Sampler
+    suites: tuple[Suite, ...]
+    judges: Mapping[str, str]
+    judge_checks: tuple[str, ...] = ()
+    sample_seed: int = 0
+    num_processes: int | None = None
+    study: str | None = None
+
+
+def source_of(recipe: Recipe) -> str:
+    """Where the source lies: the folder's absolute path, or the recipe's own words for a hub id."""
+    folder = ROOT / recipe.source  # an absolute path stays itself
+    return str(folder) if folder.exists() else recipe.source
+
+
+def with_transfer_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe with another transfer seed: the same corpus and suites, a run of its own."""
+    return replace(recipe, transfer=replace(recipe.transfer, seed=seed))
+
+
+def usual_run_dir(recipe: Recipe) -> Path:
+    """Where a run goes when no folder is given: `runs/flux-mini`, `runs/flux-mini-seed1`."""
+    seed = recipe.transfer.seed
+    return Path("runs") / (f"{recipe.name}-seed{seed}" if seed else recipe.name)

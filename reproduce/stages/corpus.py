@@ -1,0 +1,77 @@
+"""Stage 1: the source draws its own training images (paper section 3.2; appendix B, stage 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from PIL import Image
+
+from bench.named import load_function, load_rows
+from bench.records import write_jsonl
+from reproduce.draw import Drawing, draw, generator, image_seed
+from reproduce.recipes import Recipe
+
+ImageFilter = Callable[[list[Image.Image], list[dict[str, Any]]], list[str | None]]
+"""Images and their metadata rows in, for each the reason to reject it or None."""
+
+FILTER_BATCH_SIZE = 64
+
+
+def run(recipe: Recipe, run_dir: Path) -> None:
+    """Draw `corpus/images`, then write `rejected.jsonl` and, last, `metadata.jsonl`, one row a kept image."""
+    folder, state = run_dir / "corpus", PartialState()
+    drawings = source_drawings(recipe, run_dir)["corpus"]
+    with generator(recipe, run_dir, "source") as generate:
+        draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws")
+    state.wait_for_everyone()
+    if state.is_main_process:
+        rows = planned_rows(recipe)
+        rejected = reject(recipe.corpus.image_filter, folder, rows)
+        write_jsonl(folder / "rejected.jsonl", [{"file_name": name, "reason": why} for name, why in rejected.items()])
+        write_jsonl(folder / "metadata.jsonl", [row for row in rows if row["file_name"] not in rejected])
+
+
+def source_drawings(recipe: Recipe, run_dir: Path) -> dict[str, list[Drawing]]:
+    """All images to draw in order, by the folder in the run that they are of."""
+    folder = run_dir / "corpus"
+    rows = planned_rows(recipe)
+    return {
+        "corpus": [Drawing(seed=row["seed"], text=row["text"], path=folder / row["file_name"]) for row in rows],
+    }
+
+
+def planned_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    """The metadata rows of all images to draw, in order."""
+    corpus = recipe.corpus
+    prompts = load_rows(corpus.prompts, {"num": corpus.num_prompts, "seed": corpus.seed}, ("text", "category"))
+    if len(prompts) < corpus.num_prompts:
+        raise ValueError(f"{corpus.prompts} has {len(prompts)} prompts, the recipe wants {corpus.num_prompts}")
+    return [
+        {
+            "file_name": f"images/{number:06d}-{index}.png",
+            "text": prompt["text"],
+            "prompt_id": f"{number:06d}",
+            "index": index,
+            "seed": image_seed(corpus.seed, f"{number:06d}", index),
+            "category": prompt["category"],
+        }
+        for number, prompt in enumerate(prompts[: corpus.num_prompts])
+        for index in range(corpus.images_per_prompt)
+    ]
+
+
+def reject(image_filter: str | None, folder: Path, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The images that the filter rejects: file name to reason."""
+    if image_filter is None:
+        return {}
+    judge: ImageFilter = load_function(image_filter)
+    rejected: dict[str, str] = {}
+    for start in range(0, len(rows), FILTER_BATCH_SIZE):
+        batch = list(rows[start : start + FILTER_BATCH_SIZE])
+        images = [Image.open(folder / row["file_name"]).convert("RGB") for row in batch]
+        reasons = judge(images, batch)
+        rejected |= {row["file_name"]: why for row, why in zip(batch, reasons, strict=True) if why is not None}
+    return rejected

@@ -1,0 +1,20 @@
+"""Stage 6: tables, figures, claims and the page, from the run folder's files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports import write_report
+from reports.closing import closing_rows
+from reproduce.ending import show_ending
+from reproduce.recipes import Recipe
+
+
+def run(recipe: Recipe, run_dir: Path) -> None:
+    """Write `report/`."""
+    write_report([run_dir], run_dir / "report")
+
+
+def end(run_dir: Path) -> None:
+    """Print what the report found, and where its page lies."""
+    show_ending(run_dir, closing_rows(run_dir))

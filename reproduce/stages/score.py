@@ -1,0 +1,56 @@
+"""Stage 4: the benchmarks score what source and pixel model drew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from bench.benchmarks import BENCHMARKS
+from bench.named import load_function
+from bench.records import ScoreSettings, read_json, write_json
+from reproduce.draw import SUBJECTS
+from reproduce.inputs import check_judges, judges_sha256, load_judges
+from reproduce.recipes import Recipe, Suite
+from reproduce.stages.sample import suite_prompts, suite_samples
+
+
+def run(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """Write `scores/{source,l2p}/<suite>/` and `scores/checks.json`; each judge is loaded once.
+
+    Returns the judges' hashes, which run.json keeps. Raises ValueError when other judges began to score this run.
+    """
+    judges = load_judges(recipe)
+    check_judges(recipe, read_json(run_dir / "run.json")["inputs"].get("judges", {}), run_dir, judges)
+    for subject in SUBJECTS:
+        for suite in recipe.suites:
+            for benchmark in suite.benchmarks:
+                score(recipe, suite, benchmark, judges[benchmark], subject, run_dir)
+    if PartialState().is_main_process:
+        write_json(run_dir / "scores" / "checks.json", [load_function(check)() for check in recipe.judge_checks])
+    return {"inputs": {"judges": judges_sha256(recipe, judges)}}
+
+
+def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: str, run_dir: Path) -> None:
+    """Judge one subject's images of a suite by one benchmark."""
+    folder = Path(subject, suite.name)
+    settings = ScoreSettings(
+        prompts=suite_prompts(suite),
+        samples=suite_samples(suite),
+        images_per_prompt=suite.images_per_prompt,
+        resolution=recipe.resolution,
+        subject=f"{recipe.name} {subject}",
+        judge_name=recipe.judges[benchmark],
+        # A model that draws nothing gets its honest 0 here; the miniature's detector has a check of its own, and at the
+        # paper's size the source, whose images are known to be good, shows whether the detector works.
+        watch_judge=recipe.size == "paper" and subject == "source",
+    )
+    BENCHMARKS[benchmark].score(
+        run_dir / "samples" / folder, judge, scores_folder(run_dir / "scores" / folder, suite, benchmark), settings
+    )
+
+
+def scores_folder(folder: Path, suite: Suite, benchmark: str) -> Path:
+    """Where scores lie: the first benchmark's in the suite's folder, a further one's in a folder of its own there."""
+    return folder if benchmark == suite.benchmarks[0] else folder / benchmark

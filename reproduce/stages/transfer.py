@@ -1,0 +1,17 @@
+"""Stage 2: the transfer; all of it is `l2p.transfer`'s."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bench.records import read_json
+from l2p.transfer import run_transfer
+from reproduce.recipes import Recipe, source_of
+
+
+def run(recipe: Recipe, run_dir: Path) -> None:
+    """Train on `corpus/`, write `transfer/`; images that are missing stop it unless the run's manifest allows them."""
+    allow_missing = read_json(run_dir / "run.json")["allow_missing"]
+    config = replace(recipe.transfer, allow_missing=allow_missing)
+    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer")
