@@ -37,9 +37,10 @@ Part = Literal["tuning", "reported"]
 class Label:
     """One picture and what a person said of it; `right` is None where the person was not sure.
 
-    `asked` is GenEval's metadata line, or {"tag", "question"} for a question of DPG-Bench.
+    `run` is its folder's name; `asked` is GenEval's metadata line, or {"tag", "question"} for a question of DPG-Bench.
     """
 
+    run: str
     number: int
     subject: str
     suite: str
@@ -79,6 +80,7 @@ def read_labels(folder: Path) -> list[Label]:
     pictures = _tiles(Image.open(folder / "pictures.webp").convert("RGB"), len(rows))
     return [
         Label(
+            run=folder.resolve().name,
             number=int(row["number"]),
             subject=row["subject"],
             suite=row["suite"],
@@ -156,12 +158,13 @@ def _share(hits: Sequence[tuple[Label, bool]]) -> Estimate:
 
 
 def compare_with(labels: Sequence[Label], detect: Detect) -> list[Agreement]:
-    """A judge's figures over all labels, then by subject, then by task."""
+    """A judge's figures over all labels, then by subject, by run and by task."""
     said = verdicts(labels, detect)
     rows = []
     keys: tuple[Callable[[Label], str], ...] = (
         lambda label: "all",
         lambda label: label.subject,
+        lambda label: f"({label.run})",
         lambda label: label.suite if label.suite == "heldout" else label.task,
     )
     for key in keys:
@@ -173,9 +176,9 @@ def compare_with(labels: Sequence[Label], detect: Detect) -> list[Agreement]:
 
 def table(rows: Sequence[Agreement]) -> str:
     """The figures as lines of text."""
-    head = f"{'':16s}{'n':>4s} {'unsure':>6s}  {'agreement':22s} {'right but refused':28s} wrong but passed"
+    head = f"{'':18s}{'n':>4s} {'unsure':>6s}  {'agreement':22s} {'right but refused':28s} wrong but passed"
     lines = [
-        f"{row.name:16s}{row.agreement.num_values:4d} {row.num_unsure:6d}  {_figure(row.agreement):22s} "
+        f"{row.name:18s}{row.agreement.num_values:4d} {row.num_unsure:6d}  {_figure(row.agreement):22s} "
         f"{_figure(row.refused):28s} {_figure(row.passed)}"
         for row in rows
     ]
