@@ -24,11 +24,11 @@ REACH, FINE = 1.5, 36  # an object is deformed in its own frame: [-1.5, 1.5] rad
 _STEP = 2 * REACH / FINE
 _ALONG = ((np.arange(FINE) + 0.5) * _STEP - REACH).astype(np.float32)
 LIMITS = {  # overlap with the undeformed shape: below the first it no longer shows the shape, above the second it does
-    "circle": (0.86, 0.90),
+    "circle": (0.85, 0.89),
     "square": (0.79, 0.85),
     "triangle": (0.73, 0.79),
     "star": (0.67, 0.73),
-    "cross": (0.76, 0.81),
+    "cross": (0.75, 0.80),
     "ring": (0.66, 0.72),
 }
 UNKNOWN = -100  # a colour that is between two
@@ -165,11 +165,9 @@ def _distances(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Signed distances [N, FINE, FINE] of objects of these shapes, deformed as strongly as `wild` [N] lets them be.
 
-    And how surely each shows each shape [N, shapes], by its overlap; what was drawn as a diamond, a pentagon or a
-    hollow polygon shows none.
-
-    All are warped and have softened corners; wild ones are also bent half-way to another shape, grow or lose a lobe,
-    lose a side, or are something else: unions of ellipses, polygons, stars of four points.
+    And how surely each shows each shape [N, shapes]: by its overlap, and by what was done to it (a cross without an arm
+    overlaps a cross well and is none). All are warped and have softened corners; wild ones are also bent half-way to
+    another shape, grow or lose a lobe, lose a side, or are something else: unions of ellipses, polygons, stars of four.
     """
     count = len(shape)
     x, y = _waves(rng, wild, *(np.broadcast_to(side, (count, FINE, FINE)) for side in _frame()))
@@ -177,18 +175,25 @@ def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> tup
     soft = np.where(shape == SHAPES.index("ring"), 0.25, 1) * rng.uniform(0, 0.18, count) * (rng.random(count) < 0.5)
     distance = distance + _per_object(soft) * (SIGNED_DISTANCE["circle"](x, y) - distance)
     kind = np.where(rng.random(count) < wild, rng.choice(6, count, p=[0.3, 0.16, 0.12, 0.1, 0.1, 0.22]), -1)
-    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob)):
+    left = np.ones((count, len(SHAPES)))  # what is left of the likeness
+    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob, _polygons)):
         of = kind == which
-        if of.any():
-            distance[of] = change(rng, distance[of], x[of], y[of])
-    of, angular = kind == 5, np.zeros(count, bool)
-    distance[of], angular[of] = _polygons(rng, x[of], y[of])
-    return distance, likeness(overlap(distance)) * ~angular[:, None]
+        distance[of], left[of] = change(rng, shape[of], distance[of], x[of], y[of])
+    return distance, likeness(overlap(distance)) * left
 
 
-def _halfway(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    share = _per_object(rng.uniform(0.1, 0.9, len(x)))
-    return (1 - share) * distance + share * _distances(rng.integers(0, len(SHAPES), len(x)), x, y)
+Changed = tuple[np.ndarray, np.ndarray]  # distances, and what is left of each likeness [N, shapes] or [N, 1]
+
+
+def _halfway(
+    rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> Changed:
+    """Towards another shape; between three and seven tenths of the way an object is less and less either."""
+    share, other = rng.uniform(0.1, 0.9, len(x)), rng.integers(0, len(SHAPES), len(x))
+    left, row = np.zeros((len(x), len(SHAPES))), np.arange(len(x))
+    left[row, shape] = np.clip((0.45 - share) / 0.15, 0, 1)
+    left[row, other] = np.where(other == shape, 1, np.clip((share - 0.55) / 0.15, 0, 1))
+    return distance + _per_object(share) * (_distances(other, x, y) - distance), left
 
 
 def _disc(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, near: float, far: float) -> np.ndarray:
@@ -198,40 +203,51 @@ def _disc(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, near: float, f
     return np.hypot(x - _per_object(reach * np.cos(angle)), y - _per_object(reach * np.sin(angle))) - size
 
 
-def _grow(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.minimum(distance, _disc(rng, x, y, 0.6, 1.0))
+def _kept(before: np.ndarray, after: np.ndarray) -> Changed:
+    """What an object is after a part came or went: the same below 6 % of its area, nothing above 16 %."""
+    area = (before < 0).sum((1, 2)) + 1
+    changed = ((before < 0) != (after < 0)).sum((1, 2)) / area
+    return after, np.clip(1 - (changed - 0.06) / 0.1, 0, 1)[:, None]
 
 
-def _bite(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(distance, -_disc(rng, x, y, 0.3, 1.1))
+def _grow(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
+    return _kept(distance, np.minimum(distance, _disc(rng, x, y, 0.6, 1.0)))
 
 
-def _cut(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _bite(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
+    return _kept(distance, np.maximum(distance, -_disc(rng, x, y, 0.3, 1.1)))
+
+
+def _cut(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
     angle, where = rng.uniform(0, 2 * np.pi, len(x)), rng.uniform(-0.1, 0.7, len(x))
     beyond = x * _per_object(np.cos(angle)) + y * _per_object(np.sin(angle)) - _per_object(where)
-    return np.maximum(distance, beyond)
+    return _kept(distance, np.maximum(distance, beyond))
 
 
-def _blob(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _blob(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
+    """A union of three ellipses; its overlap alone says whether it is a circle after all."""
     out = np.full(distance.shape, np.inf, np.float32)
     for _ in range(3):
         cx, cy = rng.uniform(-0.55, 0.55, (2, len(x)))
         a, b = rng.uniform(0.3, 0.75, (2, len(x)))
         round_one = np.hypot((x - _per_object(cx)) / _per_object(a), (y - _per_object(cy)) / _per_object(b)) - 1
         out = np.minimum(out, round_one * _per_object(np.minimum(a, b)))
-    return out
+    return out, np.ones((len(x), 1))
 
 
-def _polygons(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Regular polygons of four to seven sides, hollow (a star) or not; and which of them are no circle either [N]."""
+def _polygons(
+    rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> Changed:
+    """Regular polygons of four to seven sides, hollow (a star) or not: of most no likeness is left."""
     sides = rng.choice([4, 4, 5, 5, 6, 7], len(x))
     turn = rng.uniform(-0.3, 0.3, len(x))  # a corner up, so that four sides are a diamond and no square
     wedge = _per_object(2 * np.pi / sides)
     angle = np.mod(np.arctan2(y, x) + np.pi / 2 + _per_object(turn), wedge) / wedge  # 0 and 1 at corners
     hollow = rng.uniform(0, 0.35, len(x)) * (rng.random(len(x)) < 0.4)
     inner = np.cos(wedge / 2) - _per_object(hollow)  # how near the middle of a side comes
-    distance = np.hypot(x, y) - (inner + (1 - inner) * np.abs(2 * angle - 1) ** 2) * 0.95
-    return distance, (sides < 6) & ~((sides == 5) & (hollow > 0.15)) | ((sides > 5) & (hollow > 0.1))
+    out = np.hypot(x, y) - (inner + (1 - inner) * np.abs(2 * angle - 1) ** 2) * 0.95
+    like_circle, like_star = (sides > 5) & (hollow < 0.1), (sides == 5) & (hollow > 0.15)
+    return out, (like_circle | like_star).astype(float)[:, None]
 
 
 def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
@@ -320,7 +336,9 @@ def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tupl
     """
     rgb = np.array([RGB[name] for name in COLORS])
     count = len(objects)
-    first = np.clip(rgb[objects.color] + objects.tint + rng.normal(0, 0.03, (count, 3)), 0, 1)
+    first = np.clip(rgb[objects.color] + objects.tint + rng.normal(0, 0.05, (count, 3)), 0, 1)
+    apart = np.sort(((first[:, None] - rgb) ** 2).sum(-1), axis=1)
+    unclear = apart[:, 0] > 0.5 * apart[:, 1]  # nearly as far from its own colour as from the next
     lost = (rng.random(objects.picture.max() + 1) < 0.08) * rng.uniform(0.3, 1, objects.picture.max() + 1)
     lost = lost[objects.picture]
     first += lost[:, None] * (first.mean(1, keepdims=True) - first)
@@ -334,7 +352,7 @@ def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tupl
     beyond = x * _per_object(np.cos(angle)) + y * _per_object(np.sin(angle)) > _per_object(where)
     second = rgb[rng.integers(0, len(COLORS), count)][:, None, None]
     paints = np.where((beyond & mixed[:, None, None])[..., None], second, paints)
-    color = np.where(mixed & (where < 0.3), UNKNOWN, objects.color)
+    color = np.where(unclear | mixed & (where < 0.3), UNKNOWN, objects.color)
     colorful = np.ptp(rgb[objects.color], axis=1) > 0.1  # black and white have none to lose
     color = np.where(colorful & (lost > 0.3), np.where((lost > 0.75) & ~mixed, len(COLORS), UNKNOWN), color)
     return np.clip(paints, 0, 1), color

@@ -26,10 +26,10 @@ from reproduce.miniature.scenes import mixed_scenes
 class DetectorConfig:
     """Settings of the detector's training."""
 
-    num_steps: int = 4500
+    num_steps: int = 8000
     batch_size: int = 64
     learning_rate: float = 3e-3
-    channels: int = 20
+    channels: int = 22
     seed: int = 0
     save_every: int = 250
     num_calibration_batches: int = 32
