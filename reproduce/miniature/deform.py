@@ -253,7 +253,7 @@ def _polygons(
 def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
     """The scenes' own objects, a third of them wild, and in four scenes of ten a wild stranger or a touching one."""
     rows = []
-    for number, scene in enumerate(scenes):
+    for number, scene in enumerate(_resized(rng, scene) for scene in scenes):
         for item in scene.objects:
             wild = rng.uniform(0.3, 1) if rng.random() < 0.33 else 0.0
             opacity = rng.uniform(0.1, 1) if rng.random() < 0.04 else 1.0
@@ -263,6 +263,16 @@ def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
             rows.append((number, *stranger))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Objects(**dict(zip((field.name for field in fields(Objects)), columns, strict=True)))
+
+
+def _resized(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with each object smaller, or as much larger as there is room: drawn ones are larger than the world's."""
+    objects = []
+    for item in scene.objects:
+        gaps = [np.hypot(item.x - o.x, item.y - o.y) - o.radius for o in scene.objects if o is not item]
+        room = max(min(item.x, item.y, 1 - item.x, 1 - item.y, *gaps), item.radius)
+        objects.append(replace(item, radius=min(item.radius * rng.uniform(0.8, 1.35), room)))
+    return replace(scene, objects=tuple(objects))
 
 
 def _stranger(rng: np.random.Generator, scene: Scene) -> tuple | None:

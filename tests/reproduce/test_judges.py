@@ -92,7 +92,7 @@ def test_painted_boxes_and_colours_are_the_scenes_own():
         for i, item in zip(own, scene.objects, strict=True):
             assert truth.color[i] in (COLORS.index(item.color), len(COLORS), deform.UNKNOWN)
             if truth.likeness[i, SHAPES.index(item.shape)] == 1:
-                assert np.abs(truth.box[i] - box(item)).max() < 0.35 * item.radius
+                assert np.abs(truth.box[i] - box(item)).max() < 0.75 * item.radius  # resized, stretched, bent
 
 
 def test_a_batch_is_a_function_of_seed_and_step_and_the_odd_step_is_the_mirror():
