@@ -117,6 +117,17 @@ def checked_costs(records: list[CostRecord], path: Path) -> list[CostRecord]:
     return records
 
 
+def checked_disagreement(rows: Any, path: Path) -> list[dict[str, Any]]:
+    """On how much of a run's pictures a second judge disagrees: [] where no such file lies."""
+    rows = [] if rows is None else rows
+    wanted = {"subject", "suite", "of", "value", "n", "warn"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and wanted <= row.keys() for row in rows):
+        raise ValueError(f"{path} is no list of disagreements: every row needs {', '.join(sorted(wanted))}")
+    if not all(is_number(row["value"]) and is_number(row["n"]) for row in rows):
+        raise ValueError(f"{path}: value and n of a disagreement are numbers")
+    return rows
+
+
 def checked_judge_checks(rows: Any, path: Path) -> list[dict[str, Any]]:
     """What the judges score where the truth is known: [] where no such file lies."""
     rows = [] if rows is None else rows

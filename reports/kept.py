@@ -14,7 +14,14 @@ from PIL import Image
 
 from bench.records import read_json, read_jsonl, to_json, write_json
 
-COPIED = ("run.json", "transfer/summary.json", "scores/checks.json", "scores/**/summary*.json", "cost/*.json")
+COPIED = (
+    "run.json",
+    "transfer/summary.json",
+    "scores/checks.json",
+    "scores/disagreement.json",
+    "scores/**/summary*.json",
+    "cost/*.json",
+)
 ROWS = ("transfer/log.jsonl", "scores/**/scores*.jsonl")
 KEPT = "kept.json"  # in kept records: the corpus's facts, and the names of the files that were written
 THUMBNAIL = 96  # px: larger pictures are scaled down when they are kept

@@ -179,6 +179,13 @@ def warnings(run: Run) -> list[str]:
         found.append(f"{run.name}: made by code with uncommitted changes.")
     if message := other_corpus(run):
         found.append(message)
+    found += [
+        f"{run.name}: a second judge disagrees on {row['value']:.1%} of the {row['n']:,} {row['of']} of the "
+        f"{SUBJECT_NAMES.get(row['subject'], row['subject']).lower()} on {run.suites.get(row['suite'], row['suite'])}: "
+        "look at them before you believe the score."
+        for row in run.disagreement
+        if row["warn"]
+    ]
     for (subject, suite), scored in run.scored.items():
         summary = scored.summary
         if scored.rows and (message := unusable(run, subject, suite)):
@@ -223,6 +230,7 @@ def evidence(
         "blocks": [(title, tables.displayed(part)) for title, part in reversed(tables.blocks(frame))],
         "notes": paper.TABLE1_NOTES,
         "judge_checks": shown.judge_check_rows(runs),
+        "disagreement": shown.disagreement_rows(runs),
         "retention": shown.retention_shown(retention),
         "differences": shown.option_differences(runs),
         "variants": shown.variant_tables(runs),

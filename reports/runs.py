@@ -43,6 +43,7 @@ class Run:
     scored: dict[tuple[str, str], Scored]
     costs: list[CostRecord]
     judge_checks: list[dict[str, Any]] = field(default_factory=list)
+    disagreement: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -112,6 +113,9 @@ def load_run(path: Path | str) -> Run:
         scored=_load_scores(path, suites, missing),
         costs=_load_costs(path, missing),
         judge_checks=checked.checked_judge_checks(_json(path / "scores/checks.json"), path / "scores/checks.json"),
+        disagreement=checked.checked_disagreement(
+            _json(path / "scores/disagreement.json"), path / "scores/disagreement.json"
+        ),
         missing=missing,
     )
 

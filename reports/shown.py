@@ -25,6 +25,21 @@ def judge_check_rows(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def disagreement_rows(runs: Sequence[Run]) -> pd.DataFrame:
+    """On how much of each suite a second judge says something else than the scores."""
+    rows = [
+        {
+            "Run": run.name,
+            "Model": SUBJECT_NAMES.get(row["subject"], row["subject"]),
+            "Suite": run.suites.get(row["suite"], row["suite"]),
+            "Disagree": f"{row['value']:.1%} of {row['n']:,} {row['of']}",
+        }
+        for run in runs
+        for row in run.disagreement
+    ]
+    return pd.DataFrame(rows)
+
+
 def retention_shown(table: pd.DataFrame) -> pd.DataFrame:
     """The retention table as text."""
     return pd.DataFrame(

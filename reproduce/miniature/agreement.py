@@ -230,6 +230,11 @@ def _shares(figure: Agreement) -> dict[str, Estimate]:
     return {what: share for what, share in told.items() if share}
 
 
+def cross_check(run_dir: Path) -> list[dict[str, Any]]:
+    """The disagreement of the second judge, the one without weights, with a run's scores."""
+    return disagreement(run_dir, load_function(JUDGES["shape fit"])())
+
+
 def disagreement(run_dir: Path, other: Detect) -> list[dict[str, Any]]:
     """On how many of a run's pictures another judge says something else than the scores that lie there.
 
