@@ -120,7 +120,8 @@ def _recipe(name: str, family: str, size: str, transfer: dict) -> dict:
             for suite, title, count, benchmark in suites
         ],
         "judges": {"geneval": "fixture:detector", "dpg": "fixture:answerer"},
-        "judge_checks": [], "cross_check": None, "sample_seed": 0, "num_processes": 1, "study": None, "family_title": TITLES[family],
+        "judge_checks": [], "cross_check": None,
+        "sample_seed": 0, "num_processes": 1, "study": None, "family_title": TITLES[family],
     }  # fmt: skip
 
 
