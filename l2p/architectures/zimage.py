@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -46,7 +47,7 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
     # The pipeline writes its chat template into the list that it is given: give it a copy.
     embeds, _ = pipeline.encode_prompt(
         prompt=list(prompts),
-        device=pipeline.text_encoder.device,
+        device=get_module_execution_device(pipeline.text_encoder),
         do_classifier_free_guidance=False,
         max_sequence_length=max_sequence_length,
     )
@@ -105,6 +106,7 @@ ZIMAGE = Architecture(
     call=_call,
     unpack=_unpack,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "mask"),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(config["all_patch_size"][0], "ph pw c"),
     source_projection=_source_projection,
