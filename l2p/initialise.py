@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from l2p.config import TransferConfig
-from l2p.conversion import copy_source_weights, fit_input_projection
+from l2p.conversion import copy_source_weights, fit_input_projection, inherit, source_sha256
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.training import state as saved
 from l2p.training.data import Data
@@ -28,19 +28,25 @@ def new_model(pipeline: Any, config: TransferConfig) -> PixelTransformer2DModel:
 
 
 def initial_model(
-    pipeline: Any, data: Data, config: TransferConfig, resumed: bool
+    pipeline: Any, data: Data, config: TransferConfig, *, resumed: bool, start: Path | None = None
 ) -> tuple[PixelTransformer2DModel, dict[str, Any]]:
     """Build the pixel model with the source's weights; return it and what was copied, new, dropped and fitted.
 
-    resumed: its input projection will come from the saved state, and is not fitted.
+    start: another pixel model, whose weights are inherited by name and shape. resumed: what the source does not have
+    will come from the saved state: nothing is fitted or inherited.
     """
     model = new_model(pipeline, config)
     report = copy_source_weights(model, pipeline.transformer)
     conversion: dict[str, Any] = {"copied": len(report.copied), "new": report.new, "dropped": report.dropped}
-    if config.input_projection == "ridge" and not resumed:
+    if resumed:
+        return model, conversion
+    conversion["source_sha256"] = source_sha256(pipeline.transformer)
+    if config.input_projection == "ridge":
         images = data.corpus.batches(data.training[: config.num_ridge_images])
         fit = fit_input_projection(model, pipeline, images, config.ridge_strength)
         conversion["projection"] = {"explained": fit.explained, "noise_gain": fit.noise_gain}
+    if start is not None:
+        conversion["inherited"] = inherit(model, start)
     return model, conversion
 
 

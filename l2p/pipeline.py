@@ -23,9 +23,18 @@ from l2p.architectures import (
 )
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.sampling import Generators, set_noise_levels, start_noise
+from l2p.sources import loading
+from l2p.weight_files import check_folder, list_tensors, most_common_dtype, not_finite, usual_permissions
 
 TEXT_COMPONENTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
-DEFAULT_SIZE = 1024  # the 1K release's
+# How an image is drawn where neither the call nor the saved pipeline says it: as the 1K release.
+RELEASED = {
+    "height": 1024,
+    "width": 1024,
+    "num_inference_steps": 30,
+    "guidance_scale": 2.0,
+    "max_sequence_length": 512,
+}
 Texts = tuple[str | Sequence[str] | None, EncodedPrompt | None]  # prompts as texts or encoded
 
 
@@ -33,7 +42,9 @@ class L2PPipeline(DiffusionPipeline):
     """Draw images with a pixel transformer; text encoders and tokenizers are those that the source family has.
 
     architecture: the source family's name, kept in the pipeline's config, so that prompts can be encoded without the
-    transformer; None takes the transformer's. Raises ValueError when the two differ.
+    transformer; None takes the transformer's. defaults: what a call takes where it says nothing, some of the names of
+    RELEASED, kept too: a model that was trained on 24 tokens draws blanks at 512. Raises ValueError when the two
+    architectures differ, and for unknown names.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->transformer"
@@ -53,8 +64,12 @@ class L2PPipeline(DiffusionPipeline):
         text_encoder_3: Any = None,
         tokenizer_3: Any = None,
         architecture: str | None = None,
+        defaults: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        unknown = sorted(set(defaults or {}) - set(RELEASED))
+        if unknown:
+            raise ValueError(f"unknown defaults {unknown}; known: {sorted(RELEASED)}")
         self.register_modules(
             transformer=transformer,
             scheduler=scheduler,
@@ -69,8 +84,13 @@ class L2PPipeline(DiffusionPipeline):
             if architecture not in (None, transformer.config.architecture):
                 raise ValueError(f"the transformer is of {transformer.config.architecture!r}, not of {architecture!r}")
             architecture = transformer.config.architecture
-        self.register_to_config(architecture=architecture)
+        self.register_to_config(architecture=architecture, defaults=dict(defaults or {}))
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What a call takes where it says nothing, by name."""
+        return {**RELEASED, **(self.config.defaults or {})}
 
     @property
     def guidance_scale(self) -> float:
@@ -98,7 +118,7 @@ class L2PPipeline(DiffusionPipeline):
         return self._interrupt
 
     @torch.no_grad()
-    def encode_prompt(self, prompt: str | Sequence[str], max_sequence_length: int = 512) -> EncodedPrompt:
+    def encode_prompt(self, prompt: str | Sequence[str], max_sequence_length: int | None = None) -> EncodedPrompt:
         """Encode prompts as the source family does; tensors [B, ...] by name, to be reused or cached.
 
         The transformer is not needed. Raises ValueError where text encoders are missing.
@@ -108,7 +128,8 @@ class L2PPipeline(DiffusionPipeline):
                 "this pipeline was saved before it kept its family's name: load its transformer too, or name the "
                 "family: from_pretrained(..., architecture='flux')"
             )
-        return encode_prompt(self, self.config.architecture, _texts(prompt), max_sequence_length)
+        length = self.defaults["max_sequence_length"] if max_sequence_length is None else max_sequence_length
+        return encode_prompt(self, self.config.architecture, _texts(prompt), length)
 
     @torch.no_grad()
     def __call__(
@@ -117,12 +138,12 @@ class L2PPipeline(DiffusionPipeline):
         negative_prompt: str | Sequence[str] | None = "",
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 30,
-        guidance_scale: float = 2.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         generator: Generators = None,
         prompt_embeds: EncodedPrompt | None = None,
         negative_prompt_embeds: EncodedPrompt | None = None,
-        max_sequence_length: int = 512,
+        max_sequence_length: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
@@ -132,7 +153,7 @@ class L2PPipeline(DiffusionPipeline):
         sigmas: Sequence[float] | None = None,
         timesteps: Sequence[float] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Draw images; the defaults are the 1K release's.
+        """Draw images; None is the pipeline's own default (`defaults`), by itself the 1K release's.
 
         guidance_scale: uncond + w (cond - uncond), at most 1 = off. negative_prompt: one, or one a prompt; None is "".
         generator: one an image makes an image independent of its batch; noise is drawn image by image, on the
@@ -146,7 +167,12 @@ class L2PPipeline(DiffusionPipeline):
         """
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        self._guidance_scale, self._interrupt, self._current_timestep = guidance_scale, False, None
+        if num_inference_steps is None:
+            num_inference_steps = self.defaults["num_inference_steps"]
+        if max_sequence_length is None:
+            max_sequence_length = self.defaults["max_sequence_length"]
+        self._guidance_scale = self.defaults["guidance_scale"] if guidance_scale is None else guidance_scale
+        self._interrupt, self._current_timestep = False, None
         height, width = self._size(height, width, latents)
         positive, negative = (prompt, prompt_embeds), (negative_prompt, negative_prompt_embeds)
         num_prompts = self._num_prompts(positive, negative)
@@ -241,7 +267,8 @@ class L2PPipeline(DiffusionPipeline):
         """The images' size, by default that of `latents`; raises ValueError for what the transformer cannot paint."""
         if self.transformer is None:
             raise ValueError("this pipeline was loaded without its transformer: it encodes prompts, but cannot draw")
-        given = tuple(latents.shape[-2:]) if latents is not None else (DEFAULT_SIZE, DEFAULT_SIZE)
+        usual = (self.defaults["height"], self.defaults["width"])
+        given = tuple(latents.shape[-2:]) if latents is not None else usual
         size = (given[0] if height is None else height, given[1] if width is None else width)
         self.transformer.check_size(*size)
         return size
@@ -276,6 +303,11 @@ class L2PPipeline(DiffusionPipeline):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(__file__).with_name("saved_pipeline.py"), folder / "pipeline.py")
         super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path, *arguments: Any, **options: Any) -> None:
+        """Save as diffusers does, with the user's usual permissions (safetensors makes files their owner's alone)."""
+        super().save_pretrained(save_directory, *arguments, **options)
+        usual_permissions(save_directory)
 
     def to_json_string(self) -> str:
         """The config as JSON; the class by module and name, as diffusers marks pipelines that it does not have."""
@@ -314,43 +346,42 @@ def _repeated(embeds: EncodedPrompt, times: int) -> EncodedPrompt:
     return {name: tensor.repeat_interleave(times, dim=0) for name, tensor in embeds.items()}
 
 
-def source_folder(source: str | Path) -> Path | None:
-    """Return the folder that a source names, or None for a hub id.
-
-    Raises FileNotFoundError or ValueError that says what lies at the path instead of a diffusers pipeline.
-    """
-    folder = Path(source)
-    if not folder.exists():
-        if folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") != 1:
-            raise FileNotFoundError(
-                f"no source at {folder}; give the folder of a diffusers pipeline or a hub id owner/name"
-            )
-        return None
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give the folder of a diffusers pipeline")
-    if not (folder / "model_index.json").is_file():
-        found = sorted(path.name for path in folder.iterdir())[:8]
-        raise ValueError(f"{folder} is no diffusers pipeline: model_index.json is missing; found {found or 'nothing'}")
-    return folder
-
-
-def load_source(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """Load a source pipeline from a diffusers folder or hub id.
-
-    Raises as source_folder does, and ValueError for a pipeline of another class than the families'; its weights are
-    not loaded then.
-    """
-    source_folder(source)
-    check_source_class(DiffusionPipeline.load_config(str(source))["_class_name"])
-    return DiffusionPipeline.from_pretrained(str(source), dtype=dtype)
-
-
-def pixel_pipeline(source: DiffusionPipeline, transformer: PixelTransformer2DModel, shift: float = 3.0) -> L2PPipeline:
+def pixel_pipeline(
+    source: DiffusionPipeline,
+    transformer: PixelTransformer2DModel,
+    shift: float = 3.0,
+    defaults: dict[str, Any] | None = None,
+) -> L2PPipeline:
     """Put a pixel transformer into a pipeline with the source's own text encoders and tokenizers.
 
-    shift: the sampler's noise shift (3 at 1K as released). Raises ValueError unless the source is of the family's own
-    class: a kindred pipeline (FLUX.2-klein beside FLUX.2) encodes prompts by another rule.
+    shift: the sampler's noise shift (3 at 1K as released). defaults: the pipeline's, see L2PPipeline. Raises ValueError
+    unless the source is of the family's own class: a kindred pipeline (FLUX.2-klein beside FLUX.2) encodes prompts by
+    another rule.
     """
     check_source_class(type(source).__name__, transformer.config.architecture)
     text = {name: getattr(source, name) for name in TEXT_COMPONENTS if hasattr(source, name)}
-    return L2PPipeline(transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=shift), **text)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    return L2PPipeline(transformer=transformer, scheduler=scheduler, defaults=defaults, **text)
+
+
+def load_pixel_pipeline(folder: str | Path, dtype: torch.dtype | None = None) -> L2PPipeline:
+    """Load a pixel pipeline's folder as a whole.
+
+    dtype: None takes the one that most of the transformer's numbers are stored in. Raises FileNotFoundError or
+    ValueError for another folder, damaged files, and weights that are missing or no numbers.
+    """
+    folder = Path(folder)
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(f"{folder} is no pixel pipeline: model_index.json is missing; make one with convert or merge")
+    with loading(folder):
+        named = L2PPipeline.load_config(str(folder))["_class_name"]
+    if named != L2PPipeline.__name__:
+        raise ValueError(f"{folder} holds a {named}, not a pixel pipeline; make one of it with convert or merge")
+    with loading(folder):
+        check_folder(folder)
+        dtype = dtype or most_common_dtype(list_tensors(folder / "transformer"))
+        pipeline = L2PPipeline.from_pretrained(folder, dtype=dtype)
+        bad = not_finite(pipeline.transformer.state_dict().items())
+        if bad:
+            raise ValueError(f"its transformer holds NaN or infinity in {len(bad)} tensors, first {bad[:3]}")
+    return pipeline

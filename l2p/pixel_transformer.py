@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from l2p.architectures import ARCHITECTURES, EncodedPrompt, Patches, architecture_of, get_architecture
 from l2p.detailer import DetailerConfig, DetailerHead
 from l2p.flow import per_image
+from l2p.weight_files import usual_permissions
 
 SMALLEST_SIGMA = 0.05  # a clean-image head's velocity divides by sigma: never by less
 SIGMA_DATA = 0.33  # standard deviation of pixels in [-1, 1] that "preconditioned" counts on
@@ -187,6 +189,29 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
         if self.is_cache_enabled:
             self.transformer._reset_stateful_cache(recurse)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    ) -> "PixelTransformer2DModel | tuple[PixelTransformer2DModel, dict[str, Any]]":
+        """Load a saved model as diffusers does; raises ValueError for tensors that the file lacks.
+
+        diffusers would draw them at random and say so in a warning.
+        """
+        asked = options.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"the weights at {pretrained_model_name_or_path} lack {len(missing)} of the model's tensors, first "
+                f"{missing[:3]}: copy or convert them again"
+            )
+        return (model, info) if asked else model
+
+    def save_pretrained(self, save_directory: str | Path, *arguments: Any, **options: Any) -> None:
+        """Save as diffusers does, with the user's usual permissions (safetensors makes files their owner's alone)."""
+        super().save_pretrained(save_directory, *arguments, **options)
+        usual_permissions(save_directory)
 
     def blocks(self) -> list[nn.Module]:
         """Return the transformer's blocks in the order in which they run."""

@@ -40,7 +40,7 @@ def jsonl_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
     """
     size = 0
     with _opened(Path(path)) as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES + 1), b""), 1):
             size += len(line)
             _refuse_beyond(size, path)
             text = _decoded(line, path, number).strip()
@@ -60,7 +60,7 @@ def csv_rows(path: Path | str, columns: Sequence[str], content: bytes | None = N
     fewer or more cells than the header, quotes that do not close or stand inside a cell, and what is no UTF-8.
     """
     text = _decoded(read_table_bytes(path) if content is None else content, path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
     try:
         header = next(reader, [])
         _check_header(header, columns, path)
@@ -76,7 +76,7 @@ def csv_rows(path: Path | str, columns: Sequence[str], content: bytes | None = N
                 yield line, dict(zip(header, cells, strict=True))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}; correct its quotes") from error
+        raise ValueError(f"{path}, line {line}: {error}; correct the quotes of the row that begins there") from error
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

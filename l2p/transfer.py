@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,9 @@ from l2p.config import FROZEN_DTYPES, TransferConfig, options, refuse_other_opti
 from l2p.conversion import save_delta
 from l2p.corpus import Corpus, cache_prompts, load_corpus
 from l2p.initialise import initial_model, restore_model
-from l2p.pipeline import load_source
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.progress import say
+from l2p.sources import load_source
 from l2p.trainable import choose_trained, make_accelerator, start_training
 from l2p.training import state as saved
 from l2p.training.data import Data, MicroBatch, SlotRule, seeded, split_indices
@@ -65,27 +66,38 @@ class Transfer:
     facts: dict[str, Any]
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Return what the source does not have: the trained tensors and the new ones."""
-        names = {*self.trainer.trained, *self.facts["conversion"]["new"]}
+        """Return what the source does not have: the trained tensors, the new and the inherited ones."""
+        conversion = self.facts["conversion"]
+        names = {*self.trainer.trained, *conversion["new"], *conversion.get("inherited", ())}
         return {name: tensor for name, tensor in self.model.state_dict().items() if name in names}
 
 
 def run_transfer(
-    source: str | Path, corpus: str | Path, config: TransferConfig, out_dir: str | Path, *, progress: bool = True
+    source: str | Path,
+    corpus: str | Path,
+    config: TransferConfig,
+    out_dir: str | Path,
+    *,
+    start: Path | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    progress: bool = True,
 ) -> TransferSummary:
     """Turn a source pipeline into a pixel model, and leave it in out_dir.
 
-    source: diffusers folder or hub id; corpus: see l2p.corpus. Leaves model/, delta.safetensors, state/, log.jsonl and
-    summary.json; an interrupted transfer goes on from state/, a finished one is returned as it is. Works under
-    `accelerate launch`. Raises ValueError for bad input or a folder of other options, FloatingPointError when the loss
-    is no longer finite, KeyboardInterrupt (state saved) on Ctrl-C or SIGTERM.
+    source: diffusers folder or hub id; corpus: see l2p.corpus; start: a pixel model whose weights are inherited by name
+    and shape; sampling: settings to draw with, which the delta keeps (names of L2PPipeline.defaults, and "shift"), over
+    those that were trained with. Leaves model/, delta.safetensors, state/, log.jsonl and summary.json; an interrupted
+    transfer goes on from state/, a finished one is returned as it is. Works under `accelerate launch`. Raises
+    ValueError for bad input, a folder of other options or of other things, FloatingPointError when the loss is no
+    longer finite, KeyboardInterrupt (state saved) on Ctrl-C or SIGTERM.
     """
     out_dir = Path(out_dir)
     if (out_dir / "summary.json").is_file():
         summary = json.loads((out_dir / "summary.json").read_text("utf-8"))
         refuse_other_options(summary["options"], config, out_dir)
         return TransferSummary(**summary)
-    run = _prepare(source, corpus, config, out_dir, progress)
+    _check_folder(out_dir)
+    run = _prepare(source, corpus, config, out_dir, start, progress)
     steps = Steps(
         num_steps=config.num_train_steps,
         save_every=config.save_every,
@@ -95,13 +107,28 @@ def run_transfer(
         save=partial(_save, run),
     )
     train(steps, run.facts, run.accelerator, "transfer", progress)
-    return _finish(run)
+    return _finish(run, sampling or {})
 
 
 # --- before the first step ------------------------------------------------------------------------------------------
 
 
-def _prepare(source: str | Path, corpus: str | Path, config: TransferConfig, out_dir: Path, progress: bool) -> Transfer:
+def _check_folder(out_dir: Path) -> None:
+    """Raise ValueError where a file lies, or what a transfer would replace though none has written it."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ValueError(f"{out_dir} is a file; give a folder for the transfer")
+    if any((out_dir / name).exists() for name in ("state", "log.jsonl", "summary.json")):
+        return
+    found = [name for name in ("model", "model.tmp", "delta.safetensors") if (out_dir / name).exists()]
+    prompts = (out_dir / "prompts").glob("*")
+    found += ["prompts"] * any(path.suffix not in (".safetensors", ".json", ".tmp") for path in prompts)
+    if found:
+        raise ValueError(f"{out_dir} holds {found}, which no transfer left there; use another folder")
+
+
+def _prepare(
+    source: str | Path, corpus: str | Path, config: TransferConfig, out_dir: Path, start: Path | None, progress: bool
+) -> Transfer:
     """Load and build everything, from the saved state where there is one; arguments as for run_transfer."""
     facts = saved.load_facts(out_dir / "state")
     if facts is not None:
@@ -115,7 +142,7 @@ def _prepare(source: str | Path, corpus: str | Path, config: TransferConfig, out
     pipeline = load_source(source, FROZEN_DTYPES[config.mixed_precision]).to(accelerator.device)
     with accelerator.main_process_first():
         data = _data(pipeline, images, indices, config, out_dir / "prompts", shown)
-    model, conversion = initial_model(pipeline, data, config, resumed=facts is not None)
+    model, conversion = initial_model(pipeline, data, config, resumed=facts is not None, start=start)
     del pipeline
     choose_trained(model, config)
     if facts is None:
@@ -252,7 +279,7 @@ def _save(run: Transfer) -> None:
 # --- after the last step --------------------------------------------------------------------------------------------
 
 
-def _finish(run: Transfer) -> TransferSummary:
+def _finish(run: Transfer, sampling: Mapping[str, Any]) -> TransferSummary:
     config, facts, trained = run.config, run.facts, run.trainer.trained
     summary = TransferSummary(
         num_train_steps=config.num_train_steps,
@@ -272,12 +299,24 @@ def _finish(run: Transfer) -> TransferSummary:
     if run.trainer.ema is not None:
         run.trainer.ema.copy_to(list(trained.values()))
     if run.accelerator.is_main_process:
-        save_delta(run.model, run.own_tensors(), run.out_dir / "delta.safetensors")
+        save_delta(
+            run.model,
+            run.own_tensors(),
+            run.out_dir / "delta.safetensors",
+            source_sha256=facts["conversion"]["source_sha256"],
+            sampling={**_trained_with(run), **sampling},
+        )
         _save_model(run)
         shutil.rmtree(run.out_dir / "prompts", ignore_errors=True)
         saved.write_json(run.out_dir / "summary.json", asdict(summary))
     run.accelerator.wait_for_everyone()
     return summary
+
+
+def _trained_with(run: Transfer) -> dict[str, Any]:
+    _, height, width = run.data.corpus.pixels(0).shape
+    length, shift = run.config.max_sequence_length, run.config.shift
+    return {"height": height, "width": width, "max_sequence_length": length, "shift": shift}
 
 
 def _save_model(run: Transfer) -> None:

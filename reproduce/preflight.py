@@ -10,7 +10,7 @@ from bench.benchmarks import find_benchmark
 from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
-from l2p.pipeline import source_folder
+from l2p.sources import source_folder
 from reproduce.plan import disk_bytes
 from reproduce.recipes import Recipe, source_of
 

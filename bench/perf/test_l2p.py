@@ -22,8 +22,9 @@ from bench.cost.roofline import best_s
 from l2p.architectures import encode_prompt
 from l2p.flow import noisy_image, transfer_loss, velocity_target
 from l2p.initialise import new_model
-from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
+from l2p.pipeline import L2PPipeline, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.sources import load_source
 from l2p.trainable import make_accelerator, start_training
 from l2p.transfer import run_transfer
 from reproduce.launch import prepare_processor

@@ -67,6 +67,8 @@ class Architecture:
     velocity_sign: 1, or -1 where the family's own output is minus the velocity.
     dynamic_shift(scheduler_config, num_tokens, num_inference_steps): the exponent `mu` of a noise shift that follows
     the image's size, as the family's pipeline computes it.
+    comfyui_name(key, patch_size): diffusers' name of a pixel model's tensor that ComfyUI names otherwise, others' as
+    they are; None for a tensor that diffusers does not keep.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Architecture:
     text_first: bool = False
     velocity_sign: Literal[1, -1] = 1
     dynamic_shift: Callable[[Any, int, int], float] = linear_mu
+    comfyui_name: Callable[[str, int], str | None] = lambda key, patch_size: key
 
 
 def source_velocity(

@@ -18,6 +18,25 @@ def _key(patch_size: int) -> str:
     return f"{patch_size}-1"  # Z-Image names its layers "<patch>-<frames>"
 
 
+# Z-Image's own names, which ComfyUI keeps -> diffusers'. Source: convert_z_image_transformer_checkpoint_to_diffusers.
+COMFYUI_NAMES = {
+    ".attention.qkv.": ".attention.to_qkv.",
+    ".attention.out.": ".attention.to_out.0.",
+    ".attention.q_norm.": ".attention.norm_q.",
+    ".attention.k_norm.": ".attention.norm_k.",
+}
+
+
+def _comfyui_name(key: str, patch_size: int) -> str | None:
+    if key == "norm_final.weight":
+        return None
+    for theirs, ours in COMFYUI_NAMES.items():
+        key = key.replace(theirs, ours)
+    if key.startswith("x_embedder."):
+        return f"all_x_embedder.{_key(patch_size)}.{key.removeprefix('x_embedder.')}"
+    return key
+
+
 def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
     return {**config, "all_patch_size": [patch_size], "all_f_patch_size": [1], "in_channels": 3}
 
@@ -113,5 +132,6 @@ ZIMAGE = Architecture(
     encode_latents=encode_images,
     decode_latents=decode_images,
     tiny_source=_tiny_source,
+    comfyui_name=_comfyui_name,
     velocity_sign=-1,  # the released head keeps Z-Image's own sign
 )

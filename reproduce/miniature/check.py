@@ -23,7 +23,7 @@ from bench.named import load_function
 from bench.records import Detection, write_json
 from bench.statistics import bootstrap_ci, category_means
 from l2p.architectures import architecture_of
-from l2p.pipeline import load_source
+from l2p.sources import load_source
 from reproduce.draw import draw_source, image_seed, source_pipeline
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector

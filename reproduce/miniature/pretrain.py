@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.passport import file_sha256
 from bench.records import differing, read_json, write_json
 from l2p.architectures import get_architecture
-from l2p.pipeline import load_source
+from l2p.sources import load_source
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.autoencoder import train_autoencoder

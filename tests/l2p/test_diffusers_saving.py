@@ -15,8 +15,9 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from l2p.architectures import ARCHITECTURES, encode_prompt
-from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
+from l2p.pipeline import L2PPipeline, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.sources import load_source
 from tests.l2p.pixels import LENGTH, PROMPTS, close, draw, pixels
 from tests.tiny import source
 

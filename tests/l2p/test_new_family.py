@@ -11,8 +11,9 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from l2p.architectures import ARCHITECTURES, encode_prompt, flux, source_velocity
 from l2p.conversion import load_delta
-from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
+from l2p.pipeline import L2PPipeline, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.sources import load_source
 from l2p.transfer import run_transfer
 from tests.l2p.test_transfer import CONFIG
 from tests.tiny import source as tiny_source

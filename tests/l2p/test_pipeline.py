@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from l2p.flow import sigmas
-from l2p.pipeline import L2PPipeline, load_source
+from l2p.pipeline import L2PPipeline
 from l2p.sampling import draw_noise
+from l2p.sources import load_source
 from tests.l2p.pixels import close, generators, moved
 from tests.l2p.pixels import pixels as pixel_pipeline_of
 

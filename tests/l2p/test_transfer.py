@@ -19,8 +19,8 @@ from l2p import transfer
 from l2p.conversion import copy_source_weights, load_delta
 from l2p.corpus import load_corpus
 from l2p.detailer import DetailerConfig
-from l2p.pipeline import load_source
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.sources import load_source
 from l2p.trainable import parameter_groups, trainable_parameters
 from l2p.training import optimise, state
 from l2p.transfer import TransferConfig, run_transfer

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bench.records import read_json, read_jsonl
 from l2p.architectures import ARCHITECTURES, encode_prompt, get_architecture
-from l2p.pipeline import load_source
+from l2p.sources import load_source
 from reproduce.draw import draw_source
 from reproduce.miniature import check, pretrain, reading, source_training
 from reproduce.miniature.autoencoder import latent_statistics, train_autoencoder
