@@ -48,7 +48,7 @@ def convert(
 
     Example: python -m l2p convert Tongyi-MAI/Z-Image --weights model-1k-merge.safetensors --out l2p-1k
 
-    An 8K model from a 4K one: python -m l2p convert Tongyi-MAI/Z-Image --patch-size 128 --inherit 4k.safetensors --out 8k
+    8K from 4K: python -m l2p convert Tongyi-MAI/Z-Image --patch-size 128 --inherit 4k.safetensors --out l2p-8k
     """
     from l2p import conversion
     from l2p.corpus import load_corpus
