@@ -201,9 +201,9 @@ def usual_permissions(path: str | Path) -> None:
 def whole(out: Path) -> Iterator[Path]:
     """Yield a path beside `out` to write a file or folder to; it becomes `out` at the end, and goes when that fails.
 
-    Raises ValueError where `out` exists, and is no empty folder.
+    Raises ValueError where `out` exists.
     """
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists; give another --out or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
