@@ -219,8 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _told(error: BaseException) -> tuple[int, str]:
     """Exit status and sentence for what ended a command."""
     if isinstance(error, KeyboardInterrupt):
-        where = f" ({error})" if str(error) else ""
-        return INTERRUPTED, f"interrupted{where}: the same command may be given again"
+        return INTERRUPTED, "interrupted: nothing half-written counts, the same command goes on or starts again"
     if isinstance(error, FloatingPointError):
         return FINDING, f"the transfer diverged: {error}"
     if isinstance(error, ValueError | OSError):

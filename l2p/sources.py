@@ -48,7 +48,7 @@ def load_source(source: str | Path, dtype: torch.dtype | None = torch.float32, w
     left_out: dict[str, Any] = {name: None for name in without}
     with loading(source):
         folder = folder or Path(DiffusionPipeline.download(str(source), **left_out))
-        check_folder(folder)
+        check_folder(folder, without)
         dtypes: Any = stored_dtypes(folder) if dtype is None else dtype
         variant = stored_variant(folder)
         pipeline: Any = DiffusionPipeline.from_pretrained(str(folder), dtype=dtypes, variant=variant, **left_out)
