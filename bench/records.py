@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,6 +108,18 @@ class IncompleteError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a training step trains: blocks tuned at each end (None = all), `released` = the refiners and embedders too,
+    gradient checkpointing, `mixed` = trained weights in float32 under autocast, the optimiser."""
+
+    num_trainable_blocks: int | None
+    released: bool = False
+    checkpointed: bool = False
+    mixed: bool = False
+    optimizer: str = "foreach"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
     """What a benchmark's `score` is told of the images: `prompts` and `samples` are what was asked for, all of it.
 
@@ -164,18 +176,64 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class CostRecord:
-    """The cost of one case, predicted or measured; a bare case is one denoiser forward of the whole batch."""
+    """What one call of the whole batch costs, predicted or measured: a forward, a decode, a sampling or training step.
+
+    `case` is its name for people and for `--case`; nobody reads it back, the fields say the same. `counted`: what is
+    counted beside the model ("text", "vae"; `tile` = the VAE's tiles in px, 0 = untiled). `patch_size` 0 = not a pixel
+    model. `latency_s` holds seconds measured, one a call; `roofline_s` seconds modelled, fast and slow end by device.
+    """
 
     case: str
     kind: Literal["predicted", "measured"]
+    family: str
+    model: Literal["source", "l2p", "vae", "text"]
+    counted: tuple[str, ...] = ()
+    training: Training | None = None
     resolution: int
     batch_size: int
+    patch_size: int = 0
+    tile: int = 0
     dtype: str
-    device: str
+    device: str = ""
+    device_type: Literal["fake", "cpu", "cuda"] = "fake"
     protocol: str
-    flops: float | None
-    peak_memory_bytes: int | None
-    latency_s: list[float]
+    num_parameters: int | None = None
+    num_trainable_parameters: int | None = None
+    flops: float | None = None
+    peak_memory_bytes: int | None = None
+    latency_s: list[float] = field(default_factory=list)
+    roofline_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def read_costs(path: Path | str) -> list[CostRecord]:
+    """The cost records of a JSON file; ValueError names the file and every field that is unknown or missing."""
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} is no list of cost records: write it with `python -m bench cost --json` or a run")
+    return [cost_record(row, path) for row in rows]
+
+
+def cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
+    """A cost record from its JSON object; ValueError names the file and every field that is unknown or missing."""
+    training = row.get("training")
+    for name, given, record in (("training", training or {}, Training), ("record", row, CostRecord)):
+        known = {part.name: part for part in fields(record)}
+        needed = {part.name for part in known.values() if part.default is MISSING and part.default_factory is MISSING}
+        unknown, absent = sorted(given.keys() - known.keys()), sorted(needed - given.keys()) if given else []
+        if unknown or absent:
+            raise ValueError(
+                f"{path} holds a cost {name} of another version of this project: unknown fields "
+                f"{', '.join(unknown) or 'none'}, missing fields {', '.join(absent) or 'none'}. "
+                "Write it again with the command that made it."
+            )
+    return CostRecord(
+        **{
+            **row,
+            "counted": tuple(row.get("counted", ())),
+            "training": Training(**training) if training else None,
+            "roofline_s": {name: (low, high) for name, (low, high) in row.get("roofline_s", {}).items()},
+        }
+    )
 
 
 def to_json(record: Any) -> Any:

@@ -90,8 +90,8 @@ def paired_difference(
     other_clusters: Sequence[str],
     other_values: Sequence[float],
     *,
-    bounds: tuple[float, float] = UNIT_BOUNDS,
     higher_is_better: bool = True,
+    bounds: tuple[float, float] = UNIT_BOUNDS,
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:

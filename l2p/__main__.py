@@ -1,5 +1,12 @@
-"""`python -m l2p`: convert, merge, sample and inspect pixel models."""
+"""`python -m l2p`: transfer, convert, merge, sample and inspect pixel models.
 
+Exit status: 0 done, 1 the loss is no longer finite, 2 bad input, 3 interrupted, 4 our own fault (--debug, anywhere
+among the arguments, shows where an error arose).
+"""
+
+import signal
+import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,60 +15,78 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from l2p.transfer_command import transfer
+
 # torch and diffusers take seconds to load: the commands import them, so that --help does not wait.
 
+FINDING, BAD_INPUT, INTERRUPTED, OUR_FAULT = 1, 2, 3, 4
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console()
+app.command()(transfer)
 
 Out = Annotated[Path, typer.Option("--out", help="What to write; it must not exist yet.")]
 Source = Annotated[str, typer.Argument(help="Source pipeline: a diffusers folder or a hub id.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16 for all weights; else as each is stored.")]
 
 
 @app.command()
 def convert(
     source: Source,
     out: Out,
-    patch_size: Annotated[int, typer.Option(help="Pixels along a patch's side; a release says its own.")] = 16,
-    weights: Annotated[Path | None, typer.Option(help="A released .safetensors file to merge over the source.")] = None,
+    patch_size: Annotated[int, typer.Option(min=1, help="Pixels along a patch's side; a release says its own.")] = 16,
+    weights: Annotated[Path | None, typer.Option(help="A release to merge over the source.")] = None,
+    inherit: Annotated[Path | None, typer.Option(help="Another pixel model to start from, by name and shape.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Fit the input projection to this corpus's images.")] = None,
-    release: Annotated[bool, typer.Option(help="Write one file under the released keys, not a folder.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    release: Annotated[bool, typer.Option("--release", help="Write one file under the released keys.")] = False,
+    allow_partial: Annotated[
+        bool,
+        typer.Option("--allow-partial", help="Go on without tensors of the release that are missing or no numbers."),
+    ] = False,
+    dtype: Dtype = None,
 ) -> None:
-    """Make a pixel model from a source, or from a source and a released file.
+    """Make a pixel model from a source, or from a source and a released file (.safetensors, an index or a folder).
 
-    Example: python -m l2p convert Tongyi-MAI/Z-Image --weights model-1k-merge.safetensors --out l2p-1k --dtype bfloat16
+    Example: python -m l2p convert Tongyi-MAI/Z-Image --weights model-1k-merge.safetensors --out l2p-1k
+
+    8K from 4K: python -m l2p convert Tongyi-MAI/Z-Image --patch-size 128 --inherit 4k.safetensors --out l2p-8k
     """
-    from l2p.conversion import (
-        copy_source_weights,
-        fit_input_projection,
-        merge_file,
-        released_patch_size,
-        save_release,
-    )
+    from l2p import conversion
     from l2p.corpus import load_corpus
-    from l2p.pipeline import load_source, pixel_pipeline
+    from l2p.pipeline import pixel_pipeline
     from l2p.pixel_transformer import PixelTransformer2DModel
+    from l2p.sources import load_source
+    from l2p.weight_files import whole
 
-    _check_new(out)
-    pipeline = load_source(source, _dtype(dtype))
-    size = patch_size if weights is None else released_patch_size(weights)
-    model = PixelTransformer2DModel.from_source(pipeline.transformer, patch_size=size)
-    report = copy_source_weights(model, pipeline.transformer)
-    console.print(f"copied {len(report.copied)} tensors; new: {', '.join(report.new)}; dropped: {report.dropped}")
-    if corpus is not None:
-        images = load_corpus(corpus, progress=True)
-        fit = fit_input_projection(model, pipeline, images.batches(range(min(len(images), 2000))))
-        console.print(
-            f"input projection: {fit.explained:.1%} of the latents explained, noise gain {fit.noise_gain:.2f}"
-        )
-    if weights is not None:
-        merged = merge_file(model, weights)
-        console.print(f"merged {len(merged)} tensors of {weights}")
-    if release:
-        save_release(model, out)
-    else:
-        pixel_pipeline(pipeline, model).save_pretrained(out)
-    console.print(f"wrote {out}")
+    if weights is not None and (inherit or corpus):
+        raise ValueError("--weights holds all that is new: leave --inherit and --corpus out")
+    with whole(out) as part:
+        pipeline = load_source(source, _dtype(dtype))
+        transformer = pipeline.transformer
+        if weights is None:
+            model = PixelTransformer2DModel.from_source(transformer, patch_size=patch_size)
+        else:
+            model = conversion.empty_model(transformer, weights)
+        report = conversion.copy_source_weights(model, transformer)
+        _say(f"copied {len(report.copied)} tensors; new: {', '.join(report.new)}; dropped: {report.dropped}")
+        if inherit is not None:
+            _say(f"inherited {len(conversion.inherit(model, inherit))} tensors of {inherit}")
+        if corpus is not None:
+            images = load_corpus(corpus, progress=True)
+            fit = conversion.fit_input_projection(model, pipeline, images.batches(range(min(len(images), 2000))))
+            _say(f"input projection: {fit.explained:.1%} of the latents explained, noise gain {fit.noise_gain:.2f}")
+        if weights is not None:
+            needed = conversion.release_needs(model, weights, report.new)
+            options = {"allow_partial": allow_partial, "keep_dtypes": dtype is None}
+            merged = conversion.merge_file(model, weights, needed=needed, **options)
+            _say(f"merged {len(merged.merged)} tensors of {weights}")
+            if merged.left_out:
+                _say(f"left as they were: {', '.join(merged.left_out)}")
+        if release:
+            conversion.save_release(model, part)
+        else:
+            side = 64 * model.config.patch_size  # all releases are trained on 64 x 64 tokens
+            pixel_pipeline(pipeline, model, defaults={"height": side, "width": side}).save_pretrained(part)
+    _say(f"wrote {out}")
 
 
 @app.command()
@@ -69,61 +94,75 @@ def merge(
     source: Source,
     delta: Annotated[Path, typer.Argument(help="delta.safetensors of a transfer.")],
     out: Out,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    release: Annotated[bool, typer.Option("--release", help="Write one file under the released keys.")] = False,
+    allow_unverified: Annotated[
+        bool,
+        typer.Option("--allow-unverified", help="Take an old delta that does not say which weights it belongs to."),
+    ] = False,
+    dtype: Dtype = None,
 ) -> None:
-    """Put a delta over its source and write a pixel pipeline.
+    """Put a delta over its source and write a pixel pipeline, which draws as the transfer was trained.
 
     Example: python -m l2p merge models/flux runs/flux-mini/transfer/delta.safetensors --out flux-pixels
     """
-    from l2p.conversion import load_delta
-    from l2p.pipeline import load_source, pixel_pipeline
+    from l2p.conversion import delta_header, load_delta, save_release
+    from l2p.pipeline import pixel_pipeline
+    from l2p.sources import load_source
+    from l2p.weight_files import whole
 
-    _check_new(out)
-    pipeline = load_source(source, _dtype(dtype))
-    pixel_pipeline(pipeline, load_delta(pipeline, delta)).save_pretrained(out)
-    console.print(f"wrote {out}")
+    with whole(out) as part:
+        defaults = dict(delta_header(delta).sampling)
+        shift = defaults.pop("shift", 3.0)
+        pipeline = load_source(source, _dtype(dtype))
+        model = load_delta(pipeline, delta, allow_unverified=allow_unverified, keep_dtypes=dtype is None)
+        if release:
+            save_release(model, part)
+        else:
+            pixel_pipeline(pipeline, model, shift=shift, defaults=defaults).save_pretrained(part)
+    _say(f"wrote {out}")
 
 
 @app.command()
 def sample(
     pipeline: Annotated[Path, typer.Argument(help="Folder of a pixel pipeline (from convert or merge).")],
     prompt: Annotated[list[str], typer.Argument(help="One prompt or more.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for 0000.png, 0001.png, ...")],
-    height: int = 1024,
-    width: int = 1024,
-    num_inference_steps: int = 30,
-    guidance_scale: Annotated[float, typer.Option(help="1 turns guidance off.")] = 2.0,
-    max_sequence_length: int = 512,
-    seed: Annotated[int, typer.Option(help="The first prompt's; the next ones count up.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    out: Annotated[Path, typer.Option("--out", help="New folder for 0000.png, 0001.png, ...")],
+    height: Annotated[int | None, typer.Option(help="Pixels; by default as the model was trained.")] = None,
+    width: Annotated[int | None, typer.Option(help="The same.")] = None,
+    num_inference_steps: Annotated[int | None, typer.Option(help="By default as the pipeline has it.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="The same; 1 turns guidance off.")] = None,
+    max_sequence_length: Annotated[int | None, typer.Option(min=1, help="By default as the model was trained.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first prompt's; the next ones count up.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default as the weights are.")] = None,
 ) -> None:
-    """Draw images.
+    """Draw images, with the settings that the pipeline was trained with.
 
-    Example: python -m l2p sample flux-pixels "a red star" "two blue rings" --height 48 --width 48 --out drawn
+    Example: python -m l2p sample flux-pixels "a red star" "two blue rings" --out drawn
     """
+    import math
+
     import torch
 
-    from l2p.pipeline import L2PPipeline
+    from l2p.pipeline import load_pixel_pipeline
+    from l2p.weight_files import whole
 
-    if not (pipeline / "model_index.json").is_file():
-        raise ValueError(
-            f"{pipeline} is no pixel pipeline: model_index.json is missing; make one with convert or merge"
-        )
-    drawer = L2PPipeline.from_pretrained(pipeline, dtype=_dtype(dtype))
-    drawer.to("cuda" if torch.cuda.is_available() else "cpu")
-    images = drawer(
-        prompt,
-        height=height,
-        width=width,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        generator=[torch.Generator().manual_seed(seed + i) for i in range(len(prompt))],
-        max_sequence_length=max_sequence_length,
-    ).images
-    out.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images):
-        image.save(out / f"{i:04d}.png")
-    console.print(f"wrote {len(images)} images to {out}")
+    if guidance_scale is not None and not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance_scale {guidance_scale} is no number; give one, 1 turns guidance off")
+    with whole(out) as part:
+        drawer = load_pixel_pipeline(pipeline, _dtype(dtype)).to("cuda" if torch.cuda.is_available() else "cpu")
+        images = drawer(
+            prompt,
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            generator=[torch.Generator().manual_seed(seed + i) for i in range(len(prompt))],
+            max_sequence_length=max_sequence_length,
+        ).images
+        part.mkdir()
+        for i, image in enumerate(images):
+            image.save(part / f"{i:04d}.png")
+    _say(f"wrote {len(images)} images to {out}")
 
 
 @app.command()
@@ -132,44 +171,72 @@ def inspect(
 ) -> None:
     """Say what a folder or a weight file holds, without loading its weights.
 
-    Example: python -m l2p inspect runs/flux-mini/transfer/model
+    Example: python -m l2p inspect runs/flux-mini/transfer/delta.safetensors
     """
-    from l2p.conversion import describe_files, model_config
+    from l2p.conversion import describe, model_config
 
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise FileNotFoundError(f"no .safetensors file at {path}")
+    parts = describe(path)
     for key, value in model_config(path).items():
-        console.print(f"{key}: {value}")
+        _say(f"{key}: {value}")
     table = Table("part", "tensors", "parameters", "dtypes")
-    for part, tensors in describe_files(files).items():
+    for part, tensors in parts.items():
         kinds = Counter(dtype for _, dtype in tensors)
         table.add_row(part, str(len(tensors)), f"{sum(size for size, _ in tensors):,}", ", ".join(map(str, kinds)))
-    console.print(table)
+    Console().print(table)
 
 
-def _check_new(out: Path) -> None:
-    if out.exists():
-        raise ValueError(f"{out} exists; give another --out or remove it")
+def _say(message: str) -> None:
+    Console(soft_wrap=True).print(message, markup=False, highlight=False)
 
 
-def _dtype(name: str) -> Any:
+def _dtype(name: str | None) -> Any:
     import torch
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in known:
+    if name not in (None, *known):
         raise ValueError(f"unknown dtype {name!r}; known: {sorted(known)}")
-    return known[name]
+    return known[name] if name else None
 
 
-def main() -> None:
-    """Run the command line; bad input is a message and exit status 2, not a traceback."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status; whatever ends it early is told in one sentence."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half written is removed
     try:
-        app()
-    except (ValueError, FileNotFoundError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2) from error
+        status = app(
+            args=[word for word in given if word != "--debug"], prog_name="python -m l2p", standalone_mode=False
+        )
+    except typer.TyperException as error:  # a wrong option: typer's own words
+        return _fail(BAD_INPUT, error.format_message())
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(*_told(error))
+    return _fail(*_told(KeyboardInterrupt())) if status == 130 else int(status or 0)
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """Exit status and sentence for what ended a command."""
+    if isinstance(error, KeyboardInterrupt):
+        return (
+            INTERRUPTED,
+            f"interrupted; {error or 'nothing half-written is left'}; the same command can be given again",
+        )
+    if isinstance(error, FloatingPointError):
+        return FINDING, f"the transfer diverged: {error}"
+    if isinstance(error, ValueError | OSError):
+        return BAD_INPUT, f"error: {error}"
+    reason = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return BAD_INPUT, f"error: there is not enough memory for this ({reason or 'MemoryError'})"
+    return OUR_FAULT, f"{type(error).__name__}: {reason} (our own fault; --debug shows where)"
+
+
+def _fail(status: int, message: str) -> int:
+    Console(stderr=True, soft_wrap=True).print(message, style="red", markup=False, highlight=False)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -55,7 +55,7 @@ _OUTER_4K = (
 
 # Patch size -> ladder. 16: paper table 3 and the 1K release; 64, 128, 160: the high-resolution releases.
 LADDERS = {
-    8: Ladder(  # ours, for the miniature
+    8: Ladder(  # ours, for small images
         levels=(_level("1", 16, 16, 16), _level("2", 32, 32, 32), _level("3", 64, 64, 64)), bottleneck=128
     ),
     16: Ladder(
@@ -115,6 +115,7 @@ class DetailerHead(nn.Module):
             raise ValueError(f"unknown upsampling {config.upsampling!r}; known: {sorted(UPSAMPLERS)}")
         plan = ladder(patch_size, config.channels)
         self.names = [level.name for level in plan.levels]  # full resolution first
+        self.pooling = 2 ** len(plan.levels)  # what H and W must divide by
         width = 3
         for level in plan.levels:
             setattr(self, f"enc{level.name}", _convolve(width, level.encoder))
@@ -131,7 +132,7 @@ class DetailerHead(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, noisy: Tensor, token_map: Tensor) -> Tensor:
-        """Paint: noisy [B, 3, H, W], token_map [B, D, h, w] -> [B, 3, H, W]; H and W divide by the pooling."""
+        """Paint: noisy [B, 3, H, W], token_map [B, D, h, w] -> [B, 3, H, W]; H and W multiples of `pooling`."""
         # Channels-last activations: the convolutions at full resolution cost as much as a small DiT otherwise.
         x = noisy.contiguous(memory_format=torch.channels_last)
         skips = []

@@ -47,7 +47,13 @@ def _bar(console: Console, total: int, label: str, done: int) -> Iterator[Advanc
     columns += [TimeRemainingColumn(), TextColumn("{task.fields[text]}")]
     with Progress(*columns, console=console) as bar:  # what is printed meanwhile appears above it
         task = bar.add_task(label, total=total, completed=done, text="")
-        yield lambda text: bar.update(task, advance=1, **({"text": text} if text else {}))
+
+        def advance(text: str) -> None:
+            bar.update(task, advance=1)
+            if text:
+                bar.update(task, text=text)
+
+        yield advance
 
 
 @contextmanager

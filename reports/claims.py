@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.records import CostRecord, write_json
 from bench.statistics import Estimate
-from reports import figure4
+from reports.cost import figure4
 from reports.estimates import NoEvidenceError, pooled_retention, run_difference
 from reports.pairs import differ_only_in
 from reports.paper import CLAIMS, Claim, Rule

@@ -1,36 +1,45 @@
-"""What a run ends by saying: its scores, what was kept of them, and the claims' verdicts."""
-
-from __future__ import annotations
+"""What the main command says at its end: scores with intervals, what was kept, verdicts, and where the page is."""
 
 from pathlib import Path
 from typing import Any
 
-from bench.records import Summary, read_json
-from reports.estimates import NoEvidenceError, run_retention
-from reports.runs import Run, load_run
+from bench.records import read_json
+from bench.statistics import Estimate
+from reports.estimates import pooled_retention
+from reports.runs import SUBJECTS, Run, load_run
+from reports.tables import interval, or_none
 
 
-def closing_rows(run_dir: Path | str) -> dict[str, Any]:
-    """Plain data of a reported run: "scores" (a row a suite, all texts), "claims" (claims.json's rows), "page" (Path).
+def closing_rows(run_dir: Path) -> dict[str, Any]:
+    """A reported run in short: ``scores`` (a row a suite, as text), ``claims`` (its report's claims.json) and ``page``.
 
-    Raises as `load_run` does, and FileNotFoundError where no report was written.
+    A row of ``scores`` has ``suite``, ``source``, ``pixel`` and ``kept``, values with their 95 % intervals, an en dash
+    where there is none. Raises FileNotFoundError without a report, and otherwise as ``load_run`` does.
     """
     run, report = load_run(run_dir), Path(run_dir) / "report"
-    scores = [_row(run, suite, title) for suite, title in run.suites.items()]
-    return {"scores": scores, "claims": read_json(report / "claims.json"), "page": report / "index.html"}
+    return {
+        "scores": [_score_row(run, suite, title) for suite, title in run.suites.items()],
+        "claims": read_json(report / "claims.json"),
+        "page": report / "index.html",
+    }
 
 
-def _row(run: Run, suite: str, title: str) -> dict[str, str]:
-    scored = {name: run.scored.get((subject, suite)) for name, subject in (("source", "source"), ("pixel", "l2p"))}
-    texts = {name: "" if one is None else _score(one.summary, one.benchmark.decimals) for name, one in scored.items()}
-    try:
-        kept = run_retention(run, suite)
-        text = f"{kept.value:.3f} ({kept.low:.3f}, {kept.high:.3f})"
-    except NoEvidenceError:
-        text = ""
-    return {"suite": title, **texts, "kept": text}
+def _score_row(run: Run, suite: str, title: str) -> dict[str, str]:
+    kept = or_none(pooled_retention, [run], suite)
+    source, pixel = (score_text(run, subject, suite) for subject in SUBJECTS)
+    return {"suite": title, "source": source, "pixel": pixel, "kept": share_text(kept)}
 
 
-def _score(summary: Summary, decimals: int) -> str:
-    low, high = summary.overall_ci95
-    return f"{summary.overall:.{decimals}f} ({low:.{decimals}f}, {high:.{decimals}f})"
+def score_text(run: Run, subject: str, suite: str) -> str:
+    """One subject's overall score with its interval, "0.971 (0.951, 0.989)"; an en dash without one."""
+    scored = run.scored.get((subject, suite))
+    if scored is None:
+        return "–"
+    return interval(scored.summary.overall, *scored.summary.overall_ci95, scored.benchmark.decimals)
+
+
+def share_text(kept: Estimate | None) -> str:
+    """What was kept in percent with its interval, "94.5 % (91.3, 97.6)"; an en dash for None."""
+    if kept is None:
+        return "–"
+    return f"{100 * kept.value:.1f} % ({100 * kept.low:.1f}, {100 * kept.high:.1f})"

@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -16,8 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from bench.records import CostRecord
-from reports import figure4
-from reports.paper import FIGURE4_LATENCY, FIGURE4_MEMORY
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run
 from reports.theme import LIGHT, THEMES, Theme
 
@@ -142,7 +141,7 @@ def cost_bars(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
 
 
 def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], title: str, theme: Theme) -> None:
-    colors = [theme.pixel if "l2p" in record.case else theme.source for record in records]
+    colors = [theme.pixel if record.model == "l2p" else theme.source for record in records]
     known = [0.0 if pd.isna(value) else value for value in values]
     bars = axes.barh(range(len(records)), known, 0.62, color=colors)
     labels = ["not measured" if pd.isna(value) else f"{value:,.4g}" for value in values]
@@ -154,45 +153,31 @@ def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], titl
     axes.invert_yaxis()
 
 
-def figure4_bands(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:
-    """Figure 4 from predicted costs: the change of one step at 4K under each protocol, the paper's beside."""
-    every = figure4.judged(figure4.protocols(costs))
-    if not every:
-        return None
-    figure = Figure(figsize=(WIDTH, 2 * (0.22 * len(every) + 0.95)))
-    top, bottom = figure.subplots(2, 1)
-    for k, protocol in enumerate(every):
-        top.plot(protocol.latency, [k, k], color=theme.pixel, lw=4, solid_capstyle="round", marker="o", ms=4)
-        bottom.plot(protocol.memory, k, "o", color=theme.pixel, ms=6)
-    panels = (
-        (top, FIGURE4_LATENCY, "Latency of a step, change in %"),
-        (bottom, FIGURE4_MEMORY, "Peak memory, change in %"),
-    )
-    for axes, value, title in panels:
-        axes.axvline(value, color=theme.text, lw=1, ls=(0, (4, 3)))
-        axes.text(value, -0.75, f" paper {value:g}", color=theme.text, fontsize=8.5, ha="left", va="center")
-        axes.set_title(title)
-        axes.set_yticks(range(len(every)), [protocol.name for protocol in every], fontsize=8.5)
-        axes.tick_params(axis="y", labelcolor=theme.text)
-        axes.set_ylim(len(every) - 0.5, -1.1)
-        axes.margins(x=0.15)
-        axes.grid(axis="x")
-    return figure
+def series_color(k: int, count: int, theme: Theme) -> Any:
+    """The colour of the k-th of several models: the pixel model's for one, else even steps without red or green."""
+    if count == 1:
+        return theme.pixel
+    first = 0.1 if theme.name == "light" else 0.3
+    return matplotlib.colormaps["viridis"](first + 0.65 * k / (count - 1))
 
 
 def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
-    """Draw in both themes and return their data URIs by theme name; the light one is written as ``<name>.png`` too."""
+    """Draw in both themes and return their data URIs by theme name; the light one is written as PNG and SVG too.
+
+    Equal figures give equal bytes: no date, no library's name, no random ids.
+    """
     uris = {}
     for theme in THEMES:
-        with matplotlib.rc_context(theme.rc()):
+        with matplotlib.rc_context({**theme.rc(), "svg.hashsalt": name}):
             figure = draw(theme)
             if figure is None:
                 return None
             buffer = io.BytesIO()
             figure.savefig(buffer, dpi=200, format="png", metadata={"Software": None})
+            if theme is LIGHT:
+                (out_dir / f"{name}.png").write_bytes(buffer.getvalue())
+                figure.savefig(out_dir / f"{name}.svg", format="svg", metadata={"Date": None, "Creator": None})
         uris[theme.name] = png_uri(buffer.getvalue())
-        if theme is LIGHT:
-            (out_dir / f"{name}.png").write_bytes(buffer.getvalue())
     return uris
 
 

@@ -9,7 +9,7 @@ from reports.runs import Run
 
 # What changes no result: names, words, how often something is saved, checks of the judges where the truth is known
 UNHEEDED = (
-    *("name", "family_title", "study", "judge_checks"),
+    *("name", "family_title", "study", "judge_checks", "cross_check"),
     *(f"transfer.{name}" for name in ("gradient_checkpointing", "save_every", "log_every", "validate_every")),
 )
 SUITE_FIELDS = ("prompts", "arguments", "images_per_prompt")
@@ -22,14 +22,12 @@ def differ_only_in(one: Run, other: Run, paths: Sequence[str], *, suite: str | N
     compared whole: corpus, source, transfer, samplers, judges, processes. With ``suite`` only that suite and its judge
     count; without it all of them. Runs without a recipe are never a pair.
     """
-    found = differences(one, other, suite=suite)
+    found = differences(one, other, suite=suite) if one.recipe and other.recipe else []
     return bool(found) and all(_under(name, paths) for name in found)
 
 
 def differences(one: Run, other: Run, *, suite: str | None = None) -> list[str]:
-    """Dotted names of what differs between two runs and can change a result; ["recipe"] where one has no recipe."""
-    if not one.recipe or not other.recipe:
-        return ["recipe"]
+    """Dotted names of what differs between two runs and can change a result."""
     found = [name for name, _, _ in differing(_compared(one, suite), _compared(other, suite))]
     return [name for name in found if not _under(name, UNHEEDED)]
 

@@ -1,22 +1,21 @@
-"""Tables as data frames, and their files: CSV (raw values), Markdown and LaTeX (rounded, everything escaped).
+"""Tables as data frames of raw values (`reports.table_files` writes them).
 
 Table 1 keeps published and measured rows in blocks of their own, by size, and never mixes them; the scorecard has a row
 a source family.
 """
 
-import html
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.benchmarks import BENCHMARKS
+from bench.cost.devices import DEVICES
 from bench.records import CostRecord, Summary
 from bench.statistics import Estimate
 from reports import estimates, paper
 from reports.claims import judging_group
+from reports.cost import figure4
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, suite_titles
 
 METRICS = (*paper.DPG_COLUMNS, "dpg", "geneval")
@@ -114,6 +113,22 @@ def task_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "subject", "task", "value", "low", "high", "n"])
 
 
+def variant_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Overall scores by scoring variant: one row a run, subject, suite and variant, where a suite has several."""
+    rows = [
+        {
+            **{"run": run.name, "subject": subject, "suite": suite, "title": run.suites[suite], "variant": name},
+            **{"value": variant.overall, "low": variant.overall_ci95[0], "high": variant.overall_ci95[1]},
+            **{"n": variant.num_scored, "decimals": scored.benchmark.decimals},
+        }
+        for run in runs
+        for (subject, suite), scored in run.scored.items()
+        for name, variant in scored.variants.items()
+    ]
+    return pd.DataFrame(rows, columns=[*("run", "subject", "suite", "title", "variant", "value"), *VARIANT_NUMBERS])
+
+
+VARIANT_NUMBERS = ("low", "high", "n", "decimals")
 RETENTION_COLUMNS = (
     *("run", "group", "suite", "title", "decimals", "num_seeds", *SUBJECTS),
     *("value", "low", "high", "n", "train_images", "seconds"),
@@ -184,7 +199,7 @@ def _card(family: str, runs: list[Run]) -> dict[str, Any]:
 
 
 def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
-    """Cost records in readable units; a latency is its median over the raw ones (predicted: its modelled band)."""
+    """Cost records in readable units; latency is a median, of raw timings or (predicted) of an H100's modelled band."""
     rows = [
         {
             "kind": record.kind,
@@ -192,15 +207,25 @@ def cost_table(records: Sequence[CostRecord]) -> pd.DataFrame:
             "protocol": record.protocol,
             "resolution": record.resolution,
             "batch": record.batch_size,
-            "device": f"{record.device}, {record.dtype}",
+            "device": f"{_timed_on(record)}, {record.dtype}",
             "TFLOP": None if record.flops is None else record.flops / 1e12,
             "peak MiB": None if record.peak_memory_bytes is None else record.peak_memory_bytes / 2**20,
-            "latency ms": 1e3 * float(pd.Series(record.latency_s).median()) if record.latency_s else None,
-            "timings": len(record.latency_s),
+            "latency ms": 1e3 * float(pd.Series(times).median()) if times else None,
+            "timings": len(times),
         }
         for record in records
+        for times in [_times(record)]
     ]
     return pd.DataFrame(rows)
+
+
+def _times(record: CostRecord) -> Sequence[float]:
+    return record.latency_s or record.roofline_s.get(figure4.DEVICE, ())
+
+
+def _timed_on(record: CostRecord) -> str:
+    modelled = record.kind == "predicted" and figure4.DEVICE in record.roofline_s
+    return f"{DEVICES[figure4.DEVICE].name} (roofline: fast, slow)" if modelled else record.device
 
 
 def or_none(function: Callable[..., Estimate], *arguments: Any) -> Estimate | None:
@@ -246,30 +271,3 @@ def blocks(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     titles = {"published": "Published at 1024 × 1024", "measured": "Measured here", "predicted": "Predicted"}
     parts = frame.groupby(["kind", "size"], sort=False)
     return [(f"{titles[kind]}, {size} size", part) for (kind, size), part in parts]
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame of text as a Markdown table; pipes, angle brackets and line ends of outside names cannot break out."""
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).values.tolist()]
-    return "\n".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    flat = html.escape(re.sub(r"\s+", " ", text), quote=False)
-    return re.sub(r"([|`*_\[\]\\])", r"\\\1", flat)
-
-
-def write_table1(frame: pd.DataFrame, out_dir: Path) -> None:
-    """Write table1.csv, table1.md and table1.tex; NaN stands as an empty cell in the CSV."""
-    frame.to_csv(out_dir / "table1.csv", index=False)
-    notes = "\n".join(f"- {note}" for note in paper.TABLE1_NOTES)
-    parts = [f"## {title}\n\n{markdown(displayed(part))}" for title, part in blocks(frame)]
-    (out_dir / "table1.md").write_text("# Table 1\n\n" + "\n".join(parts) + f"\nNotes\n{notes}\n", encoding="utf-8")
-    (out_dir / "table1.tex").write_text("\n".join(_latex(*block) for block in blocks(frame)), encoding="utf-8")
-
-
-def _latex(title: str, frame: pd.DataFrame) -> str:
-    """One block as a booktabs table; pandas escapes every special character of TeX."""
-    caption = title.replace("×", r"$\times$")
-    body = displayed(frame).replace("–", "--", regex=True)
-    return body.to_latex(index=False, escape=True, caption=caption, column_format="l" + "r" * (len(body.columns) - 1))

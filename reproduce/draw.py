@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
-from diffusers import DiffusionPipeline
 from PIL.Image import Image
 
 from bench.images import save_image
 from bench.records import write_json
 from l2p.architectures import architecture_of
-from l2p.pipeline import load_source, pixel_pipeline
+from l2p.pipeline import pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.progress import track
+from l2p.sources import load_source
 from reproduce.recipes import Recipe, Sampler, source_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 def source_pipeline(source: str, sampler: Sampler, dtype: torch.dtype) -> Any:
     """The source's own diffusers pipeline from a folder or hub id, on this process's device, with the sampler's shift.
 
-    Raises as `l2p.pipeline.load_source` does.
+    Raises as `l2p.sources.load_source` does.
     """
     pipeline = load_source(source, dtype)
     pipeline.set_progress_bar_config(disable=True)
@@ -106,7 +106,7 @@ def l2p_pipeline(recipe: Recipe, run_dir: Path) -> Any:
 def text_pipeline(recipe: Recipe) -> Any:
     """The source's pipeline with its text encoders alone, on the CPU."""
     dtype = getattr(torch, recipe.dtype)
-    return DiffusionPipeline.from_pretrained(source_of(recipe), transformer=None, vae=None, dtype=dtype)
+    return load_source(source_of(recipe), dtype, without=("transformer", "vae"))
 
 
 def draw_l2p(

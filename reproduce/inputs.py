@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks import BENCHMARKS
+from bench.judges import as_judge
 from bench.passport import file_sha256
 from bench.records import read_json, read_jsonl, write_json
-from l2p.pipeline import source_folder
+from l2p.sources import source_folder
 from reproduce.recipes import Recipe, source_of
 
 KNOWN_FILES = ".source.json"  # in the run folder: files whose size and time are as they were are not read again
@@ -36,7 +37,7 @@ def source_files(recipe: Recipe, run_dir: Path) -> dict[str, dict[str, Any]]:
     """Size, time and SHA-256 by name of all files that the source's pipeline is loaded from.
 
     What `keep_files` left in the run folder spares reading unchanged files again. A hub id's files are fetched first
-    where they are not in the cache. Raises as `l2p.pipeline.source_folder` does.
+    where they are not in the cache. Raises as `l2p.sources.source_folder` does.
     """
     folder, path = pipeline_folder(source_of(recipe)), run_dir / KNOWN_FILES
     known = read_json(path) if path.is_file() else {}
@@ -83,7 +84,7 @@ def _known(path: Path, before: dict[str, Any] | None) -> dict[str, Any]:
 
 def judge_sha256(judge: Any, loader: str) -> str:
     """SHA-256 over a judge's passport (which holds its weights' hash), or over its loader's name where it has none."""
-    return digest([getattr(judge, "passport", None) or {"loader": loader}])
+    return digest([dict(as_judge(judge, {"loader": loader}).passport)])
 
 
 def load_judges(recipe: Recipe) -> dict[str, Any]:

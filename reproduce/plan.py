@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cost.cases import Case, Kind
-from bench.cost.families import Family, Sampler, family_from_folder, family_named
-from bench.cost.predict import predict, prepare
+from bench.cost.families import FAMILIES, Family, Sampler, family_from_folder, family_named
+from bench.cost.predict import count_parameters, predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
-from bench.cost.torch_private import fake_tensors
+from l2p.config import TransferConfig
 from reproduce.ending import clock
 from reproduce.launch import prepare_processor
 from reproduce.recipes import Recipe, source_of
@@ -44,33 +44,40 @@ class Work:
 
 
 def print_plan(recipe: Recipe, run_dir: Path, num_processes: int) -> None:
-    """Print each stage's work, time and memory, the run's disk, and what the figures rest on."""
+    """Print each stage's work, time and memory, the run's disk, and what the figures rest on.
+
+    Of a family that `bench.cost` does not know only the work and the disk.
+    """
     table = Table(title=f"Plan of {recipe.name} in {run_dir}, {num_processes} processes")
     for column in ("stage", "work", "calls", "seconds a call", "time", "tensors a process"):
         table.add_column(column)
-    totals, works = [0.0, 0.0], list(planned(recipe, num_processes))
-    costs = {case: call_cost(case, recipe) for case in {work.case for work in works}}  # once each
+    works = list(planned(recipe, num_processes))
+    known = recipe.family in FAMILIES
+    costs = {case: call_cost(case, recipe) for case in {work.case for work in works}} if known else {}  # once each
+    totals = [0.0, 0.0]
     for work in works:
-        low, high, memory = costs[work.case]
         calls = math.ceil(work.calls / num_processes) if work.shared else work.calls
-        totals = [totals[0] + calls * low, totals[1] + calls * high]
-        seconds = _band(low, high, lambda value: f"{value:.3g}")
-        time = _band(calls * low, calls * high, clock)
-        table.add_row(work.stage, work.what, f"{calls:,}", seconds, time, f"{memory / GIB:.2f} GiB")
+        figures = ["not known"] * 3
+        if known:
+            low, high, memory = costs[work.case]
+            totals = [totals[0] + calls * low, totals[1] + calls * high]
+            seconds = _band(low, high, lambda value: f"{value:.3g}")
+            figures = [seconds, _band(calls * low, calls * high, clock), f"{memory / GIB:.2f} GiB"]
+        table.add_row(work.stage, work.what, f"{calls:,}", *figures)
     console = Console(soft_wrap=True)
     console.print(table)
-    basis = (
-        "processor time here: idle cores assumed"
-        if recipe.size == "miniature"
-        else f"a roofline of one {PAPER_DEVICE}, not measured"
-    )
-    console.print(
-        f"Time: {_band(totals[0], totals[1], clock)} and the start of processes, scoring, cost and report ({basis})."
-    )
+    console.print(_time_told(recipe, totals) if known else f"Time: bench/cost/families.py has no {recipe.family!r}.")
     console.print(
         f"Disk: up to {disk_bytes(recipe) / GIB:.2f} GiB. Memory: {LIBRARIES_BYTES / GIB:.2f} GiB of libraries"
     )
     console.print("a process, tensors as above; nothing was started.")
+
+
+def _time_told(recipe: Recipe, totals: list[float]) -> str:
+    basis = f"a roofline of one {PAPER_DEVICE}, not measured"
+    if recipe.size == "miniature":
+        basis = "processor time here: idle cores assumed"
+    return f"Time: {_band(totals[0], totals[1], clock)} and the start of processes, scoring, cost and report ({basis})."
 
 
 def planned(recipe: Recipe, num_processes: int) -> Iterator[Work]:
@@ -120,12 +127,17 @@ def _train_case(recipe: Recipe, num_processes: int = 1) -> Case:
     return replace(
         _case(recipe, "train"),
         batch_size=max(1, transfer.batch_size // num_processes),
-        num_trainable_blocks={"all": None, "head": 0}.get(transfer.trainable, transfer.num_trainable_blocks),
+        num_trainable_blocks=num_blocks_trained(transfer),
         released=transfer.trainable == "released",
         checkpointed=transfer.gradient_checkpointing,
         mixed=transfer.mixed_precision != "no",
         optimizer="fused",
     )
+
+
+def num_blocks_trained(transfer: TransferConfig) -> int | None:
+    """Blocks that train at each end; None = all of them."""
+    return {"all": None, "head": 0}.get(transfer.trainable, transfer.num_trainable_blocks)
 
 
 def call_cost(case: Case, recipe: Recipe) -> tuple[float, float, int]:
@@ -171,11 +183,10 @@ def disk_bytes(recipe: Recipe) -> int:
     pixels = 3 * recipe.resolution**2
     corpus = recipe.corpus.num_prompts * recipe.corpus.images_per_prompt
     samples = sum(num_images(recipe).values())
-    with fake_tensors():
-        prepared = prepare(_train_case(recipe), family_of(recipe), dtype=getattr(torch, recipe.dtype))
+    num_parameters, num_trained = count_parameters(_train_case(recipe), family_of(recipe))
     element = torch.finfo(getattr(torch, recipe.dtype)).bits // 8
-    model = prepared.num_parameters * element
-    state = prepared.num_trainable_parameters * 4 * 4  # float32: weights, two moments, average
+    model = num_parameters * element
+    state = num_trained * 4 * 4  # float32: weights, two moments, average
     return pixels * (corpus + 4 * samples) + 2 * model + 3 * state
 
 

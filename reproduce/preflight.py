@@ -10,7 +10,7 @@ from bench.benchmarks import find_benchmark
 from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
-from l2p.pipeline import source_folder
+from l2p.sources import source_folder
 from reproduce.plan import disk_bytes
 from reproduce.recipes import Recipe, source_of
 
@@ -20,7 +20,9 @@ SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it
 
 def check(recipe: Recipe, run_dir: Path) -> None:
     """Raise ValueError, FileNotFoundError or PermissionError when a run of `recipe` in `run_dir` could not end well."""
-    check_source(source_of(recipe), get_architecture(recipe.family).pipeline_class)
+    family, sampler = get_architecture(recipe.family), recipe.source_sampler
+    check_source(source_of(recipe), family.pipeline_class)
+    family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)  # refuses what its pipeline cannot do
     check_names(recipe)
     check_disk(recipe, run_dir)
 
@@ -41,7 +43,8 @@ def check_names(recipe: Recipe) -> None:
         for benchmark in suite.benchmarks:
             find_benchmark(benchmark)
     prompts = [recipe.corpus.prompts, *(suite.prompts for suite in recipe.suites)]
-    for name in [*recipe.judges.values(), *recipe.judge_checks, recipe.corpus.image_filter, *prompts]:
+    judges = [*recipe.judges.values(), *recipe.judge_checks, recipe.cross_check]
+    for name in [*judges, recipe.corpus.image_filter, *prompts]:
         if name is None:
             continue
         if ":" in name:

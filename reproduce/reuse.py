@@ -65,17 +65,15 @@ def _part(recipe: Recipe, folder: str, drawings: list[Drawing], source_sha256: s
 
 def remember(recipe: Recipe, run_dir: Path, stage: str, source_sha256: str) -> dict[str, Any]:
     """What run.json keeps of a finished stage, so that other runs may take its files: inputs, count and hash."""
+    source_parts = parts(recipe, stage, source_sha256)
+    hashes = {part.folder: files_sha256(run_dir / part.folder, part.names) for part in source_parts}
     kept = {
-        part.folder: {
-            "inputs": part.inputs,
-            "num_files": len(part.names),
-            "files_sha256": files_sha256(run_dir / part.folder, part.names),
-        }
-        for part in parts(recipe, stage, source_sha256)
+        part.folder: {"inputs": part.inputs, "num_files": len(part.names), "files_sha256": hashes[part.folder]}
+        for part in source_parts
     }
     found: dict[str, Any] = {"parts": kept} if kept else {}
     if stage == "corpus":
-        found["inputs"] = {"corpus": corpus_facts(run_dir / "corpus", kept["corpus"]["files_sha256"])}
+        found["inputs"] = {"corpus": corpus_facts(run_dir / "corpus", hashes["corpus"])}
     return found
 
 

@@ -19,9 +19,13 @@ READERS = {"l2p.pictures", "l2p.tables"}  # the one reader of pictures and the o
 EXCEPTIONS = {
     "bench/cost/predict.py": {"l2p"},
     "bench/perf/test_l2p.py": {"l2p", "reproduce"},  # a study of their speed
+    "bench/cost/command.py": {"reports"},  # `--paper` ends by drawing what it wrote
     "reproduce/stages/report.py": {"reports"},  # the last stage
 }
-REPORTS_READ = {"bench.records", "bench.statistics", "bench.benchmarks"}
+REPORTS_READ = {
+    *("bench.records", "bench.statistics", "bench.benchmarks"),
+    *("bench.cost.devices", "bench.cost.families"),  # what is published of GPUs and sources
+}
 IN_ONE_FILE = ("mmdet", "modelscope", "open_clip", "clip_benchmark", "torchmetrics")
 
 

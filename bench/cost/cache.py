@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
-import importlib.util
+import importlib.resources
 import json
 from dataclasses import asdict
 from functools import lru_cache
@@ -21,9 +21,8 @@ from bench.cost.predict import Prediction, predict
 from bench.records import read_json, to_json, write_json
 
 DEFAULT_FOLDER = Path("runs/cost-cache")
-_METER_FILES = ("meter.py", "torch_private.py", "families.py", "inputs.py", "predict.py", "training.py")
-_PIXEL_FILES = ("pixel_transformer.py", "detailer.py", "architectures/*.py")
-_L2P_FILES = {"l2p": _PIXEL_FILES, "train": (*_PIXEL_FILES, "options.py")}
+_METER_FILES = ("meter", "torch_private", "components", "families", "inputs", "predict", "training")
+_OF_L2P = ("l2p", "train")  # kinds whose models l2p builds
 
 
 def cached_prediction(
@@ -46,7 +45,8 @@ def cached_prediction(
 
 def _key(case: Case, family: Family, dtype: str) -> str:
     parts = [to_json(asdict(case)), to_json(asdict(family)), dtype, _versions(), _code(case.kind)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(parts, sort_keys=True, default=lambda function: function.__qualname__)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @lru_cache
@@ -57,12 +57,23 @@ def _versions() -> list[str]:
 @lru_cache
 def _code(kind: str) -> str:
     """A digest of the code that a prediction runs through, besides the libraries'."""
-    files = [Path(__file__).with_name(name) for name in _METER_FILES]
-    if kind in _L2P_FILES:
-        spec = importlib.util.find_spec("l2p")
-        root = Path(next(iter(spec.submodule_search_locations or []))) if spec else Path()
-        files += [path for pattern in _L2P_FILES[kind] for path in sorted(root.glob(pattern))]
+    files = [Path(__file__).with_name(f"{name}.py") for name in _METER_FILES]
+    if kind in _OF_L2P:
+        files += source_files(Path(str(importlib.resources.files("l2p"))))
     return hashlib.sha256("".join(_without_words(path) for path in files).encode()).hexdigest()
+
+
+def source_files(folder: Path) -> list[Path]:
+    """The Python files below a folder, all of them, so that no list can fall behind a renamed file.
+
+    Raises FileNotFoundError where there is none: a prediction kept under no code at all would be served for any.
+    """
+    files = sorted(folder.rglob("*.py"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds no Python file: a prediction cannot be kept by the code it ran through"
+        )
+    return files
 
 
 def _without_words(path: Path) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.cost.families import FAMILIES, Family, family_named
+from bench.records import CostRecord, Training
 
 Kind = Literal["source", "l2p", "vae", "text", "train"]
 Optimizer = Literal["foreach", "fused", "8bit"]
@@ -72,6 +73,29 @@ class Case:
             "train": f"steady training step, pixel model, patch {self.patch_size}, {self._training_words()}",
         }[self.kind]
         return what + (f", {self.text_tokens} text tokens" if self.kind != "vae" else "")
+
+    def record(self, *, dtype: str, kind: Literal["predicted", "measured"]) -> CostRecord:
+        """The case as a record whose cost is not known yet."""
+        training = Training(
+            num_trainable_blocks=self.num_trainable_blocks,
+            released=self.released,
+            checkpointed=self.checkpointed,
+            mixed=self.mixed,
+            optimizer=self.optimizer,
+        )
+        return CostRecord(
+            case=self.name,
+            kind=kind,
+            family=self.family,
+            model="l2p" if self.kind == "train" else self.kind,
+            training=training if self.kind == "train" else None,
+            resolution=self.resolution,
+            batch_size=self.batch_size,
+            patch_size=self.patch_size,
+            tile=self.tile,
+            dtype=dtype,
+            protocol=self.protocol,
+        )
 
     def _training_words(self) -> str:
         blocks = (

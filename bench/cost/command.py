@@ -26,6 +26,8 @@ GIB, TERA = 2**30, 1e12
 EXAMPLE = """What a model costs: FLOPs and peak memory predicted at full size on any machine, or measured on a device.
 
 Example: python -m bench cost --case zimage-4096 --case l2p-zimage-4096 --batch-size 2 --text-tokens 256 --json out.json
+
+What --paper wrote is drawn again, and nothing predicted, by: python -m reports.cost runs/cost-paper
 """
 
 
@@ -35,7 +37,13 @@ def cost(
     text_tokens: Annotated[int | None, typer.Option(min=1, help="Prompt length; default: the family's.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the records here, after each case.")] = None,
     show: Annotated[bool, typer.Option("--list", help="Print the cases' names and stop.")] = False,
-    paper: Annotated[bool, typer.Option("--paper", help="Every table of the paper-size block, into --out.")] = False,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Every table of the paper-size block, into --out; `python -m reports.cost OUT` draws them again.",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of --paper.")] = Path("runs/cost-paper"),
     measure: Annotated[str, typer.Option(help="Also measure on this device (cpu, cuda, cuda:1), random weights.")] = "",
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of a measurement.")] = 10,
@@ -201,16 +209,16 @@ def _sums_by_kind(operators: Iterable[OperatorWork]) -> list[tuple[tuple[str, st
 def _paper(out: Path, cache: Path, jobs: int, force: bool) -> None:
     from rich.progress import Progress
 
-    from bench.cost.paper import Predictions, all_asks, predict_all
-    from bench.cost.tables import all_tables
-    from bench.cost.write import as_markdown, write_paper
+    from bench.cost.paper import Predictions, all_asks, paper_records, predict_all
+    from bench.cost.write import provenance
+    from bench.records import write_json
+    from reports.cost.write import draw_folder
 
     asks, predictions = all_asks(), Predictions(cache=cache, force=force)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("predictions", total=len(asks))
         predict_all(asks, predictions, num_jobs=jobs, done=lambda ask: progress.advance(task))
-    tables = all_tables(predictions)
-    write_paper(out, tables, predictions, asks)
-    for table in tables:
-        typer.echo(as_markdown(table))
+    write_json(out / "predicted.json", paper_records(predictions, asks))
+    write_json(out / "tables" / "run.json", provenance([]))
+    typer.echo(draw_folder(out))
     typer.echo(f"written to {out}")

@@ -1,27 +1,33 @@
-"""The five source families at their published size: configurations, parameter counts, samplers.
+"""The source families at their published size, one entry each: configurations, parameter counts, inputs, samplers.
 
 Configurations are those of the published diffusers and transformers folders, written out, so nothing is downloaded.
+No torch is imported, so that reports read the samplers and limits too.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from bench.cost.components import (
+    CLIP_G,
+    CLIP_L,
+    CLIP_L_PROJECTED,
+    FLUX_VAE,
+    KL,
+    MISTRAL_24B,
+    QWEN3_4B,
+    QWEN25_VL_7B,
+    T5_XXL,
+    Component,
+)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Component:
-    """One module of a pipeline: its class as `library:name`, its configuration, its published parameter count (0: not
-    stated)."""
-
-    cls: str
-    config: dict[str, Any]
-    num_parameters: int = 0
+if TYPE_CHECKING:
+    from bench.cost.inputs import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,11 @@ class Sampler:
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A source: denoiser, VAE, text encoders, prompt length in tokens, pixels a token's side spans, its sampler, its
-    largest side; `pixel_options` are the pixel model's besides its patch ("detailer": fields of DetailerConfig)."""
+    largest side; `pixel_options` are the pixel model's besides its patch ("detailer": fields of DetailerConfig).
+
+    `inputs` makes what its transformer is called with, `prompt` what l2p's architecture takes, both from the
+    transformer's configuration and a Shape.
+    """
 
     name: str
     transformer: Component
@@ -45,121 +55,82 @@ class Family:
     text_tokens: int
     pixels_per_token: int
     sampler: Sampler
+    inputs: Callable[[dict, Shape], dict[str, Any]]
+    prompt: Callable[[dict, Shape], dict[str, Any]]
     max_resolution: int = 10240
     pixel_options: dict[str, Any] = field(default_factory=dict)
     published: bool = True
 
 
-_KL = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "norm_num_groups": 32,
-    "sample_size": 1024,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-_FLUX_VAE = Component(cls="diffusers:AutoencoderKL", config=_KL, num_parameters=83_800_000)
-_CLIP_L = Component(
-    cls="transformers:CLIPTextModel",
-    config={
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "vocab_size": 49408,
-    },
-    num_parameters=123_060_480,
-)
-_CLIP_L_PROJECTED = Component(
-    cls="transformers:CLIPTextModelWithProjection",
-    config={**_CLIP_L.config, "projection_dim": 768},
-    num_parameters=123_650_304,
-)
-_CLIP_G = Component(
-    cls="transformers:CLIPTextModelWithProjection",
-    config={
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 20,
-        "vocab_size": 49408,
-        "projection_dim": 1280,
-        "hidden_act": "gelu",
-    },
-    num_parameters=694_659_840,
-)
-_T5_XXL = Component(
-    cls="transformers:T5EncoderModel",
-    config={
-        "d_model": 4096,
-        "d_ff": 10240,
-        "d_kv": 64,
-        "num_layers": 24,
-        "num_heads": 64,
-        "vocab_size": 32128,
-        "feed_forward_proj": "gated-gelu",
-    },
-    num_parameters=4_762_310_656,
-)
-_QWEN3_4B = Component(
-    cls="transformers:Qwen3Model",
-    config={
-        "vocab_size": 151936,
-        "hidden_size": 2560,
-        "intermediate_size": 9728,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "tie_word_embeddings": True,
-    },
-    num_parameters=4_022_468_096,
-)
-_QWEN25_VL_7B = Component(
-    cls="transformers:Qwen2_5_VLForConditionalGeneration",
-    config={
-        "text_config": {
-            "vocab_size": 152064,
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-        },
-        "vision_config": {
-            "depth": 32,
-            "hidden_size": 1280,
-            "intermediate_size": 3420,
-            "num_heads": 16,
-            "out_hidden_size": 3584,
-        },
-    },
-    num_parameters=8_292_166_656,
-)
-_MISTRAL_24B = Component(
-    cls="transformers:Mistral3ForConditionalGeneration",
-    config={
-        "text_config": {
-            "model_type": "mistral",
-            "vocab_size": 131072,
-            "hidden_size": 5120,
-            "intermediate_size": 32768,
-            "num_hidden_layers": 40,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "sliding_window": None,
-        },
-        "tie_word_embeddings": False,
-    },
-    num_parameters=24_011_361_280,
-)
+def _flux_inputs(config: dict, shape: Shape) -> dict[str, Any]:
+    size, tokens = shape.batch_size, shape.side**2
+    return {
+        "hidden_states": shape.empty(size, tokens, config["in_channels"]),
+        "encoder_hidden_states": shape.empty(size, shape.text_tokens, config["joint_attention_dim"]),
+        "pooled_projections": shape.empty(size, config["pooled_projection_dim"]),
+        "timestep": shape.sigma,
+        "img_ids": shape.empty(tokens, 3),
+        "txt_ids": shape.empty(shape.text_tokens, 3),
+        "guidance": shape.sigma if config.get("guidance_embeds") else None,
+    }
+
+
+def _flux2_inputs(config: dict, shape: Shape) -> dict[str, Any]:
+    size, tokens = shape.batch_size, shape.side**2
+    return {
+        "hidden_states": shape.empty(size, tokens, config["in_channels"]),
+        "encoder_hidden_states": shape.empty(size, shape.text_tokens, config["joint_attention_dim"]),
+        "timestep": shape.sigma,
+        "img_ids": shape.empty(tokens, 4),
+        "txt_ids": shape.empty(shape.text_tokens, 4),
+        "guidance": shape.sigma,
+    }
+
+
+def _sd3_inputs(config: dict, shape: Shape) -> dict[str, Any]:
+    size, side = shape.batch_size, shape.side * config["patch_size"]
+    return {
+        "hidden_states": shape.empty(size, config["in_channels"], side, side),
+        "encoder_hidden_states": shape.empty(size, shape.text_tokens, config["joint_attention_dim"]),
+        "pooled_projections": shape.empty(size, config["pooled_projection_dim"]),
+        "timestep": shape.sigma,
+    }
+
+
+def _zimage_inputs(config: dict, shape: Shape) -> dict[str, Any]:
+    side = shape.side * config["all_patch_size"][0]
+    return {
+        "x": list(shape.empty(shape.batch_size, config["in_channels"], 1, side, side).unbind(0)),
+        "t": shape.sigma,
+        "cap_feats": list(shape.empty(shape.batch_size, shape.text_tokens, config["cap_feat_dim"]).unbind(0)),
+    }
+
+
+def _qwenimage_inputs(config: dict, shape: Shape) -> dict[str, Any]:
+    size = shape.batch_size
+    return {
+        "hidden_states": shape.empty(size, shape.side**2, config["in_channels"]),
+        "encoder_hidden_states": shape.empty(size, shape.text_tokens, config["joint_attention_dim"]),
+        "timestep": shape.sigma,
+        "img_shapes": [[(1, shape.side, shape.side)]] * size,
+    }
+
+
+def _pooled_prompt(config: dict, shape: Shape) -> dict[str, Any]:
+    embeds = shape.empty(shape.batch_size, shape.text_tokens, config["joint_attention_dim"])
+    pooled = shape.empty(shape.batch_size, config["pooled_projection_dim"])
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def _masked_prompt(config: dict, shape: Shape) -> dict[str, Any]:
+    embeds = shape.empty(shape.batch_size, shape.text_tokens, config["joint_attention_dim"])
+    return {"prompt_embeds": embeds, "mask": None}
+
+
+def _zimage_prompt(config: dict, shape: Shape) -> dict[str, Any]:
+    embeds = shape.empty(shape.batch_size, shape.text_tokens, config["cap_feat_dim"])
+    return {"prompt_embeds": embeds, "mask": [slice(None)] * shape.batch_size}
+
 
 FAMILIES: dict[str, Family] = {
     "flux": Family(
@@ -179,10 +150,12 @@ FAMILIES: dict[str, Family] = {
             },
             num_parameters=11_901_000_000,
         ),
-        vae=_FLUX_VAE,
-        text_encoders=(_CLIP_L, _T5_XXL),
+        vae=FLUX_VAE,
+        text_encoders=(CLIP_L, T5_XXL),
         text_tokens=512,
         pixels_per_token=16,
+        inputs=_flux_inputs,
+        prompt=_pooled_prompt,
         sampler=Sampler(
             num_inference_steps=50, forwards_per_step=1, source="FLUX.1-dev model card (distilled guidance)"
         ),
@@ -206,10 +179,12 @@ FAMILIES: dict[str, Family] = {
             },
             num_parameters=2_028_000_000,
         ),
-        vae=_FLUX_VAE,
-        text_encoders=(_CLIP_L_PROJECTED, _CLIP_G, _T5_XXL),
+        vae=FLUX_VAE,
+        text_encoders=(CLIP_L_PROJECTED, CLIP_G, T5_XXL),
         text_tokens=333,
         pixels_per_token=16,
+        inputs=_sd3_inputs,
+        prompt=_pooled_prompt,
         sampler=Sampler(num_inference_steps=28, forwards_per_step=2, source="SD3-medium model card (guidance 7)"),
         max_resolution=192 * 16,  # its table of positions ends there
     ),
@@ -234,10 +209,12 @@ FAMILIES: dict[str, Family] = {
             },
             num_parameters=6_155_000_000,
         ),
-        vae=_FLUX_VAE,
-        text_encoders=(_QWEN3_4B,),
+        vae=FLUX_VAE,
+        text_encoders=(QWEN3_4B,),
         text_tokens=256,
         pixels_per_token=16,
+        inputs=_zimage_inputs,
+        prompt=_zimage_prompt,
         sampler=Sampler(num_inference_steps=8, forwards_per_step=1, source="Z-Image-Turbo (8 forwards; paper.md)"),
         max_resolution=512 * 16,  # its rotary table holds 512 positions an axis
     ),
@@ -270,9 +247,11 @@ FAMILIES: dict[str, Family] = {
             },
             num_parameters=126_900_000,
         ),
-        text_encoders=(_QWEN25_VL_7B,),
+        text_encoders=(QWEN25_VL_7B,),
         text_tokens=512,
         pixels_per_token=16,
+        inputs=_qwenimage_inputs,
+        prompt=_masked_prompt,
         sampler=Sampler(num_inference_steps=50, forwards_per_step=2, source="Qwen-Image model card (true guidance 4)"),
     ),
     "flux2": Family(
@@ -297,7 +276,7 @@ FAMILIES: dict[str, Family] = {
         vae=Component(
             cls="diffusers:AutoencoderKLFlux2",
             config={
-                **_KL,
+                **KL,
                 "latent_channels": 32,
                 "use_quant_conv": True,
                 "use_post_quant_conv": True,
@@ -305,30 +284,23 @@ FAMILIES: dict[str, Family] = {
             },
             num_parameters=84_050_000,
         ),
-        text_encoders=(_MISTRAL_24B,),
+        text_encoders=(MISTRAL_24B,),
         text_tokens=512,
         pixels_per_token=16,
+        inputs=_flux2_inputs,
+        prompt=_masked_prompt,
         sampler=Sampler(
             num_inference_steps=50, forwards_per_step=1, source="FLUX.2-dev model card (distilled guidance)"
         ),
     ),
 }
 
+FIGURE4_FAMILY, FIGURE4_RESOLUTION = "zimage", 4096  # the paper shows its figure 4 for one source
 # the paper's pixel model: 30 steps with guidance at 1K, 50 at high resolution (released settings)
 L2P_SAMPLER = Sampler(num_inference_steps=30, forwards_per_step=2, source="L2P release, 1K (guidance 2)")
 L2P_HIGH_RESOLUTION_SAMPLER = Sampler(
     num_inference_steps=50, forwards_per_step=2, source="L2P release, 4K (guidance 4)"
 )
-
-
-def build(component: Component) -> nn.Module:
-    """Construct a component from its configuration with torch's current default device (the meter uses meta)."""
-    library, name = component.cls.split(":")
-    cls = getattr(importlib.import_module(library), name)
-    if library == "diffusers":
-        return cls(**component.config).eval()
-    config = cls.config_class(**component.config)
-    return cls._from_config(config).eval() if hasattr(cls, "_from_config") else cls(config).eval()
 
 
 def family_named(name: str) -> Family:
@@ -341,32 +313,44 @@ def family_named(name: str) -> Family:
 def family_from_folder(
     name: str, folder: Path, *, text_tokens: int, sampler: Sampler, pixel_options: dict[str, Any] | None = None
 ) -> Family:
-    """The family with the configurations of a diffusers pipeline folder (a miniature, a variant) in place of the
-    published ones.
+    """The family with the configurations of a diffusers pipeline folder (a miniature, a variant).
 
-    Raises FileNotFoundError when `transformer/config.json` or `vae/config.json` is missing.
+    A family that is not published here can be built and counted, but nothing says what its calls are fed: predicting
+    one raises ValueError. Raises FileNotFoundError when `transformer/config.json` or `vae/config.json` is missing.
     """
-    family = family_named(name)
-    vae = _component_from(folder / "vae" / "config.json", family.vae.cls)
-    transformer = _component_from(folder / "transformer" / "config.json", family.transformer.cls)
+    known = FAMILIES.get(name)
+    vae = _component_from(folder / "vae" / "config.json")
     factor = 2 ** (len(vae.config.get("block_out_channels", vae.config.get("dim_mult", (1,) * 4))) - 1)
-    return replace(
-        family,
-        transformer=transformer,
+    return Family(
+        name=name,
+        transformer=_component_from(folder / "transformer" / "config.json"),
         vae=vae,
         text_encoders=(),
         text_tokens=text_tokens,
         pixels_per_token=2 * factor,
         sampler=sampler,
+        inputs=known.inputs if known else partial(_not_known, name),
+        prompt=known.prompt if known else partial(_not_known, name),
+        max_resolution=known.max_resolution if known else Family.max_resolution,
         pixel_options=pixel_options or {},
         published=False,
     )
 
 
-def _component_from(path: Path, cls: str) -> Component:
+def _not_known(name: str, config: dict, shape: Shape) -> dict[str, Any]:
+    raise ValueError(
+        f"nothing says what a call of family {name!r} is fed: add it to FAMILIES in bench/cost/families.py, which has "
+        f"{', '.join(FAMILIES)}"
+    )
+
+
+def _component_from(path: Path) -> Component:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: a source folder holds a diffusers pipeline with transformer/ and vae/"
         )
-    config = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("_")}
-    return Component(cls=cls, config=config)
+    config = json.loads(path.read_text())
+    if "_class_name" not in config:
+        raise ValueError(f"{path} names no class (_class_name): it is not the config of a diffusers model")
+    own = {key: value for key, value in config.items() if not key.startswith("_")}
+    return Component(cls=f"diffusers:{config['_class_name']}", config=own)

@@ -1,9 +1,10 @@
 """Measure a step on a real device: every raw latency, peak memory by the device's own allocator, FLOPs by the meter.
 
-For any callable:
+For any callable, with a record that says what it is:
 
-    record = measure_step(step, resident=[model, optimizer], case="transfer-shallow", resolution=64, batch_size=8,
-                          dtype="float32", device="cpu", protocol="one training step, 1 + 1 blocks")
+    what = CostRecord(case="transfer-shallow", kind="measured", family="flux", model="l2p", resolution=64, batch_size=8,
+                      dtype="float32", protocol="one training step, 1 + 1 blocks")
+    record = measure_step(step, what, resident=[model, optimizer], device="cpu")
 
 and `measure_case` for the named cases, with random weights and no download. The same lines run on the CPU and on CUDA.
 """
@@ -15,7 +16,7 @@ import re
 import resource
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -44,40 +45,30 @@ class Measurement:
 
 def measure_step(
     step: Callable[[], object],
+    what: CostRecord,
     *,
     resident: Iterable[Any],
-    case: str,
-    resolution: int,
-    batch_size: int,
-    dtype: str,
     device: str,
-    protocol: str,
     num_warmup: int = 1,
     num_repeats: int = 5,
     count_flops: bool = True,
 ) -> CostRecord:
-    """Run `step` for warm-up, then timed, then once for memory and once for FLOPs.
+    """Run `step` for warm-up, then timed, then once for memory and once for FLOPs; returns `what` with these filled in.
 
-    resident: the modules, optimisers and tensors that live through the step; peak memory = their bytes (with
-    gradients) +
-    what one step held at most above its start (CUDA: the allocator's statistics; CPU: the allocator's profiled events).
-    latency_s: seconds of each of `num_repeats` calls, in order, unrounded. The step runs num_warmup + num_repeats + 1
-    (+ 1)
-    times, so a step that trains does train. Raises ValueError for a device that is not there.
+    resident: the modules, optimisers and tensors that live through the step; peak memory = their bytes (with gradients)
+    + what one step held at most above its start (CUDA: the allocator's statistics; CPU: the allocator's profiled
+    events). latency_s: seconds of each of `num_repeats` calls, in order, unrounded. The step runs num_warmup +
+    num_repeats + 1 (+ 1) times, so a step that trains does train. Raises ValueError for a device that is not there.
     """
     check_device(device)
     for _ in range(num_warmup):
         step()
     latencies = [timed(step, device) for _ in range(num_repeats)]
     growth = peak_growth_bytes(step, device)
-    return CostRecord(
-        case=case,
-        kind="measured",
-        resolution=resolution,
-        batch_size=batch_size,
-        dtype=dtype,
+    return replace(
+        what,
         device=timed_on(device),
-        protocol=protocol,
+        device_type="cuda" if _is_cuda(device) else "cpu",
         flops=float(_counted_flops(step)) if count_flops else None,
         peak_memory_bytes=resident_bytes(*resident) + growth,
         latency_s=latencies,
@@ -104,17 +95,9 @@ def measure_case(
     if _is_cuda(device):
         torch.cuda.empty_cache()
     prepared = prepare(case, family, dtype=dtype, device=device)
+    what = case.record(dtype=str(dtype).removeprefix("torch."), kind="measured")
     record = measure_step(
-        prepared.run,
-        resident=prepared.resident,
-        case=case.name,
-        resolution=case.resolution,
-        batch_size=case.batch_size,
-        dtype=str(dtype).removeprefix("torch."),
-        device=device,
-        protocol=case.protocol,
-        num_warmup=2,
-        num_repeats=num_repeats,
+        prepared.run, what, resident=prepared.resident, device=device, num_warmup=2, num_repeats=num_repeats
     )
     reserved = torch.cuda.max_memory_reserved(device) if _is_cuda(device) else 0
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE

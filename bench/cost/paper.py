@@ -1,4 +1,4 @@
-"""Which cases the paper-size tables need, and their predictions, several processes at a time."""
+"""Which cases the paper-size block needs, their predictions, several processes at a time, and the records of them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import torch
 
 from bench.cost.cache import DEFAULT_FOLDER, cached_prediction
 from bench.cost.cases import parse
-from bench.cost.families import FAMILIES
+from bench.cost.families import FAMILIES, FIGURE4_FAMILY, FIGURE4_RESOLUTION
 from bench.cost.predict import Prediction
+from bench.cost.protocols import BATCH_SIZES, VAE_TILES, Get, protocol_records, vae_case
+from bench.records import CostRecord
 
-FIGURE4_FAMILY = "zimage"  # the paper shows its figure 4 for one source
 GROWTH_RESOLUTIONS = (1024, 2048, 4096, 8192, 10240)
-VAE_TILES = (0, 1024, 512)
 IMAGE_RESOLUTIONS = (1024, 4096)
 
 Ask = tuple[str, int]  # a case's name and its batch size
-Get = Callable[..., Prediction]
 
 
 def figure4_asks() -> list[Ask]:
     """Source and pixel model at 4K alone and with a guidance batch, the VAE's ways to decode, the text encoder."""
-    models = [(f"{model}{FIGURE4_FAMILY}-4096", batch) for model in ("", "l2p-") for batch in (1, 2)]
-    decodes = [(_vae_name(FIGURE4_FAMILY, 4096, tile), 1) for tile in VAE_TILES]
+    models = [
+        (f"{model}{FIGURE4_FAMILY}-{FIGURE4_RESOLUTION}", batch) for model in ("", "l2p-") for batch in BATCH_SIZES
+    ]
+    decodes = [(vae_case(FIGURE4_FAMILY, FIGURE4_RESOLUTION, tile), 1) for tile in VAE_TILES]
     return [*models, (f"text-{FIGURE4_FAMILY}", 1), *decodes]
 
 
@@ -38,7 +39,7 @@ def image_asks() -> list[Ask]:
         for resolution in IMAGE_RESOLUTIONS:
             asks.append((f"l2p-{name}-{resolution}", 1))
             if resolution <= family.max_resolution:
-                asks += [(f"{name}-{resolution}", 1), (_vae_name(name, resolution, 0), 1)]
+                asks += [(f"{name}-{resolution}", 1), (vae_case(name, resolution, 0), 1)]
     return asks
 
 
@@ -107,5 +108,8 @@ def predict_all(
             raise
 
 
-def _vae_name(family: str, resolution: int, tile: int) -> str:
-    return f"vae-{family}-{resolution}" + (f"-tiled{tile}" if tile else "")
+def paper_records(get: Get, asks: Iterable[Ask]) -> list[CostRecord]:
+    """A record of each predicted case, and of figure 4's protocols, whose bare pairs stand for those cases."""
+    pairs = protocol_records(get)
+    names = {(record.case, record.batch_size) for record in pairs}
+    return [*(get(*ask).record() for ask in asks if ask not in names), *pairs]

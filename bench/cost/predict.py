@@ -7,8 +7,8 @@ This is the one file of `bench` that may build `l2p` models.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,13 @@ from torch import nn
 
 from bench.cost import torch_private
 from bench.cost.cases import Case, check_resolution
-from bench.cost.families import Family, build, family_named
+from bench.cost.components import build
+from bench.cost.devices import DEVICES
+from bench.cost.families import Family, family_named
 from bench.cost.inputs import Shape, denoiser_inputs, encoded_prompt
 from bench.cost.meter import Meter, OperatorWork, materialise
-from bench.cost.training import fill_state, make_optimizer, training_step
+from bench.cost.roofline import latency_band_s
+from bench.cost.training import fill_state, make_optimizer
 from bench.records import CostRecord
 
 
@@ -52,19 +55,16 @@ class Prediction:
     stage_peaks: dict[str, int]
     operators: list[OperatorWork]
 
-    def record(self, *, name: str | None = None, protocol: str | None = None) -> CostRecord:
-        """The prediction as a CostRecord without latency: latency is the roofline's, a model of its own."""
-        return CostRecord(
-            case=name or self.case.name,
-            kind="predicted",
-            resolution=self.case.resolution,
-            batch_size=self.case.batch_size,
-            dtype=self.dtype,
+    def record(self) -> CostRecord:
+        """The prediction as a CostRecord, its time as each device's roofline has it."""
+        return replace(
+            self.case.record(dtype=self.dtype, kind="predicted"),
             device="fake",
-            protocol=protocol or self.case.protocol,
+            num_parameters=self.num_parameters,
+            num_trainable_parameters=self.num_trainable_parameters,
             flops=float(self.flops),
             peak_memory_bytes=self.peak_memory_bytes,
-            latency_s=[],
+            roofline_s={name: latency_band_s(self.operators, device) for name, device in DEVICES.items()},
         )
 
 
@@ -144,6 +144,8 @@ def _prepare_l2p(case: Case, family: Family, dtype: torch.dtype, device: str) ->
 
 
 def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) -> Prepared:
+    from l2p.training.loop import train_step
+
     model: Any = pixel_model(case, family, dtype, device).train()
     trained = _choose_trained(model, case)
     if case.mixed:
@@ -159,8 +161,11 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
         with torch.autocast(torch.device(device).type, dtype=dtype, enabled=case.mixed):
             return model(**inputs)[0]
 
+    def losses() -> Iterator[torch.Tensor]:
+        yield (forward().float() - target.float()).square().mean()  # paper eq. 5
+
     return Prepared(
-        run=training_step(forward, target, optimizer),
+        run=lambda: train_step(losses(), optimizer),
         resident=(model, inputs, target, optimizer),
         num_parameters=_size(model),
         num_trainable_parameters=sum(parameter.numel() for parameter in trained),
@@ -169,7 +174,8 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
 
 
 def _choose_trained(model: Any, case: Case) -> list[nn.Parameter]:
-    from l2p.options import TransferConfig, trainable_parameters
+    from l2p.config import TransferConfig
+    from l2p.trainable import trainable_parameters
 
     if case.num_trainable_blocks is None:
         config = TransferConfig(trainable="all")
@@ -206,17 +212,29 @@ def _prepare_text(case: Case, family: Family, dtype: torch.dtype, device: str) -
 
 def pixel_model(case: Case, family: Family, dtype: torch.dtype, device: str) -> nn.Module:
     """The real PixelTransformer2DModel for the family's configuration and the case's patch, random weights."""
+    return materialise(partial(_make_pixel_model, case, family), dtype=dtype, device=device)
+
+
+def _make_pixel_model(case: Case, family: Family) -> nn.Module:
     from l2p.detailer import DetailerConfig
     from l2p.pixel_transformer import PixelTransformer2DModel
 
     options = dict(family.pixel_options)
     options["detailer"] = DetailerConfig(**options.get("detailer", {}))
+    source = build(family.transformer)
+    return PixelTransformer2DModel.from_source(source, family.name, patch_size=case.patch_size, **options).eval()
 
-    def make() -> nn.Module:
-        source = build(family.transformer)
-        return PixelTransformer2DModel.from_source(source, family.name, patch_size=case.patch_size, **options).eval()
 
-    return materialise(make, dtype=dtype, device=device)
+def count_parameters(case: Case, family: Family) -> tuple[int, int]:
+    """Parameters of a training case's pixel model, all and those that train, counted on meta: no memory, no tensors.
+
+    Raises ValueError for a case that does not train.
+    """
+    if case.kind != "train":
+        raise ValueError(f"{case.name} trains nothing: count the parameters of a case such as train-l2p-flux-1024-5")
+    with torch.device("meta"):
+        model = _make_pixel_model(case, family)
+    return _size(model), sum(parameter.numel() for parameter in _choose_trained(model, case))
 
 
 def _pixel_inputs(case: Case, family: Family, dtype: torch.dtype, device: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The source families: one file each holds all of a family's quirks."""
 
+import torch
+
 from l2p.architectures.base import (
     Architecture,
     EncodedPrompt,
@@ -33,6 +35,7 @@ __all__ = [
     "Patches",
     "TinySizes",
     "architecture_of",
+    "check_source_class",
     "encode_prompt",
     "get_architecture",
     "latent_tokens",
@@ -59,10 +62,22 @@ def architecture_of(class_name: str) -> Architecture:
     raise ValueError(f"no architecture for the class {class_name!r}; known: {known}")
 
 
+def check_source_class(class_name: str, architecture: str | None = None) -> None:
+    """Raise ValueError unless a diffusers pipeline class is a family's own, or the named family's.
+
+    A kindred class (FLUX.2-klein's, an image-to-image pipeline's) may encode prompts by another rule.
+    """
+    allowed = {a.pipeline_class: name for name, a in ARCHITECTURES.items() if architecture in (None, name)}
+    if class_name not in allowed:
+        raise ValueError(f"the source is a {class_name}; what can be turned into a pixel model: {allowed}")
+
+
+@torch.no_grad()
 def encode_prompt(pipeline: object, architecture: str, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     """Encode prompts with the family's own pipeline code, whether `pipeline` is a source or a pixel pipeline.
 
-    Returns tensors [B, ...] by name. Raises ValueError for an unknown architecture.
+    Returns tensors [B, ...] by name. Raises ValueError for an unknown architecture, and for missing or foreign
+    text encoders.
     """
     family = get_architecture(architecture)
     return family.encode_prompt(source_pipeline(pipeline, family.pipeline_class), prompts, max_sequence_length)

@@ -8,6 +8,7 @@ import diffusers
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from l2p.architectures.tiny import TinySizes
 
@@ -15,12 +16,25 @@ from l2p.architectures.tiny import TinySizes
 # prompts that differ in length.
 EncodedPrompt = dict[str, Tensor]
 
+DROPPABLE = ("text_encoder_3", "tokenizer_3")  # Stable Diffusion 3 also runs without T5
+
 
 class Patches(NamedTuple):
     """How images or latents are cut into tokens: the side of a patch and the order of its numbers within a token."""
 
     size: int
     layout: Literal["ph pw c", "c ph pw"]
+
+
+def linear_mu(scheduler_config: Any, num_tokens: int, num_inference_steps: int) -> float:
+    """Return the exponent of a dynamic noise shift that grows linearly with the number of image tokens.
+
+    Source: `calculate_shift` in diffusers' FluxPipeline, with its defaults.
+    """
+    few, many = scheduler_config.get("base_image_seq_len", 256), scheduler_config.get("max_image_seq_len", 4096)
+    low, high = scheduler_config.get("base_shift", 0.5), scheduler_config.get("max_shift", 1.15)
+    slope = (high - low) / (many - few)
+    return num_tokens * slope + low - slope * few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +52,8 @@ class Architecture:
     call(transformer, noisy, sigma, prompt, patches, distilled_guidance): run the family's own forward, on pixels or on
     the source's latents [B, C, H, W], and return what it returns.
     unpack(output, size, patches): what `call` returned -> [B, C, *size], size (H, W) as `noisy` had it.
-    encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class.
+    encode_prompt(pipeline, prompts, max_sequence_length): the pipeline is of the family's own class. Gradients flow.
+    prompt_tensors: the names of what it returns.
     source_arguments(guidance_scale, distilled_guidance): how the family's own pipeline is called for that guidance
     (uncond + w (cond - uncond), 1 = off); raises ValueError for what the pipeline cannot do.
     source_patches(source_config): how the source cuts its latents.
@@ -48,7 +63,12 @@ class Architecture:
     decode_latents(pipeline, latents): the way back, as the pipeline does it at the end.
     tiny_source(sizes): the family's pipeline with random weights, small, for tests and dry runs.
     unread_text: whether the last block computes text that nothing reads, with weights that no gradient reaches.
+    text_first: whether the text stands before the image where a block takes both as one sequence.
     velocity_sign: 1, or -1 where the family's own output is minus the velocity.
+    dynamic_shift(scheduler_config, num_tokens, num_inference_steps): the exponent `mu` of a noise shift that follows
+    the image's size, as the family's pipeline computes it.
+    comfyui_name(key, patch_size): diffusers' name of a pixel model's tensor that ComfyUI names otherwise, others' as
+    they are; None for a tensor that diffusers does not keep.
     """
 
     name: str
@@ -65,6 +85,7 @@ class Architecture:
     call: Callable[[nn.Module, Tensor, Tensor, EncodedPrompt, Patches, float], Any]
     unpack: Callable[[Any, tuple[int, int], Patches], Tensor]
     encode_prompt: Callable[[Any, list[str], int], EncodedPrompt]
+    prompt_tensors: tuple[str, ...]
     source_arguments: Callable[[float, float], dict[str, Any]]
     source_patches: Callable[[Mapping[str, Any]], Patches]
     source_projection: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
@@ -72,7 +93,10 @@ class Architecture:
     decode_latents: Callable[[Any, Tensor], Tensor]
     tiny_source: Callable[[TinySizes], Any]
     unread_text: bool = False
+    text_first: bool = False
     velocity_sign: Literal[1, -1] = 1
+    dynamic_shift: Callable[[Any, int, int], float] = linear_mu
+    comfyui_name: Callable[[str, int], str | None] = lambda key, patch_size: key
 
 
 def source_velocity(
@@ -179,8 +203,17 @@ def _unpad(tensor: Tensor, mask: Tensor) -> Tensor:
 
 
 def stack_prompts(singles: list[EncodedPrompt]) -> EncodedPrompt:
-    """Put single encoded prompts together as a batch, shorter ones padded with zeros; the inverse of split_prompts."""
+    """Put single encoded prompts together as a batch, the inverse of split_prompts.
+
+    Under a mask shorter ones are padded with zeros. Raises ValueError for prompts that differ in length without one.
+    """
     names = singles[0].keys()
+    lengths = {len(single["prompt_embeds"]) for single in singles}
+    if len(lengths) > 1 and "mask" not in names:
+        raise ValueError(
+            f"encoded prompts of {sorted(lengths)} tokens do not go into one batch: this family has no mask, so encode "
+            "all with the same max_sequence_length"
+        )
     return {name: pad_sequence([single[name] for single in singles], batch_first=True) for name in names}
 
 
@@ -188,14 +221,30 @@ def source_pipeline(pipeline: Any, class_name: str) -> Any:
     """Return a pipeline of the family's own class over the same text encoders, for its own prompt encoding.
 
     A pixel pipeline has no VAE and its transformer stands inside the pixel transformer; text encoding needs neither
-    weights of both. Source: diffusers lets each component be None.
+    weights of both. Source: diffusers lets each component be None. Raises ValueError where text encoders are missing
+    or are of another class: a kindred family's (FLUX.2-klein's beside FLUX.2's) would be asked by the wrong rule.
     """
     cls = getattr(diffusers, class_name)
+    _check_text_encoders(pipeline, cls)
     if isinstance(pipeline, cls):
         return pipeline
     components = {name: getattr(pipeline, name, None) for name in cls._get_signature_keys(cls)[0]}
-    components["transformer"] = getattr(pipeline.transformer, "transformer", None)
+    components["transformer"] = getattr(getattr(pipeline, "transformer", None), "transformer", None)
     return cls(**components)
+
+
+def _check_text_encoders(pipeline: Any, cls: Any) -> None:
+    types = cls._get_signature_types()  # name -> the classes that the family's pipeline is declared with
+    for name in sorted(name for name in types if name.startswith(("text_encoder", "tokenizer"))):
+        component = getattr(pipeline, name, None)
+        if component is None and name not in DROPPABLE:
+            raise ValueError(f"this pipeline has no {name} to encode prompts with; load it, or give prompt_embeds")
+        # A compiled, parallel or adapted encoder is a wrapper, which tells nothing.
+        if isinstance(component, PreTrainedModel) and not isinstance(component, types[name]):
+            raise ValueError(
+                f"{name} is a {type(component).__name__}, and {cls.__name__} encodes prompts with a "
+                f"{types[name][0].__name__}: this is another family's text encoder"
+            )
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures import tiny
@@ -46,10 +47,12 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, pooled, _ = pipeline.encode_prompt(
-        prompt=prompts, prompt_2=None, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
+        prompt=prompts,
+        prompt_2=None,
+        device=get_module_execution_device(pipeline.text_encoder),
+        max_sequence_length=max_sequence_length,
     )
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
@@ -107,6 +110,7 @@ FLUX = Architecture(
     call=_call,
     unpack=unpatchify,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "pooled_prompt_embeds"),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(2, "c ph pw"),  # as FluxPipeline._pack_latents
     source_projection=_source_projection,

@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures import tiny
@@ -44,10 +45,11 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, _ = pipeline.encode_prompt(
-        prompt=prompts, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
+        prompt=prompts,
+        device=get_module_execution_device(pipeline.text_encoder),
+        max_sequence_length=max_sequence_length,
     )
     return {"prompt_embeds": embeds}
 
@@ -128,6 +130,12 @@ def _tiny_text_encoder(sizes: TinySizes) -> Any:
     return transformers.Mistral3ForConditionalGeneration(config).eval()
 
 
+def _dynamic_shift(scheduler_config: Any, num_tokens: int, num_inference_steps: int) -> float:
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+    return compute_empirical_mu(num_tokens, num_inference_steps)
+
+
 FLUX2 = Architecture(
     name="flux2",
     title="FLUX.2",
@@ -149,10 +157,13 @@ FLUX2 = Architecture(
     call=_call,
     unpack=unpatchify,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds",),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(1, "c ph pw"),  # its latents are patches already
     source_projection=_source_projection,
     encode_latents=_encode_latents,
     decode_latents=_decode_latents,
     tiny_source=_tiny_source,
+    text_first=True,
+    dynamic_shift=_dynamic_shift,
 )

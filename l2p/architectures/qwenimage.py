@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures import tiny
@@ -41,10 +42,11 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, mask = pipeline.encode_prompt(
-        prompt=prompts, device=pipeline.text_encoder.device, max_sequence_length=max_sequence_length
+        prompt=prompts,
+        device=get_module_execution_device(pipeline.text_encoder),
+        max_sequence_length=max_sequence_length,
     )
     if mask is None:  # the pipeline's way of saying that no prompt is padded
         mask = torch.ones(embeds.shape[:2], device=embeds.device)
@@ -134,6 +136,7 @@ QWENIMAGE = Architecture(
     call=_call,
     unpack=unpatchify,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "mask"),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(2, "c ph pw"),  # as QwenImagePipeline._pack_latents
     source_projection=_source_projection,

@@ -3,8 +3,8 @@
 from typing import Any
 
 import diffusers
-import torch
 import transformers
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
 from l2p.architectures import tiny
@@ -37,13 +37,12 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     embeds, _, pooled, _ = pipeline.encode_prompt(
         prompt=prompts,
         prompt_2=None,
         prompt_3=None,
-        device=pipeline.text_encoder.device,
+        device=get_module_execution_device(pipeline.text_encoder),
         do_classifier_free_guidance=False,
         max_sequence_length=max_sequence_length,
     )
@@ -99,6 +98,7 @@ SD3 = Architecture(
     call=_call,
     unpack=lambda output, size, patches: output,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "pooled_prompt_embeds"),
     source_arguments=lambda guidance_scale, distilled_guidance: {"guidance_scale": guidance_scale},
     source_patches=lambda config: Patches(config["patch_size"], "c ph pw"),
     source_projection=_source_projection,

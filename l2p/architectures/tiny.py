@@ -18,8 +18,9 @@ class TinySizes:
 
     num_blocks: transformer blocks; a family with two kinds takes a third of them from the first. words: the vocabulary,
     with "<pad>", "</s>" and "<unk>" in it. max_length: the longest prompt in tokens, where the family has a limit.
-    text_width: of the text encoder's tokens, a multiple of 8. head_dim: a multiple of 4, for FLUX.2 of 8.
-    latent_channels, vae_channels: of the autoencoder, whose factor is 2 to the power of len(vae_channels) - 1.
+    text_width: of the text encoder's tokens, a multiple of 8. num_text_layers: of a T5 encoder. head_dim: a multiple
+    of 4, for FLUX.2 of 8. latent_channels, vae_channels: of the autoencoder, whose factor is 2 to the power of
+    len(vae_channels) - 1.
     shift: the scheduler's noise shift.
     """
 
@@ -29,6 +30,7 @@ class TinySizes:
     words: Sequence[str] = WORDS
     max_length: int = 16
     text_width: int = 32
+    num_text_layers: int = 1
     latent_channels: int = 8
     vae_channels: tuple[int, ...] = (8, 8, 16)
     shift: float = 2.0
@@ -89,13 +91,13 @@ def clip_config(sizes: TinySizes, tokenizer: Any, projection_dim: int) -> Any:
 
 
 def t5_encoder(sizes: TinySizes, tokenizer: Any) -> Any:
-    """Return a T5 encoder of one layer."""
+    """Return a T5 encoder."""
     config = transformers.T5Config(
         vocab_size=len(tokenizer),
         d_model=sizes.text_width,
         d_kv=sizes.text_width // 4,
         d_ff=sizes.text_width,
-        num_layers=1,
+        num_layers=sizes.num_text_layers,
         num_heads=2,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

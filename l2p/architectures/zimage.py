@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -15,6 +16,25 @@ from l2p.architectures.tiny import TinySizes
 
 def _key(patch_size: int) -> str:
     return f"{patch_size}-1"  # Z-Image names its layers "<patch>-<frames>"
+
+
+# Z-Image's own names, which ComfyUI keeps -> diffusers'. Source: convert_z_image_transformer_checkpoint_to_diffusers.
+COMFYUI_NAMES = {
+    ".attention.qkv.": ".attention.to_qkv.",
+    ".attention.out.": ".attention.to_out.0.",
+    ".attention.q_norm.": ".attention.norm_q.",
+    ".attention.k_norm.": ".attention.norm_k.",
+}
+
+
+def _comfyui_name(key: str, patch_size: int) -> str | None:
+    if key == "norm_final.weight":
+        return None
+    for theirs, ours in COMFYUI_NAMES.items():
+        key = key.replace(theirs, ours)
+    if key.startswith("x_embedder."):
+        return f"all_x_embedder.{_key(patch_size)}.{key.removeprefix('x_embedder.')}"
+    return key
 
 
 def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
@@ -42,12 +62,11 @@ def _call(
     )[0]
 
 
-@torch.no_grad()
 def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) -> EncodedPrompt:
     # The pipeline writes its chat template into the list that it is given: give it a copy.
     embeds, _ = pipeline.encode_prompt(
         prompt=list(prompts),
-        device=pipeline.text_encoder.device,
+        device=get_module_execution_device(pipeline.text_encoder),
         do_classifier_free_guidance=False,
         max_sequence_length=max_sequence_length,
     )
@@ -106,11 +125,13 @@ ZIMAGE = Architecture(
     call=_call,
     unpack=_unpack,
     encode_prompt=_encode_prompt,
+    prompt_tensors=("prompt_embeds", "mask"),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(config["all_patch_size"][0], "ph pw c"),
     source_projection=_source_projection,
     encode_latents=encode_images,
     decode_latents=decode_images,
     tiny_source=_tiny_source,
+    comfyui_name=_comfyui_name,
     velocity_sign=-1,  # the released head keeps Z-Image's own sign
 )

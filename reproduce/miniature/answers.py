@@ -17,12 +17,11 @@ from bench.judges import Judge
 from bench.records import Detection, write_json
 from reproduce.miniature.questions import dpg_scenes, is_true, scene_questions
 from reproduce.miniature.render import EXTENT, render
-from reproduce.miniature.scenes import SceneObject
+from reproduce.miniature.scenes import RESOLUTION, SceneObject
 
 if TYPE_CHECKING:
     from bench.records import VQA
 
-RESOLUTION = 48
 CHECK_SEED = 904
 SURE_SCORE = PUBLISHED.score_threshold
 DARK_BELOW, LIGHT_ABOVE = 0.42, 0.62  # half-way between the backgrounds' tones
@@ -35,8 +34,7 @@ def answerer() -> Judge:
     detect = load()
 
     def answer(image: Image.Image, questions: list[str]) -> list[str]:
-        objects, background = seen(image, detect([image])[0])
-        return ["yes" if is_true(question, objects, background) else "no" for question in questions]
+        return answers_from(image, detect([image])[0], questions)
 
     passport = {
         "vqa": "miniature scene answers",
@@ -46,6 +44,12 @@ def answerer() -> Judge:
         "comparability": "miniature world only",
     }
     return Judge(ask=answer, passport=passport)
+
+
+def answers_from(image: Image.Image, detections: list[Detection], questions: list[str]) -> list[str]:
+    """The answers, "yes" or "no", that a judge's detections in an image give."""
+    objects, background = seen(image, detections)
+    return ["yes" if is_true(question, objects, background) else "no" for question in questions]
 
 
 def seen(image: Image.Image, detections: list[Detection]) -> tuple[list[SceneObject], str]:

@@ -1,12 +1,16 @@
-"""Train the miniature's VAE on rendered scenes and bring its latents to mean 0, deviation 1 a channel."""
+"""Train a miniature's VAE on rendered scenes and bring its latents to mean 0, deviation 1 a channel.
+
+Every family's own class: `AutoencoderKL`, Qwen-Image's of videos (one frame each), FLUX.2's with its statistics.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+import torch.nn.functional as F
 from torch import Tensor
 
 from reproduce.miniature.detector import to_tensor
@@ -22,8 +26,23 @@ def _object_weights(pictures: Tensor, scenes: list[Scene]) -> Tensor:
     return 1 + _OBJECT_WEIGHT * ((pictures - background).abs().amax(1, keepdim=True) > 0.06).float()
 
 
+def _is_of_videos(vae: Any) -> bool:
+    return "temperal_downsample" in vae.config
+
+
+def posterior_of(vae: Any, pictures: Tensor) -> Any:
+    """The distribution of latents of pictures [B, 3, H, W]."""
+    return vae.encode(pictures.unsqueeze(2) if _is_of_videos(vae) else pictures).latent_dist
+
+
+def decoded(vae: Any, latents: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] of raw latents, as `posterior_of` gives them."""
+    pictures = vae.decode(latents).sample
+    return pictures.squeeze(2) if _is_of_videos(vae) else pictures
+
+
 def train_autoencoder(
-    vae: AutoencoderKL,
+    vae: Any,
     resolution: int,
     num_steps: int,
     *,
@@ -32,7 +51,7 @@ def train_autoencoder(
     learning_rate: float = 1e-3,
     decoder_only: bool = False,
     log: Callable[[str], None] = print,
-) -> AutoencoderKL:
+) -> Any:
     """Object-weighted L1 + squared error and a faint KL term; AdamW, linear decay; latents standardised at the end.
 
     With `decoder_only` the encoder, and so every latent, stays as it is: a source trained on them goes on as it was.
@@ -50,9 +69,9 @@ def train_autoencoder(
             group["lr"] = learning_rate * min(1, (step + 1) / 50) * max(0.02, 1 - step / num_steps)
         scenes = mixed_scenes(rng, batch_size)
         pictures = to_tensor(render_batch(scenes, resolution))
-        posterior = vae.encode(pictures).latent_dist
-        error = vae.decode(posterior.sample()).sample - pictures
-        kl = posterior.kl().mean() / pictures[0].numel()
+        posterior = posterior_of(vae, pictures)
+        error = decoded(vae, posterior.sample()) - pictures
+        kl = posterior.kl().sum() / pictures.numel()
         loss = (_object_weights(pictures, scenes) * (error.abs() + 2 * error.square())).mean() + 1e-3 * kl
         optimizer.zero_grad()
         loss.backward()
@@ -67,16 +86,37 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def latent_statistics(vae: AutoencoderKL, resolution: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation a latent channel over 512 fresh scenes."""
+def latent_statistics(vae: Any, resolution: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation a channel over 512 fresh scenes, of what the source denoises.
+
+    That is a latent's channel; for FLUX.2 a patch's of 2 x 2 latents, as its statistics are kept.
+    """
     pictures = to_tensor(render_batch(mixed_scenes(rng, 512), resolution))
-    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in pictures.split(64)])
+    latents = torch.cat([posterior_of(vae, part).mode() for part in pictures.split(64)])
+    if _is_of_videos(vae):
+        latents = latents.squeeze(2)
+    if hasattr(vae, "bn"):
+        latents = F.pixel_unshuffle(latents, 2)
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
 
 
 @torch.no_grad()
-def standardise(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
-    """Fold "subtract mean, divide by std" into `quant_conv` and its inverse into `post_quant_conv` (both 1 x 1)."""
+def standardise(vae: Any, mean: Tensor, std: Tensor) -> None:
+    """Have the source see latents of mean 0, deviation 1, where the VAE's class keeps its statistics.
+
+    FLUX.2's in its batch norm, Qwen-Image's in its config; an `AutoencoderKL` has one number for all channels, so there
+    they are folded into `quant_conv`, and their inverse into `post_quant_conv` (both 1 x 1).
+    """
+    if hasattr(vae, "bn"):
+        vae.bn.running_mean.copy_(mean)
+        vae.bn.running_var.copy_(std.square() - vae.config.batch_norm_eps)
+    elif vae.config.get("latents_mean") is not None:
+        vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    else:
+        _fold(vae, mean, std)
+
+
+def _fold(vae: Any, mean: Tensor, std: Tensor) -> None:
     channels = len(mean)
     encode, decode = vae.quant_conv, vae.post_quant_conv
     decode.bias += decode.weight[:, :, 0, 0] @ mean

@@ -1,4 +1,4 @@
-"""Measure what is shipped on fresh prompts: `python -m reproduce.miniature.check detector | robustness | vae | source`.
+"""Measure what is shipped on fresh prompts: `python -m reproduce.miniature.check detector | judges | vae | source ...`.
 
 Exit status 1 where a figure is below its floor (`--floor`), so that a script can rely on it.
 """
@@ -14,21 +14,26 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from diffusers import DiffusionPipeline
 from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.progress import track
 
 from bench.geneval.rules import TASKS, judge
+from bench.named import load_function
 from bench.records import Detection, write_json
 from bench.statistics import bootstrap_ci, category_means
-from reproduce.draw import generators, image_seed
+from l2p.architectures import architecture_of
+from l2p.sources import load_source
+from reproduce.draw import draw_source, image_seed, source_pipeline
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
-from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, all_entries, task_entry
+from reproduce.miniature.agreement import JUDGES, figures, recorded_labels
+from reproduce.miniature.agreement import verdicts as verdicts_of
+from reproduce.miniature.prompts import all_entries, task_entry
 from reproduce.miniature.render import render
-from reproduce.miniature.scenes import DEFAULT_LAYOUT, Layout, task_scene
-from reproduce.miniature.sources import RESOLUTION, WEIGHTS, source_folder
+from reproduce.miniature.scenes import DEFAULT_LAYOUT, RESOLUTION, Layout, task_scene
+from reproduce.miniature.sources import SOURCES, WEIGHTS, miniature_source, source_folder
+from reproduce.recipes import Sampler
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 BATCH = 60
@@ -41,6 +46,7 @@ NumPerTask = Annotated[int, typer.Option(help="pictures of each of GenEval's six
 World = Annotated[
     Layout, typer.Option("--layout", help="the world: what prompts leave open is said or open; sources have one each")
 ]
+Guidance = Annotated[float | None, typer.Option(help="1 = off; the family's own where none is given")]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the figures here")]
 Floor = Annotated[float, typer.Option(help="exit 1 where a share is below it")]
 
@@ -83,38 +89,47 @@ def rendered_pictures(seed: int, num_per_task: int, layout: Layout = DEFAULT_LAY
 @torch.no_grad()
 def reconstructed_pictures(folder: Path, seed: int, num_per_task: int, layout: Layout) -> Iterator[Picture]:
     """The same scenes after the VAE: the ceiling of any source that draws through it."""
-    vae = DiffusionPipeline.from_pretrained(folder).vae.eval()
+    pipeline = load_source(folder)
+    architecture = architecture_of(type(pipeline).__name__)
     for entry, image in rendered_pictures(seed, num_per_task, layout):
-        pixels = shape_detector.to_tensor(np.asarray(image)[None])
-        out = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].clamp(-1, 1)
+        pixels = shape_detector.to_tensor(np.array(image)[None])
+        out = architecture.decode_latents(pipeline, architecture.encode_latents(pipeline, pixels))[0].clamp(-1, 1)
         yield entry, Image.fromarray(((out + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
-def source_pictures(
-    folder: Path, seed: int, num_per_task: int, num_inference_steps: int, guidance_scale: float
-) -> Iterator[Picture]:
+def source_pictures(folder: Path, seed: int, num_per_task: int, sampler: Sampler) -> Iterator[Picture]:
     """Pictures that a source pipeline draws of each task's prompts, in an order and with noise given by `seed`."""
-    pipe = DiffusionPipeline.from_pretrained(folder)
-    pipe.set_progress_bar_config(disable=True)
+    pipeline = source_pipeline(str(folder), sampler, torch.float32)
+    asked = asked_entries(seed, num_per_task)
+    for start in track(range(0, len(asked), BATCH), "source draws", console=Console(stderr=True)):
+        part = asked[start : start + BATCH]
+        prompts = [entry["prompt"] for entry, _ in part]
+        seeds = [image_seed(seed, entry["prompt"], i) for entry, i in part]
+        images = draw_source(pipeline, prompts, seeds, sampler, RESOLUTION)
+        yield from zip([entry for entry, _ in part], images, strict=True)
+
+
+def asked_entries(seed: int, num_per_task: int) -> list[tuple[dict, int]]:
+    """Each task's prompts in an order given by `seed`, all of them before any comes again, and their number in it."""
     rng = np.random.default_rng([seed, 21])
     asked = []
     for task in TASKS:
         entries = all_entries(task)
         order = np.concatenate([rng.permutation(len(entries)) for _ in range(-(-num_per_task // len(entries)))])
         asked += [(entries[k], i) for i, k in enumerate(order[:num_per_task])]
-    for start in track(range(0, len(asked), BATCH), "source draws", console=Console(stderr=True)):
-        part = asked[start : start + BATCH]
-        images = pipe(
-            prompt=[entry["prompt"] for entry, _ in part],
-            negative_prompt=[""] * len(part),
-            true_cfg_scale=guidance_scale,
-            height=RESOLUTION,
-            width=RESOLUTION,
-            num_inference_steps=num_inference_steps,
-            max_sequence_length=MAX_SEQUENCE_LENGTH,
-            generator=generators([image_seed(seed, entry["prompt"], i) for entry, i in part]),
-        ).images
-        yield from zip([entry for entry, _ in part], images, strict=True)
+    return asked
+
+
+def source_sampler(family: str, num_inference_steps: int, guidance_scale: float | None) -> Sampler:
+    """How a family's miniature draws here; its own guidance where none is given."""
+    own = miniature_source(family)
+    return Sampler(
+        num_inference_steps=num_inference_steps,
+        guidance_scale=own.guidance_scale if guidance_scale is None else guidance_scale,
+        max_sequence_length=own.max_sequence_length,
+        batch_size=BATCH,
+        shift=own.sizes.shift,
+    )
 
 
 def _blurred(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -198,7 +213,7 @@ def robustness(
     seed: Seed = 904,
     num_per_task: NumPerTask = 40,
     num_inference_steps: int = 10,
-    guidance_scale: float = 3.0,
+    guidance_scale: Guidance = None,
     json: Json = None,
     floor: Floor = 0.0,
     weights: Path = WEIGHTS,
@@ -209,7 +224,8 @@ def robustness(
     """
     prepare_processor()
     folder = _existing_folder(family, layout, weights)
-    pictures = list(source_pictures(folder, seed, num_per_task, num_inference_steps, guidance_scale))
+    sampler = source_sampler(family, num_inference_steps, guidance_scale)
+    pictures = list(source_pictures(folder, seed, num_per_task, sampler))
     report("verdicts that stay", agreement(pictures, seed, shape_detector.load()), json, floor)
 
 
@@ -239,7 +255,7 @@ def source(
     seed: Seed = 902,
     num_per_task: NumPerTask = 40,
     num_inference_steps: int = 20,
-    guidance_scale: float = 3.0,
+    guidance_scale: Guidance = None,
     json: Json = None,
     floor: Floor = 0.0,
     weights: Path = WEIGHTS,
@@ -248,13 +264,35 @@ def source(
 
     Example: python -m reproduce.miniature.check source --family flux --seed 7 --num-per-task 40 --json source.json
     """
+    prepare_processor()
     folder = _existing_folder(family, layout, weights)
-    pictures = source_pictures(folder, seed, num_per_task, num_inference_steps, guidance_scale)
+    pictures = source_pictures(folder, seed, num_per_task, source_sampler(family, num_inference_steps, guidance_scale))
     report(f"{family} source, {layout}", accuracy(pictures, shape_detector.load()), json, floor)
 
 
+@app.command()
+def judges(seed: Seed = 900, num_per_task: NumPerTask = 100) -> None:
+    """Both judges against pictures labelled by eye (docs/judge.md), on rendered scenes, and against each other.
+
+    Example: python -m reproduce.miniature.check judges
+    """
+    prepare_processor()
+    labels = recorded_labels()
+    loaded = {name: load_function(loader)() for name, loader in JUDGES.items()}
+    for name, detect in loaded.items():
+        typer.echo(figures(name, detect, labels))
+    for name, detect in loaded.items():
+        report(f"{name}, rendered scenes", accuracy(rendered_pictures(seed, num_per_task), detect), None, 0.0)
+    one, other = (verdicts_of(labels, detect) for detect in loaded.values())
+    differ = sum(a != b for a, b in zip(one, other, strict=True))
+    typer.echo(f"the two judges disagree on {differ} of {len(labels)} labelled pictures and questions")
+
+
 def _existing_folder(family: str, layout: Layout, weights: Path) -> Path:
-    """A family's pipeline folder; exit status 2, with the folders that there are, where there is none."""
+    """A family's pipeline folder; exit status 2, with what there is, where there is no such family or folder."""
+    if family not in SOURCES:
+        typer.echo(f"no family {family!r}; there are: {', '.join(SOURCES)}", err=True)
+        raise typer.Exit(2)
     folder = source_folder(family, layout, weights)
     if not (folder / "model_index.json").is_file():
         known = sorted(p.parent.name for p in weights.glob("*/model_index.json"))

@@ -127,15 +127,21 @@ def dense_prompt(scene: Scene) -> str:
     return " . ".join([*phrases, f"the background is {scene.background} ."])
 
 
-def phrase_labels(text: str) -> np.ndarray:
-    """What each token's noun phrase says, uint8 [24, 5]: shape, colour, side, count and size; 0 where nothing.
+# How many values each of `phrase_labels`' columns has, "nothing" included.
+PHRASE_CLASSES = (len(SHAPES) + 1, len(COLORS) + 1, len(RELATIONS) + 1, 5, 3, 5, len(BACKGROUNDS) + 1)
 
-    A phrase ends at its shape's word. Side: 1 + the index in RELATIONS of where its object lies in a related pair.
+
+def phrase_labels(text: str) -> np.ndarray:
+    """What each word's phrase says, uint8 [24, 7]: shape, colour, side, count, size, order, background; 0 for nothing.
+
+    A phrase ends at its shape's word; the order counts phrases from 1. Side: 1 + the index in RELATIONS of where its
+    object lies in a related pair. What follows the last phrase tells the background.
     """
     singular = {plural: shape for shape, plural in PLURALS.items()} | {shape: shape for shape in SHAPES}
     words = text.split()
-    labels = np.zeros((MAX_SEQUENCE_LENGTH, 5), np.uint8)
+    labels = np.zeros((MAX_SEQUENCE_LENGTH, len(PHRASE_CLASSES)), np.uint8)
     start, reference_side = 0, 0  # where the phrase begins; the side of its object if it is a relation's second
+    order = 0
     for end, word in enumerate(words):
         if word not in singular:
             continue
@@ -147,8 +153,10 @@ def phrase_labels(text: str) -> np.ndarray:
         color = next((COLORS.index(w) + 1 for w in phrase if w in COLORS), 0)
         count = next((n for n, w in COUNT_WORDS.items() if w in phrase), 1)
         size = next((i for i, w in enumerate(("small", "large"), start=1) if w in phrase), 0)
-        labels[start : end + 1] = (SHAPES.index(singular[word]) + 1, color, side, count, size)
+        order += 1
+        labels[start : end + 1] = (SHAPES.index(singular[word]) + 1, color, side, count, size, order, 0)
         start = end + 1
+    labels[start : len(words), -1] = next((BACKGROUNDS.index(w) + 1 for w in words[start:] if w in BACKGROUNDS), 0)
     return labels
 
 

@@ -17,6 +17,7 @@ from bench.geneval.rules import COLORS, TASKS
 Layout = Literal["said", "open"]
 DEFAULT_LAYOUT: Layout = "said"
 
+RESOLUTION = 48  # px: the side at which the world is seen
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 BACKGROUNDS = ("dark", "gray", "light")
 

@@ -1,19 +1,77 @@
-"""The miniature's source models: real diffusers pipelines of a few million parameters, built untrained."""
+"""The miniature's source models: every family's own diffusers pipeline at a few million parameters, built untrained."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from diffusers import AutoencoderKL
 
+from l2p.architectures import ARCHITECTURES, TinySizes, get_architecture
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, vocabulary
-from reproduce.miniature.scenes import DEFAULT_LAYOUT, Layout
+from reproduce.miniature.scenes import DEFAULT_LAYOUT, RESOLUTION, Layout
 
-RESOLUTION = 48
 WEIGHTS = Path(__file__).parent / "weights"
-CLIP_WIDTH, T5_WIDTH, HEADS, HEAD_DIM = 64, 96, 4, 32
+
+
+def miniature_sizes(text_width: int = 96) -> TinySizes:
+    """Hidden 128, 6 blocks, 36 image tokens of 8 px at 48 px, noise shift 3; `text_width` of the text's tokens."""
+    return TinySizes(
+        num_blocks=6,
+        num_heads=4,
+        head_dim=32,
+        words=vocabulary(),
+        max_length=MAX_SEQUENCE_LENGTH,
+        text_width=text_width,
+        num_text_layers=2,
+        latent_channels=8,
+        vae_channels=(16, 32, 64),
+        shift=3.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniatureSource:
+    """What a family's miniature needs beside its `Architecture`.
+
+    prompt_starts: where in an encoded prompt its first word stands, once for each text encoder whose tokens follow one
+    another. max_sequence_length: tokens of the longest prompt, with what a chat template puts around it.
+    guidance_scale: what the source draws best with, 1 = off.
+    """
+
+    sizes: TinySizes = field(default_factory=miniature_sizes)
+    prompt_starts: tuple[int, ...] = (0,)
+    max_sequence_length: int = MAX_SEQUENCE_LENGTH
+    guidance_scale: float = 3.0
+
+
+# What a family needs differently, and why.
+_OTHERWISE = {
+    # CLIP's tokens come first, then T5's.
+    "sd3": MiniatureSource(prompt_starts=(0, MAX_SEQUENCE_LENGTH)),
+    # The pipeline drops 34 tokens of its template; with one token a word or sign it has 36.
+    "qwenimage": MiniatureSource(prompt_starts=(2,), max_sequence_length=32),
+    # Three of 30 text layers side by side; the pipeline knows no true guidance.
+    "flux2": MiniatureSource(sizes=miniature_sizes(text_width=64), guidance_scale=1.0),
+}
+SOURCES = {family: _OTHERWISE.get(family, MiniatureSource()) for family in ARCHITECTURES}
+
+
+def miniature_source(family: str) -> MiniatureSource:
+    """A family's miniature. Raises ValueError with the known ones."""
+    if family not in SOURCES:
+        raise ValueError(f"no miniature source for {family!r}; there are: {', '.join(SOURCES)}")
+    return SOURCES[family]
+
+
+def build(family: str) -> Any:
+    """An untrained pipeline of the family's own classes. Raises ValueError for a family without a miniature."""
+    own = miniature_source(family)
+    pipeline = get_architecture(family).tiny_source(own.sizes)
+    if type(pipeline.vae) is AutoencoderKL:
+        pipeline.register_modules(vae=autoencoder())
+    return pipeline
 
 
 def source_folder(family: str, layout: Layout = DEFAULT_LAYOUT, weights: Path = WEIGHTS) -> Path:
@@ -21,24 +79,8 @@ def source_folder(family: str, layout: Layout = DEFAULT_LAYOUT, weights: Path = 
     return weights / (family if layout == "said" else f"{family}-{layout}")
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, `</s>` appended; padded to at most 24 tokens."""
-    words = vocabulary()
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    end = words.index("</s>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=MAX_SEQUENCE_LENGTH,
-    )
-
-
 def autoencoder() -> AutoencoderKL:
-    """The VAE: factor 4, 8 latent channels, 0.66 M parameters."""
+    """The VAE of the families that have an `AutoencoderKL`: factor 4, 8 latent channels, 0.66 M parameters."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -53,66 +95,3 @@ def autoencoder() -> AutoencoderKL:
         scaling_factor=1.0,
         shift_factor=0.0,
     )
-
-
-def text_encoders(tokenizer: PreTrainedTokenizerFast) -> tuple[CLIPTextModel, T5EncoderModel]:
-    """A one-layer CLIP and a two-layer T5 over the word tokenizer."""
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    clip = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=CLIP_WIDTH,
-        intermediate_size=2 * CLIP_WIDTH,
-        projection_dim=CLIP_WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=MAX_SEQUENCE_LENGTH,
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=pad,
-    )
-    t5 = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=T5_WIDTH,
-        d_kv=24,
-        d_ff=2 * T5_WIDTH,
-        num_layers=2,
-        num_heads=4,
-        relative_attention_num_buckets=16,
-        relative_attention_max_distance=MAX_SEQUENCE_LENGTH,
-        dropout_rate=0.0,
-        pad_token_id=pad,
-        eos_token_id=end,
-        use_cache=False,
-        is_encoder_decoder=False,
-    )
-    return CLIPTextModel(clip), T5EncoderModel(t5)
-
-
-def flux() -> FluxPipeline:
-    """An untrained FLUX: hidden 128, 2 double and 4 single blocks, 36 image tokens of 8 px at 48 px, noise shift 3."""
-    tokenizer = word_tokenizer()
-    clip, t5 = text_encoders(tokenizer)
-    transformer = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=32,
-        num_layers=2,
-        num_single_layers=4,
-        attention_head_dim=HEAD_DIM,
-        num_attention_heads=HEADS,
-        joint_attention_dim=T5_WIDTH,
-        pooled_projection_dim=CLIP_WIDTH,
-        guidance_embeds=False,
-        axes_dims_rope=(8, 12, 12),
-    )
-    return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=False),
-        vae=autoencoder(),
-        text_encoder=clip,
-        tokenizer=tokenizer,
-        text_encoder_2=t5,
-        tokenizer_2=tokenizer,
-        transformer=transformer,
-    )
-
-
-SOURCES = {"flux": flux}

@@ -14,4 +14,11 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     """Train on `corpus/`, write `transfer/`; images that are missing stop it unless the run's manifest allows them."""
     allow_missing = read_json(run_dir / "run.json")["allow_missing"]
     config = replace(recipe.transfer, allow_missing=allow_missing)
-    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer")
+    drawn = recipe.l2p_sampler
+    sampling = {
+        "num_inference_steps": drawn.num_inference_steps,
+        "guidance_scale": drawn.guidance_scale,
+        "max_sequence_length": drawn.max_sequence_length,
+        "shift": drawn.shift or 1.0,
+    }
+    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer", sampling=sampling)

@@ -5,23 +5,21 @@ from pathlib import Path
 import pytest
 from diffusers import FluxPipeline
 
-from tests.l2p.sources import tiny_flux, write_corpus
+from tests.tiny import source, write_corpus
 
 
 @pytest.fixture(scope="session")
 def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny FLUX source saved as diffusers saves it."""
     folder = tmp_path_factory.mktemp("flux")
-    tiny_flux().save_pretrained(folder)
+    source().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
 def flux() -> FluxPipeline:
     """The tiny FLUX source, built anew for each test (faster than loading it)."""
-    pipeline = tiny_flux()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return source()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from l2p import __main__ as command
 from l2p.conversion import copy_source_weights, model_name, save_delta
 from l2p.pixel_transformer import PixelTransformer2DModel
-from tests.l2p.test_families import zimage
+from tests.tiny import source
 
 RUNNER = CliRunner()
 
@@ -47,7 +47,7 @@ def test_merge_puts_a_delta_over_its_source(flux_folder: Path, flux: FluxPipelin
 
 
 def test_a_release_is_written_and_read_back(tmp_path: Path) -> None:
-    zimage().save_pretrained(tmp_path / "zimage")
+    source("zimage").save_pretrained(tmp_path / "zimage")
     release, out = tmp_path / "release.safetensors", tmp_path / "pixels"
     invoke("convert", tmp_path / "zimage", "--patch-size", 8, "--release", "--out", release)
     assert "local_decoder.enc1" in invoke("inspect", release)

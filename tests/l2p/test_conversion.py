@@ -19,6 +19,7 @@ from l2p.conversion import (
     save_release,
 )
 from l2p.pixel_transformer import PixelTransformer2DModel
+from tests.tiny import source
 
 
 def pixel_model(flux: FluxPipeline) -> PixelTransformer2DModel:
@@ -28,25 +29,14 @@ def pixel_model(flux: FluxPipeline) -> PixelTransformer2DModel:
 
 def tiny_zimage() -> PixelTransformer2DModel:
     torch.manual_seed(4)
-    source = ZImageTransformer2DModel(
-        in_channels=8,
-        dim=32,
-        n_layers=3,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=24,
-        axes_dims=[4, 6, 6],
-        axes_lens=[64, 16, 16],
-    )
-    return PixelTransformer2DModel.from_source(source, patch_size=8)
+    return PixelTransformer2DModel.from_source(source("zimage").transformer, patch_size=8)
 
 
 def test_what_fits_is_copied_and_all_is_reported(flux: FluxPipeline) -> None:
     model = pixel_model(flux)
     report = copy_source_weights(model, flux.transformer)
-    source, own = flux.transformer.state_dict(), model.state_dict()
-    assert all(torch.equal(own[name], source[name.removeprefix("transformer.")]) for name in report.copied)
+    theirs, own = flux.transformer.state_dict(), model.state_dict()
+    assert all(torch.equal(own[name], theirs[name.removeprefix("transformer.")]) for name in report.copied)
     assert {*report.copied, *report.new} == own.keys() and not {*report.copied} & {*report.new}
     assert set(report.dropped) == {
         "x_embedder.weight",
@@ -55,7 +45,7 @@ def test_what_fits_is_copied_and_all_is_reported(flux: FluxPipeline) -> None:
         "proj_out.weight",
         "proj_out.bias",
     }
-    rest = {f"transformer.{name}" for name in source.keys() - set(report.dropped)}
+    rest = {f"transformer.{name}" for name in theirs.keys() - set(report.dropped)}
     assert rest == {*report.copied}
     assert [n for n in report.new if not n.startswith("detailer.")] == ["transformer.x_embedder.weight"]
 
@@ -164,7 +154,7 @@ def test_a_mixed_file_with_only_trained_tensors_is_cast_and_merged_by_key(tmp_pa
 def test_a_released_head_keeps_z_images_sign() -> None:
     model = tiny_zimage()
     torch.nn.init.normal_(model.detailer.out_conv.weight)
-    prompt = {"prompt_embeds": torch.randn(1, 3, 24), "mask": torch.ones(1, 3, dtype=torch.bool)}
+    prompt = {"prompt_embeds": torch.randn(1, 3, 32), "mask": torch.ones(1, 3, dtype=torch.bool)}
     noisy, sigma = torch.randn(1, 3, 16, 16), torch.tensor([0.4])
     painted = model.detailer(noisy, model.token_map(noisy, sigma, prompt))
     torch.testing.assert_close(model(noisy, sigma, prompt).sample, -painted)

@@ -5,40 +5,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
 
-from l2p.conversion import copy_source_weights
 from l2p.flow import sigmas
-from l2p.pipeline import L2PPipeline, draw_noise, load_source, pixel_pipeline
-from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.pipeline import L2PPipeline
+from l2p.sampling import draw_noise
+from l2p.sources import load_source
+from tests.l2p.pixels import close, generators, moved
+from tests.l2p.pixels import pixels as pixel_pipeline_of
 
 SMALL = {"height": 16, "width": 16, "num_inference_steps": 3, "max_sequence_length": 12, "output_type": "np"}
+LATENT = {**SMALL, "output_type": "latent"}
 PROMPTS = ["a red star", "two blue", "a circle"]
 
 
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
 @pytest.fixture
-def pixels(flux: FluxPipeline) -> L2PPipeline:
-    """The tiny source as a pixel pipeline whose head paints something."""
-    torch.manual_seed(5)
-    model = PixelTransformer2DModel.from_source(flux.transformer, patch_size=8)
-    copy_source_weights(model, flux.transformer)
-    torch.nn.init.normal_(model.detailer.out_conv.weight, std=0.3)
-    pipeline = pixel_pipeline(flux, model)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def pixels() -> L2PPipeline:
+    """The tiny FLUX source as a pixel pipeline whose inputs move the image."""
+    return pixel_pipeline_of("flux")
 
 
 def test_an_image_depends_on_its_prompt_and_seed_alone(pixels: L2PPipeline) -> None:
-    together = pixels(PROMPTS, generator=generators(1, 2, 3), **SMALL).images
-    alone = pixels(PROMPTS[1], generator=generators(2), **SMALL).images
-    again = pixels(PROMPTS, generator=generators(1, 2, 3), **SMALL).images
-    assert together.shape == (3, 16, 16, 3) and np.array_equal(together, again)
-    np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
-    assert np.abs(together[0] - together[1]).max() > 1e-2
+    together = pixels(PROMPTS, generator=generators(1, 2, 3), **LATENT).images
+    alone = pixels(PROMPTS[1], generator=generators(2), **LATENT).images
+    again = pixels(PROMPTS, generator=generators(1, 2, 3), **LATENT).images
+    assert together.shape == (3, 3, 16, 16) and torch.equal(together, again)
+    close(alone, together[1:2])
+    assert moved(alone, together[:1]) > 0.1
+    assert moved(alone, pixels(PROMPTS[0], generator=generators(2), **LATENT).images) > 0.1
 
 
 def test_guidance_is_the_standard_form(pixels: L2PPipeline) -> None:
@@ -50,8 +43,8 @@ def test_guidance_is_the_standard_form(pixels: L2PPipeline) -> None:
         with torch.no_grad():
             v = [pixels.transformer(noisy, now[None], p, return_dict=False)[0] for p in (uncond, cond)]
         noisy = noisy + (then - now) * (v[0] + 2.5 * (v[1] - v[0]))
-    drawn = pixels("two blue", guidance_scale=2.5, generator=generators(7), **{**SMALL, "output_type": "latent"}).images
-    torch.testing.assert_close(drawn, noisy, atol=1e-4, rtol=1e-4)
+    drawn = pixels("two blue", guidance_scale=2.5, generator=generators(7), **LATENT).images
+    close(drawn, noisy)
 
 
 def test_guidance_of_one_is_off_and_runs_no_second_forward(pixels: L2PPipeline) -> None:
@@ -77,7 +70,7 @@ def test_a_callback_sees_each_step_and_may_change_the_image(pixels: L2PPipeline)
 
     def blacken(pipeline: L2PPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict:
         steps.append((step, round(float(timestep))))
-        return {"noisy": torch.full_like(tensors["noisy"], -1)} if step == 2 else {}
+        return {"latents": torch.full_like(tensors["latents"], -1)} if step == 2 else {}
 
     images = pixels("a", generator=generators(1), callback_on_step_end=blacken, **SMALL).images
     assert steps == [(0, 1000), (1, 857), (2, 600)] and images.max() == 0

@@ -9,6 +9,7 @@ from diffusers import FluxPipeline
 from l2p.architectures import EncodedPrompt, encode_prompt, split_prompts, stack_prompts
 from l2p.detailer import DetailerConfig
 from l2p.flow import noisy_image, velocity_target
+from l2p.pipeline import pixel_pipeline
 from l2p.pixel_transformer import PREDICTIONS, SIGMA_DATA, PixelTransformer2DModel
 
 SIGMA = torch.tensor([0.3, 0.8])
@@ -107,3 +108,57 @@ def test_bad_input_is_named(flux: FluxPipeline) -> None:
         PixelTransformer2DModel.from_source(flux.vae, patch_size=8)
     with pytest.raises(ValueError, match=r"unknown architecture 'sdxl'; known: \['flux', 'flux2'"):
         encode_prompt(flux, "sdxl", ["a"], 12)
+
+
+@pytest.mark.parametrize("patch_size", [8, 16, 64, 128, 160])
+def test_the_released_heads_need_multiples_of_patch_and_pooling(patch_size: int, flux: FluxPipeline) -> None:
+    with torch.device("meta"):
+        model = PixelTransformer2DModel.from_source(flux.transformer, patch_size=patch_size)
+    assert model.size_multiple == {8: 8, 16: 16, 64: 64, 128: 128, 160: 320}[patch_size]
+    model.check_size(model.size_multiple, 3 * model.size_multiple)
+    noisy = torch.empty(1, 3, model.size_multiple, 3 * model.size_multiple, device="meta")
+    tokens = torch.empty(1, 32, noisy.shape[2] // patch_size, noisy.shape[3] // patch_size, device="meta")
+    assert model.detailer(noisy, tokens).shape == noisy.shape
+
+
+@pytest.mark.parametrize("patch_size", [12, 20, 24, 40])
+@pytest.mark.parametrize("num_levels", [1, 2, 3])
+def test_every_head_paints_every_size_that_it_accepts(patch_size: int, num_levels: int, flux: FluxPipeline) -> None:
+    """Widths whose pooling does not divide the patch, on real images: what check_size lets through runs."""
+    head = DetailerConfig(channels=(4,) * num_levels + (8,))
+    model, prompt = pixel_model_of(flux, patch_size, head), prompt_of(flux)
+    accepted = []
+    for side in range(4, 2 * model.size_multiple + 1, 4):
+        try:
+            model.check_size(side, model.size_multiple)
+        except ValueError:
+            continue
+        accepted.append(side)
+        noisy = torch.randn(2, 3, side, model.size_multiple)
+        assert model(noisy, SIGMA, prompt).sample.shape == noisy.shape
+    assert accepted == [model.size_multiple, 2 * model.size_multiple]
+
+
+def pixel_model_of(flux: FluxPipeline, patch_size: int, head: DetailerConfig) -> PixelTransformer2DModel:
+    """A pixel model of another patch size and head."""
+    return PixelTransformer2DModel.from_source(flux.transformer, patch_size=patch_size, detailer=head)
+
+
+def test_a_size_that_does_not_fit_is_refused_before_anything_runs(
+    flux: FluxPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pixel_model_of(flux, 20, DetailerConfig(channels=(4, 4, 4, 8)))  # pools 8, so 40
+    pipeline = pixel_pipeline(flux, model)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a network ran")
+
+    monkeypatch.setattr(model.transformer, "forward", never)
+    monkeypatch.setattr(flux.text_encoder, "forward", never)
+    nearest = r"multiples of 40 \(patch size 20, the head's levels pool 8\); nearest: "
+    for size, named in (((20, 60), "40 x 40 or 40 x 80"), ((100, 120), "80 x 120 or 120 x 120"), ((0, 40), "40 x 40")):
+        message = rf"image of {size[0]} x {size[1]} pixels: both must be {nearest}{named}$"
+        with pytest.raises(ValueError, match=message):
+            pipeline("a", height=size[0], width=size[1])
+        with pytest.raises(ValueError, match=message):
+            model(torch.empty(1, 3, *size), SIGMA[:1], {})

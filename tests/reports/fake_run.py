@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from bench.benchmarks import BENCHMARKS
+from bench.passport import file_sha256
 from bench.records import CostRecord, Summary, write_json, write_jsonl
 from bench.statistics import bootstrap_ci, category_means
 
@@ -40,41 +42,90 @@ def fake_run(
     options: dict | None = None,
     trainable: int = 200_000,
     pictures: bool = False,
+    name: str | None = None,
+    recipe: dict | None = None,
 ) -> Path:
-    """Write a run folder whose pixel model is right with ``pixel_accuracy``; images only if asked for."""
-    recipe = {"name": path.name, "family": family, "size": size, "num_images": 24}
-    stages = {name: _stage(k) for k, name in enumerate(("corpus", "transfer", "sample", "score", "cost", "report"))}
-    manifest = {
-        "format": 1,
-        "recipe": recipe,
-        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-        "versions": {"torch": "fixture", "diffusers": "fixture"},
-        "device": "cpu",
-        "machine": {"cpu": "fixture", "cores": 2},
-        "seeds": {"transfer": seed},
-        "stages": stages,
-    }
-    write_json(path / "run.json", manifest)
-    rows = [
-        {
-            "file_name": f"images/{k:05d}.png",
-            "text": f"case {k}",
-            "prompt_id": f"{k:05d}",
-            "index": 0,
-            "seed": k,
-            "category": "colors",
-        }
-        for k in range(24)
-    ]
-    write_jsonl(path / "corpus/metadata.jsonl", rows)
-    _transfer(path, num_train_steps, options or {}, trainable, seed)
+    """Write a run folder whose pixel model is right with ``pixel_accuracy``; images only if asked for.
+
+    ``name`` is the recipe's (the folder's, if None); ``options`` are the transfer's, ``recipe`` anything else of it.
+    """
+    transfer = {**OPTIONS, "num_train_steps": num_train_steps, "seed": seed, **(options or {})}
+    recipe = _recipe(name or path.name, family, size, transfer) | (recipe or {})
+    corpus = _corpus(path)
+    write_json(path / "run.json", _manifest(recipe, corpus))
+    _transfer(path, transfer, trainable)
     for subject, accuracy, drawn in (("source", source_accuracy, 0), ("l2p", pixel_accuracy, seed)):
         _geneval(path, subject, accuracy, num_prompts, num_images, pictures, random.Random(f"{subject} {drawn}"))
         _heldout(path, subject, accuracy, num_images, random.Random(f"heldout {subject} {drawn}"))
         _dpg(path, subject, accuracy, random.Random(f"dpg {subject} {drawn}"))
     write_json(path / "cost/measured.json", [_measured(case, ms) for case, ms in MEASURED])
-    write_json(path / "cost/predicted.json", predicted_4k())
     return path
+
+
+def _manifest(recipe: dict, corpus: dict) -> dict:
+    return {
+        "format": 2,
+        "recipe": recipe,
+        "inputs": {
+            "source_sha256": "5" * 64,
+            "corpus": corpus,
+            "judges": {"geneval": "9" * 64, "dpg": "d" * 64},
+        },
+        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+        "versions": {"torch": "fixture", "diffusers": "fixture"},
+        "device": "cpu",
+        "machine": {"processor": "fixture", "num_cores": 2},
+        "seeds": {"transfer": recipe["transfer"]["seed"]},
+        "stages": {name: _stage(k) for k, name in enumerate(STAGES)},
+        "parts": {},
+        "reused": {},
+        "allow_missing": False,
+    }
+
+
+def _corpus(path: Path) -> dict:
+    """Write the corpus's rows; what run.json says of them."""
+    drawn = [(f"{k:05d}", k) for k in range(24)]
+    rows = [
+        {"file_name": f"images/{name}.png", "text": f"case {k}", "prompt_id": name, "index": 0, "seed": k,
+         "category": "colors"}
+        for name, k in drawn
+    ]  # fmt: skip
+    write_jsonl(path / "corpus/metadata.jsonl", rows)
+    write_jsonl(path / "corpus/rejected.jsonl", [{"file_name": "images/00024.png", "reason": "fixture"}])
+    metadata_sha256 = file_sha256(path / "corpus/metadata.jsonl")
+    return {"num_images": 24, "num_rejected": 1, "metadata_sha256": metadata_sha256, "images_sha256": "1" * 64}
+
+
+STAGES = ("corpus", "transfer", "sample", "score", "cost", "report")
+OPTIONS = {"trainable": "ends", "num_trainable_blocks": 1, "batch_size": 16, "prediction": "clean", "save_every": 200}
+
+
+def _recipe(name: str, family: str, size: str, transfer: dict) -> dict:
+    suites = [("geneval", "GenEval", 2, "geneval"), ("heldout", "Held-out pairs", 8, "geneval")]
+    suites.append(("dpg", "DPG-Bench", 4, "dpg"))
+    sampler = {
+        "num_inference_steps": 10, "guidance_scale": 3.0, "max_sequence_length": 24, "batch_size": 32, "shift": 3.0,
+        "distilled_guidance": 3.5,
+    }  # fmt: skip
+    return {
+        "name": name, "family": family, "size": size, "source": f"fixture/{family}", "dtype": "float32",
+        "resolution": 48,
+        "corpus": {"prompts": "fixture:prompts", "num_prompts": 25, "images_per_prompt": 1, "seed": 0,
+                   "image_filter": None},
+        "transfer": transfer, "source_sampler": sampler, "l2p_sampler": sampler,
+        "suites": [
+            {"name": suite, "title": title, "prompts": f"fixture:{suite}", "arguments": {}, "images_per_prompt": count,
+             "benchmarks": [benchmark]}
+            for suite, title, count, benchmark in suites
+        ],
+        "judges": {"geneval": "fixture:detector", "dpg": "fixture:answerer"},
+        "judge_checks": [], "cross_check": None,
+        "sample_seed": 0, "num_processes": 1, "study": None, "family_title": TITLES[family],
+    }  # fmt: skip
+
+
+TITLES = {"flux": "FLUX", "sd3": "SD3", "zimage": "Z-Image"}
 
 
 def predicted_4k() -> list[CostRecord]:
@@ -85,6 +136,8 @@ def predicted_4k() -> list[CostRecord]:
         CostRecord(
             case=case,
             kind="predicted",
+            family="zimage",
+            model="l2p" if case.startswith("l2p") else "source",
             resolution=4096,
             batch_size=batch,
             dtype="bfloat16",
@@ -92,7 +145,6 @@ def predicted_4k() -> list[CostRecord]:
             protocol="one denoiser forward",
             flops=flops,
             peak_memory_bytes=int(peak),
-            latency_s=[],
         )  # fmt: skip
         for (case, batch), (flops, peak) in table.items()
     ]
@@ -100,8 +152,9 @@ def predicted_4k() -> list[CostRecord]:
 
 def _measured(case: str, milliseconds: float) -> CostRecord:
     return CostRecord(
-        case=case, kind="measured", resolution=48, batch_size=1, dtype="float32", device="cpu", protocol="one step",
-        flops=1e9, peak_memory_bytes=300 << 20, latency_s=[milliseconds / 1e3 * f for f in (0.98, 1.0, 1.05)],
+        case=case, kind="measured", family="flux", model="l2p" if case.startswith("l2p") else "source", resolution=48,
+        batch_size=1, dtype="float32", device="cpu", device_type="cpu", protocol="one step", flops=1e9,
+        peak_memory_bytes=300 << 20, latency_s=[milliseconds / 1e3 * f for f in (0.98, 1.0, 1.05)],
     )  # fmt: skip
 
 
@@ -116,8 +169,8 @@ def _stage(k: int) -> dict:
     }
 
 
-def _transfer(path: Path, num_train_steps: int, options: dict, trainable: int, seed: int) -> None:
-    noise = random.Random(seed)
+def _transfer(path: Path, options: dict, trainable: int) -> None:
+    num_train_steps, noise = options["num_train_steps"], random.Random(options["seed"])
     rows: list[dict] = []
     for step in range(0, num_train_steps, 20):
         loss = 0.2 + 0.8 / (1 + step / 60) + noise.gauss(0, 0.02)
@@ -129,7 +182,7 @@ def _transfer(path: Path, num_train_steps: int, options: dict, trainable: int, s
     summary = {
         "num_train_steps": num_train_steps, "batch_size": 16, "num_trainable_parameters": trainable,
         "num_parameters": 2_000_000, "num_trainable_blocks": 1, "seconds": num_train_steps / 4, "final_loss": 0.25,
-        "options": {"upsample": "unfold", "prediction": "clean", **options},
+        "options": options,
         "frozen_sha256_before": "ab12", "frozen_sha256_after": "ab12",
         "conversion": {"copied": 60, "new": ["detailer.out.weight"], "dropped": ["proj_out.weight"]}, "alarms": [],
     }  # fmt: skip
@@ -153,7 +206,7 @@ def _geneval(
                 reason = "" if correct else "expected circle>=1, found 0"
                 rows.append({"prompt_id": f"{number:05d}", "index": index, "category": task, "text": text,
                              "value": float(correct), "reason": reason})  # fmt: skip
-    _score(path / f"scores/{subject}/geneval", "geneval", subject, rows, "text")
+    _score(path / f"scores/{subject}/geneval", "geneval", subject, rows, "prompts")
 
 
 def _heldout(path: Path, subject: str, accuracy: float, num_images: int, dice: random.Random) -> None:
@@ -162,7 +215,7 @@ def _heldout(path: Path, subject: str, accuracy: float, num_images: int, dice: r
          "value": float(dice.random() < accuracy), "reason": ""}
         for k, pair in enumerate(PAIRS) for index in range(4 * num_images)
     ]  # fmt: skip
-    _score(path / f"scores/{subject}/heldout", "geneval", subject, rows, "text")
+    _score(path / f"scores/{subject}/heldout", "geneval", subject, rows, "images")
 
 
 def _dpg(path: Path, subject: str, accuracy: float, dice: random.Random) -> None:
@@ -172,7 +225,7 @@ def _dpg(path: Path, subject: str, accuracy: float, dice: random.Random) -> None
             "prompt_id": f"item{k}",
             "index": 0,
             "category": "dense",
-            "value": min(1, dice.gauss(accuracy, 0.05)),
+            "value": min(1, max(0, dice.gauss(accuracy, 0.05))),
             "reason": "",
         }
         for k in range(40)
@@ -190,8 +243,10 @@ def _dpg(path: Path, subject: str, accuracy: float, dice: random.Random) -> None
         write_json(folder / name, summary)
 
 
-def _score(folder: Path, benchmark: str, subject: str, rows: list[dict], cluster: str) -> None:
-    columns = [[row[name] for row in rows] for name in ("category", cluster, "value")]
+def _score(folder: Path, benchmark: str, subject: str, rows: list[dict], resampled: str) -> None:
+    passport = {"resampled": resampled}
+    parts = [(row["category"], BENCHMARKS[benchmark].resampled(row, passport), row["value"]) for row in rows]
+    columns = [list(column) for column in zip(*parts, strict=True)]
     estimate = bootstrap_ci(*columns)
     write_jsonl(folder / "scores.jsonl", rows)
     summary = Summary(
@@ -199,7 +254,7 @@ def _score(folder: Path, benchmark: str, subject: str, rows: list[dict], cluster
         overall_ci95=(estimate.low, estimate.high), by_category=category_means(columns[0], columns[2]),
         num_expected=len(rows), num_scored=len(rows),
         passport={"prompts": "fixture", "prompts_sha256": "f" * 64, "images_per_prompt": 2, "resolution": 48,
-                  "thresholds": {"score": 0.3}, "device": "cpu"},
+                  "thresholds": {"score": 0.3}, "device": "cpu", "resampled": resampled},
     )  # fmt: skip
     write_json(folder / "summary.json", summary)
 

@@ -11,7 +11,12 @@ from reports.paper import Rule
 from reports.runs import load_run, load_runs
 from tests.reports.fake_run import fake_run, predicted_4k
 
-KEYS = ["id", "statement", "criterion", "scope", "verdict", "value", "ci95", "n", "source"]
+OTHER_INPUTS = {
+    "source_sha256": "other",
+    "corpus": {"images_sha256": "other"},
+    "judges": {"geneval": "other"},
+}
+KEYS = ["id", "statement", "criterion", "scope", "family", "verdict", "value", "ci95", "n", "source"]
 
 
 def verdicts(runs, costs=()):
@@ -52,14 +57,16 @@ def test_c1_and_c14_follow_the_scores(tmp_path, accuracy, expected):
 
 
 def test_too_few_images_decide_nothing(tmp_path):
-    """One item has an interval of no width: certain of nothing, though it looks certain."""
+    """Five equal items decide nothing, however narrow their interval."""
     path = fake_run(tmp_path / "flux-mini", num_prompts=6, num_images=1)
     for subject, value in (("source", 0.5), ("l2p", 0.9)):
-        rows = [{"prompt_id": "a", "index": 0, "category": "dense", "value": value, "reason": ""}]
+        rows = [{"prompt_id": item, "index": 0, "category": "dense", "value": value, "reason": ""} for item in "abcde"]
         write_jsonl(path / f"scores/{subject}/dpg/scores-corrected.jsonl", rows)
+        summary = path / f"scores/{subject}/dpg/summary.json"
+        write_json(summary, {**read_json(summary), "overall": 100 * value, "num_expected": 5, "num_scored": 5})
     judged = verdicts([load_run(path)])
     assert judged["C1"].verdict == "not tested" and "too few images" in judged["C1"].why  # 36 prompts: wide
-    assert judged["C2"].evidence.ci95 == (1.8, 1.8)
+    assert judged["C2"].evidence.value == pytest.approx(1.8) and judged["C2"].evidence.num_clusters == 5
     assert judged["C2"].verdict == "not tested" and "At least 30" in judged["C2"].why
 
 
@@ -81,9 +88,8 @@ def test_a_changed_frozen_block_disqualifies(tmp_path):
 def test_the_longest_transfer_judges_whatever_it_scored(tmp_path):
     fake_run(tmp_path / "flux-mini", pixel_accuracy=0.95, num_prompts=20)
     for seed in (1, 2, 3):
-        fake_run(
-            tmp_path / f"flux-mini-long-seed{seed}", pixel_accuracy=0.4, num_train_steps=3000, seed=seed, num_prompts=20
-        )
+        folder = tmp_path / f"flux-mini-long-seed{seed}"
+        fake_run(folder, name="flux-mini-long", pixel_accuracy=0.4, num_train_steps=3000, seed=seed, num_prompts=20)
     fake_run(tmp_path / "flux-mini-full", num_train_steps=9000, trainable=2_000_000, num_prompts=2)
     runs = load_runs(tmp_path.iterdir())
     assert [run.name for run in judging_group(runs)] == [f"flux-mini-long-seed{k}" for k in (1, 2, 3)]
@@ -91,18 +97,61 @@ def test_the_longest_transfer_judges_whatever_it_scored(tmp_path):
     assert judgement.verdict == "not reproduced" and "3 transfer seeds" in judgement.why
 
 
-def test_c4_compares_only_the_same_transfer(tmp_path):
-    paths = [fake_run(tmp_path / "flux-mini", pixel_accuracy=0.8, num_prompts=40)]
-    paths.append(fake_run(tmp_path / "flux-mini-full", pixel_accuracy=0.6, trainable=1_950_000, num_prompts=40))
-    assert verdicts(load_runs(paths))["C4"].verdict == "reproduced"
-    edit(paths[1] / "transfer/summary.json", num_train_steps=999)
-    assert verdicts(load_runs(paths))["C4"].verdict == "not tested"
+def c4_pair(folder, shallow=0.8, full=0.6, **changes):
+    """A run that tunes both ends and one that tunes everything, which differ in ``changes`` of the recipe too."""
+    paths = [fake_run(folder / "flux-mini", pixel_accuracy=shallow, num_prompts=40)]
+    options = {"trainable": "all", **changes.pop("options", {})}
+    everything = {"options": options, "trainable": 1_950_000, "recipe": {"study": "all blocks", **changes}}
+    paths.append(fake_run(folder / "flux-mini-full", pixel_accuracy=full, num_prompts=40, **everything))
+    return load_runs(paths)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": {"num_train_steps": 999}},
+        {"options": {"seed": 1}},
+        {"corpus": {"prompts": "fixture:others", "num_prompts": 25}},
+        {"l2p_sampler": {"num_inference_steps": 50}},
+        {"resolution": 96},
+        {"num_processes": 8},
+    ],
+)
+def test_c4_compares_only_what_differs_in_nothing_else(tmp_path, changes):
+    assert verdicts(c4_pair(tmp_path / "alike"))["C4"].verdict == "reproduced"
+    assert verdicts(c4_pair(tmp_path / "other", **changes))["C4"].verdict == "not tested"
+
+
+@pytest.mark.parametrize("name", OTHER_INPUTS)
+def test_c4_compares_only_runs_of_the_same_inputs(tmp_path, name):
+    run, full = c4_pair(tmp_path)
+    inputs = {**full.manifest["inputs"], name: OTHER_INPUTS[name]}
+    edit(full.path / "run.json", inputs=inputs)
+    assert verdicts(load_runs([run.path, full.path]))["C4"].verdict == "not tested"
 
 
 def test_c4_is_refuted_when_full_tuning_wins(tmp_path):
-    paths = [fake_run(tmp_path / "flux-mini", pixel_accuracy=0.5, num_prompts=40)]
-    paths.append(fake_run(tmp_path / "flux-mini-full", pixel_accuracy=0.9, trainable=2_000_000, num_prompts=40))
-    assert verdicts(load_runs(paths))["C4"].verdict == "not reproduced"
+    assert verdicts(c4_pair(tmp_path, shallow=0.5, full=0.9))["C4"].verdict == "not reproduced"
+
+
+def test_an_ablation_never_judges_what_is_kept(tmp_path):
+    """Neither by the longer transfer nor by its name, which comes first."""
+    study = {"num_train_steps": 9000, "recipe": {"study": "velocity prediction"}, "pixel_accuracy": 0.3}
+    paths = [fake_run(tmp_path / "a-study", num_prompts=20, **study), fake_run(tmp_path / "flux-mini", num_prompts=20)]
+    runs = load_runs(paths)
+    assert [run.name for run in judging_group(runs)] == ["flux-mini"]
+    judgement = verdicts(load_runs(paths[:1]))["C1"]
+    assert judgement.verdict == "not tested" and "a-study is an ablation (velocity prediction)" in judgement.why
+
+
+def test_families_are_judged_apart(tmp_path):
+    flux = fake_run(tmp_path / "flux-mini", pixel_accuracy=0.85, num_prompts=40)
+    sd3 = fake_run(tmp_path / "sd3-mini", family="sd3", pixel_accuracy=0.4, num_prompts=40, num_train_steps=5000)
+    judged = judge_claims(load_runs([flux, sd3]), [])
+    by_family = {(j.claim.id, j.family): j.verdict for j in judged}
+    assert by_family["C1", "flux"] == by_family["C14", "flux"] == "reproduced"
+    assert by_family["C1", "sd3"] == by_family["C14", "sd3"] == "not reproduced"
+    assert [family for claim, family in by_family if claim in ("C3", "C6", "C13")] == ["", "", ""]  # of no family alone
 
 
 def test_c6_needs_predicted_costs_and_checks_them(run_dir):
@@ -130,6 +179,14 @@ def test_c14_wants_every_image_drawn_by_the_source(tmp_path):
     write_jsonl(corpus, [*rows[:-1], {"file_name": "images/photo.png", "text": "a photograph"}])
     judgement = verdicts([load_run(path)])["C14"]
     assert judgement.verdict == "not tested" and "23 of 24" in judgement.why
+
+
+def test_c14_wants_the_corpus_that_the_run_states(tmp_path):
+    path = fake_run(tmp_path / "flux-mini", num_prompts=40)
+    corpus = path / "corpus/metadata.jsonl"
+    write_jsonl(corpus, read_jsonl(corpus)[1:])
+    judgement = verdicts([load_run(path)])["C14"]
+    assert judgement.verdict == "not tested" and "not the file that run.json states" in judgement.why
 
 
 def test_sizes_are_judged_apart(tmp_path):

@@ -14,8 +14,8 @@ from reports import write_report
 from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.page import clock, headline, option_differences
-from reports.runs import keep_records, load_run, load_runs
-from tests.reports.fake_run import fake_run
+from reports.runs import load_run, load_runs
+from tests.reports.fake_run import fake_run, predicted_4k
 
 FILES = {"index.html", "table1.csv", "table1.md", "table1.tex", "claims.json", "scorecard.md"}
 EVIL = "<script>alert('x')</script> \"quoted\" & ${{ 7 * 7 }}"
@@ -23,7 +23,7 @@ EVIL = "<script>alert('x')</script> \"quoted\" & ${{ 7 * 7 }}"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The report of a run whose prompts, alarms and names try to break out; no predicted costs but its own."""
+    """The report of a run whose prompts, alarms and names try to break out, with predicted costs beside it."""
     folder = tmp_path_factory.mktemp("report")
     run = fake_run(folder / "flux-mini", num_prompts=3, pictures=True)
     for subject in ("source", "l2p"):
@@ -32,7 +32,8 @@ def report(tmp_path_factory):
     append_jsonl(run / "transfer/log.jsonl", [{"step": 50, "alarm": "patch-grid", "message": EVIL}])
     manifest = read_json(run / "run.json")
     write_json(run / "run.json", {**manifest, "allow_missing": True, "device": EVIL})
-    write_report([run], folder / "out", cost_dir=folder / "no-costs")
+    write_json(folder / "costs/predicted.json", predicted_4k())
+    write_report([run], folder / "out", cost_dir=folder / "costs")
     return folder / "out"
 
 
@@ -52,7 +53,7 @@ class Outside(HTMLParser):
 def test_all_files_are_written_and_no_other(report):
     names = {file.name for file in report.iterdir()}
     figures = {"grid", "training-curve", "geneval-tasks", "retention", "cost", "figure4"}
-    assert names == FILES | {f"{name}{suffix}.png" for name in figures for suffix in ("", "-dark")}
+    assert names == FILES | {f"{name}.png" for name in figures}
 
 
 def test_the_page_loads_nothing_from_outside(report):
@@ -98,7 +99,7 @@ def test_a_run_without_later_stages_names_what_is_missing(tmp_path):
         shutil.rmtree(run / folder)
     write_report([run], tmp_path / "out", cost_dir=tmp_path / "none")
     text = (tmp_path / "out/index.html").read_text()
-    for needed in ("scores/l2p/geneval/summary.json", "cost/predicted.json", "No pictures", "No measured costs"):
+    for needed in ("scores/l2p/geneval/summary.json", "cost/measured.json", "No pictures", "No measured costs"):
         assert needed in text
     assert not (tmp_path / "out/grid.png").exists() and (tmp_path / "out/training-curve.png").exists()
     assert {row["verdict"] for row in read_json(tmp_path / "out/claims.json")} == {"not tested"}
@@ -132,26 +133,14 @@ def test_a_broken_file_is_named_and_nothing_written(tmp_path, capsys, file, cont
 def test_options_in_which_recipes_differ_stand_side_by_side(tmp_path):
     options = [{}, {}, {"prediction": "velocity", "detailer": {"channels": None}}]
     names = ["flux-mini", "flux-mini-seed1", "flux-mini-plain"]
-    runs = [fake_run(tmp_path / name, options=given) for name, given in zip(names, options, strict=True)]
+    runs = [fake_run(tmp_path / name, options=given) for name, given in zip(names[::2], options[::2], strict=True)]
+    runs.insert(1, fake_run(tmp_path / names[1], name="flux-mini", seed=1))
     table = option_differences(load_runs(runs)).set_index("Option")
     assert list(table.columns) == ["flux-mini", "flux-mini-plain"]
     assert table.loc["prediction"].tolist() == ["clean", "velocity"]
     assert table.loc["detailer"].tolist() == ["–", "{'channels': None}"]
-    assert "upsample" not in table.index
+    assert "save_every" not in table.index
     assert option_differences(load_runs(runs[:2])).empty
-
-
-def test_kept_records_report_as_the_run_did(run_dir, tmp_path):
-    with pytest.raises(SystemExit):
-        main([str(run_dir), "--out", str(tmp_path / "first"), "--records"])
-    kept = tmp_path / "first" / "runs" / run_dir.name
-    assert not any(file.suffix in {".png", ".safetensors"} for file in kept.rglob("*"))
-    with pytest.raises(SystemExit):
-        main([str(kept), "--out", str(tmp_path / "second")])
-    for name in ("claims.json", "table1.csv", "scorecard.md"):
-        assert (tmp_path / "second" / name).read_text() == (tmp_path / "first" / name).read_text()
-    with pytest.raises(ValueError, match="outside the run folder"):
-        keep_records(run_dir, run_dir / "report" / "runs" / "x")
 
 
 def test_no_run_folder_is_refused(tmp_path):

@@ -84,8 +84,8 @@ def test_a_new_alarm_and_a_changed_frozen_block_are_findings(baseline, tmp_path)
 )
 def test_costs(baseline, change, expected):
     record = CostRecord(
-        case="l2p-flux-48", kind="measured", resolution=48, batch_size=1, dtype="float32", device="cpu", protocol="x",
-        flops=1e9, peak_memory_bytes=100, latency_s=[1.0, 1.1, 1.3],
+        case="l2p-flux-48", kind="measured", family="flux", model="l2p", resolution=48, batch_size=1, dtype="float32",
+        device="cpu", device_type="cpu", protocol="x", flops=1e9, peak_memory_bytes=100, latency_s=[1.0, 1.1, 1.3],
     )  # fmt: skip
     before = replace(load_run(baseline), costs=[record])
     after = replace(before, costs=[replace(record, **change)])

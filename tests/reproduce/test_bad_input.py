@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.named import load_function, load_rows
-from reproduce import preflight
+from l2p.architectures import ARCHITECTURES
+from reproduce import launch, preflight
 from reproduce.__main__ import app
 from reproduce.launch import check_group
-from reproduce.recipes import FAMILIES, USUAL, find_recipe
+from reproduce.recipes import FAMILIES, find_recipe, usual, usual_run_dir
 from reproduce.run import run_stage
 from tests.reproduce import tiny
 from tests.reproduce.conftest import tree
@@ -32,6 +36,10 @@ def refused(*arguments: str) -> str:
     ("arguments", "named"),
     [
         (("fluks",), ["fluks", "flux"]),
+        (("fluks", "--recipe", "tests.reproduce.tiny:recipe"), ["fluks", "flux", "sd3"]),
+        (("sd3",), ["sd3", "flux"]),
+        (("sd3", "--recipe", "reproduce.recipes.flux:flux_mini"), ["flux_mini", "flux", "sd3"]),
+        (("flux", "--reuse", "no/such/run"), ["no/such/run", "run.json"]),
         (("flux", "--recipe", "flux_maxi"), ["flux_maxi", "flux_mini", "flux_mini_long", "flux_paper"]),
         (("flux", "--size", "huge"), ["huge", "miniature", "paper"]),
         (("flux", "--stage", "bake"), ["bake", "corpus", "transfer", "sample", "score", "cost", "report"]),
@@ -49,7 +57,7 @@ def test_a_run_folder_of_another_recipe_is_left_alone(tiny_source, tmp_path):
     from reproduce.manifest import open_run
 
     run_dir = tmp_path / "run"
-    open_run(tiny.other_recipe(), run_dir)
+    open_run(tiny.other_recipe(), run_dir, source_sha256="as it may be")
     before = tree(tmp_path, "run")
     output = refused(*RECIPE, str(run_dir))
     assert "'other'" in output and "'tiny'" in output and "resolution 48 there, 32 here" in output
@@ -62,7 +70,7 @@ def test_a_run_folder_of_another_format_is_left_alone(tiny_source, tmp_path):
     (run_dir / "run.json").write_text(json.dumps({"format": 7, "git": {"commit": "abc123"}, "recipe": {}}))
     before = tree(tmp_path, "run")
     output = refused(*RECIPE, str(run_dir))
-    assert "format 7" in output and "abc123" in output and "format 1" in output
+    assert "format 7" in output and "abc123" in output and "format 2" in output
     assert tree(tmp_path, "run") == before
 
 
@@ -107,7 +115,7 @@ def test_no_permission_to_write_is_noticed_before_the_start(tiny_source, tmp_pat
 
 def test_a_judge_or_prompts_that_are_not_there_are_noticed_before_the_start(tiny_source):
     with pytest.raises(ValueError, match="no function 'looad'; it has .* load, "):
-        preflight.check_names(replace(tiny.recipe(), detector="reproduce.miniature.detector:looad"))
+        preflight.check_names(replace(tiny.recipe(), judges={"geneval": "reproduce.miniature.detector:looad"}))
     corpus = replace(tiny.recipe().corpus, prompts="no/prompts.jsonl")
     with pytest.raises(FileNotFoundError, match="no/prompts.jsonl"):
         preflight.check_names(replace(tiny.recipe(), corpus=corpus))
@@ -116,7 +124,7 @@ def test_a_judge_or_prompts_that_are_not_there_are_noticed_before_the_start(tiny
 def test_a_stage_before_its_input_names_the_missing_stage(tiny_source, tmp_path):
     from reproduce.manifest import open_run
 
-    open_run(tiny.recipe(), tmp_path / "run")
+    open_run(tiny.recipe(), tmp_path / "run", source_sha256="not read")
     with pytest.raises(ValueError, match="stage sample reads what transfer writes"):
         run_stage(tiny.recipe(), tmp_path / "run", "sample")
 
@@ -179,8 +187,51 @@ def test_the_named_recipes_are_whole(tmp_path):
             recipe = function()
             assert recipe.name == name.replace("_", "-") and recipe.family == family
             assert function.__doc__ and "Hardware" in function.__doc__
-        assert {find_recipe(family, size=size).size for size in USUAL[family]} == set(USUAL[family])
-    seeded = find_recipe("flux", seed=2)
-    assert (seeded.name, seeded.transfer.seed, seeded.corpus.seed) == ("flux-mini-seed2", 2, 0)
-    (tmp_path / "run.json").write_text(json.dumps({"recipe": {"name": "flux-mini-long-seed2"}}))
-    assert find_recipe("flux", run_dir=tmp_path).name == "flux-mini-long-seed2"
+            assert {benchmark for suite in recipe.suites for benchmark in suite.benchmarks} <= recipe.judges.keys()
+        assert {size: find_recipe(family, size=size).size for size in usual(family)} == {s: s for s in usual(family)}
+    assert usual("flux") == {"miniature": "flux_mini", "paper": "flux_paper"}
+
+
+def test_a_seed_is_the_same_recipe_in_a_folder_of_its_own(tmp_path):
+    recipe, seeded = find_recipe("flux"), find_recipe("flux", seed=2)
+    assert seeded == replace(recipe, transfer=replace(recipe.transfer, seed=2))
+    assert [usual_run_dir(one).as_posix() for one in (recipe, seeded)] == ["runs/flux-mini", "runs/flux-mini-seed2"]
+    began = {"recipe": {"name": "flux-mini-long", "transfer": {"seed": 2}}}
+    (tmp_path / "run.json").write_text(json.dumps(began))
+    resumed = find_recipe("flux", run_dir=tmp_path)
+    assert (resumed.name, resumed.transfer.seed) == ("flux-mini-long", 2)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_unforeseen_error_is_one_sentence_with_a_status_of_its_own(monkeypatch, debug):
+    def fail(*_arguments, **_options):
+        raise RuntimeError("the roof is on fire\nand more")
+
+    monkeypatch.setattr("reproduce.run.reproduce", fail)
+    result = CliRunner().invoke(app, ["flux", *(["--debug"] if debug else [])])
+    assert result.exit_code == 4
+    assert "RuntimeError: the roof is on fire (not foreseen; --debug shows where" in result.output
+    assert ("Traceback" in result.output) == debug
+    assert debug or len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        ("import sys; sys.exit(4)", 4, ""),
+        ("import os; os.kill(os.getpid(), 9)", 137, "SIGKILL"),
+    ],
+)
+def test_the_first_failure_of_a_launched_process_is_handed_on(code, status, told, capsys):
+    processes = [subprocess.Popen([sys.executable, "-c", text]) for text in ("import time; time.sleep(60)", code)]
+    try:
+        assert launch._wait(processes, threading.Event()) == status
+    finally:
+        launch._stop(processes)
+    assert told in capsys.readouterr().err
+
+
+def test_help_and_sessions_know_the_families_without_torch():
+    code = "import sys, reproduce.__main__ as main; print(main.FAMILIES); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().split(", ") == sorted(FAMILIES) and set(FAMILIES) <= set(ARCHITECTURES)

@@ -1,7 +1,10 @@
 """The small world: every scene is what its prompt says, at any resolution, and the shipped detector sees it."""
 
+import ast
 import hashlib
 import json
+from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -12,6 +15,7 @@ from bench.geneval.rules import COLORS, RELATIONS, TASKS, judge
 from bench.named import load_function
 from bench.records import Detection
 from reproduce.miniature import detector as shape_detector
+from reproduce.miniature import scenes
 from reproduce.miniature.check import accuracy, rendered_pictures
 from reproduce.miniature.prompts import (
     COUNT_WORDS,
@@ -38,13 +42,26 @@ from reproduce.miniature.scenes import (
     relation,
     task_scene,
 )
-from reproduce.miniature.sources import WEIGHTS, source_folder, word_tokenizer
+from reproduce.miniature.sources import WEIGHTS, build, source_folder
 from reproduce.recipes import FAMILIES
 
 # SHA-256 of all prompts that a recipe's report scores: a change here makes old and new figures incomparable.
 REPORT_SUITES = {"flux_mini": "3e546f2d83d70e8b", "flux_mini_long": "71f6809492d67817"}
 # SHA-256 of what each world draws: change it only together with sources, corpora and figures.
 WORLDS = {"said": "eed65429790315d9", "open": "afa2e1c0507243b4"}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the miniature that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "reproduce.miniature":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reproduce.miniature."):
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("reproduce.miniature.")}
+    return found
 
 
 def true_detections(scene, side: int = 48) -> list[Detection]:
@@ -129,6 +146,13 @@ def test_a_family_has_a_source_folder_a_world():
     assert source_folder("flux", "open") == WEIGHTS / "flux-open"
 
 
+def test_no_module_of_the_miniature_imports_one_that_imports_it():
+    files = [path for path in Path(scenes.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    graph = {f"reproduce.miniature.{path.stem}": imported(path) for path in files}
+    assert graph["reproduce.miniature.prompts"] == {"reproduce.miniature.scenes"}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(files)  # a circle raises CycleError
+
+
 def test_a_full_frame_is_an_error_that_names_the_radii():
     with pytest.raises(ValueError, match=r"no room.*0\.45"):
         place(np.random.default_rng(0), np.array([0.45, 0.45]))
@@ -168,7 +192,7 @@ def test_grammar():
 
 
 def test_every_prompt_fits_the_tokenizer():
-    tokenizer, rng = word_tokenizer(), np.random.default_rng(5)
+    tokenizer, rng = build("flux").tokenizer, np.random.default_rng(5)
     texts = [entry["prompt"] for task in TASKS for entry in all_entries(task)]
     texts += [dense_prompt(scene) for scene in mixed_scenes(rng, 1000) + [dense_scene(rng) for _ in range(1000)]]
     ids = tokenizer(texts).input_ids
@@ -195,14 +219,16 @@ def test_phrase_labels_say_what_the_scene_holds():
         assert not labels[len(words) :].any()
         for clause in entry["include"]:
             noun = clause["class"] if clause["count"] == 1 else PLURALS[clause["class"]]
-            shape, color, side, count, size = labels[words.index(noun)]
-            assert SHAPES[shape - 1] == clause["class"] and count == clause["count"] and size == 0
+            shape, color, side, count, size, order, background = labels[words.index(noun)]
+            assert SHAPES[shape - 1] == clause["class"] and count == clause["count"] and size == background == 0
+            assert order == 1 + sum(word in (*SHAPES, *PLURALS.values()) for word in words[: words.index(noun)])
             assert color == (COLORS.index(clause["color"]) + 1 if "color" in clause else 0)
             if "position" in clause:
                 assert RELATIONS[side - 1] == clause["position"][0]
     labels = phrase_labels("a small star below a large ring . two pink circles . the background is dark .")
-    assert labels[0].tolist() == labels[2].tolist() == [4, 0, 4, 1, 1]
-    assert labels[6].tolist() == [6, 0, 3, 1, 2] and labels[10].tolist() == [1, 7, 0, 2, 0]
+    assert labels[0].tolist() == labels[2].tolist() == [4, 0, 4, 1, 1, 1, 0]
+    assert labels[6].tolist() == [6, 0, 3, 1, 2, 2, 0] and labels[10].tolist() == [1, 7, 0, 2, 0, 3, 0]
+    assert labels[11].tolist() == labels[15].tolist() == [0, 0, 0, 0, 0, 0, 1] and not labels[17:].any()
 
 
 @pytest.mark.parametrize(("recipe", "digest"), REPORT_SUITES.items())

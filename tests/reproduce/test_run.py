@@ -38,8 +38,11 @@ def whole(child, tmp_path_factory) -> Path:
 
 def test_a_run_writes_what_its_readers_expect(whole):
     manifest = json.loads((whole / "run.json").read_text())
-    assert manifest["format"] == 1
-    assert {"name", "family", "size"} <= manifest["recipe"].keys()
+    assert manifest["format"] == 2
+    assert {"name", "family", "family_title", "size"} <= manifest["recipe"].keys()
+    corpus = manifest["inputs"]["corpus"]
+    assert (corpus["num_images"], corpus["num_rejected"]) == (16, 0)
+    assert manifest["inputs"]["judges"].keys() == {"geneval", "dpg"}
     assert list(manifest["stages"]) == list(STAGES)
     for stage in manifest["stages"].values():
         assert stage["finished"] and stage["seconds"] > 0 and stage["num_processes"] == 1
@@ -71,7 +74,7 @@ def test_images_differ_from_each_other(whole):
 
 KILLS = (  # where SIGKILL falls, at which call, what must be unfinished then
     ("corpus", "reproduce.draw:save_image", 7),
-    ("transfer", "l2p.checkpoint:append_row", 5),
+    ("transfer", "l2p.training.state:append_row", 5),
     ("sample", "reproduce.draw:save_image", 30),
     ("score", "bench.runner:append_jsonl", 2),
 )

@@ -12,78 +12,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
-
 from bench.geneval.rules import COLORS
 from bench.records import Detection
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
+from reproduce.miniature.prompts import vocabulary
 from reproduce.miniature.scenes import SHAPES
-from reproduce.miniature.sources import word_tokenizer
 from reproduce.recipes import Corpus, Recipe, Sampler, Suite
+from tests.tiny import source as tiny_source
 
 SAMPLER = Sampler(num_inference_steps=2, guidance_scale=3.0, max_sequence_length=24, batch_size=4, shift=3.0)
 
 
-def save_source(folder: Path) -> None:
-    """Write a random FluxPipeline: 2 heads of 12, one double and two single blocks, a VAE of factor 4."""
-    torch.manual_seed(0)
-    tokenizer = word_tokenizer()
-    clip = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        projection_dim=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    t5 = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=24,
-        d_kv=12,
-        d_ff=24,
-        num_layers=1,
-        num_heads=2,
-        use_cache=False,
-        is_encoder_decoder=False,
-    )
-    FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=False),
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(4, 8, 8),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            mid_block_add_attention=False,
-            sample_size=32,
-            scaling_factor=1.0,
-            shift_factor=0.0,
-        ),
-        text_encoder=CLIPTextModel(clip),
-        tokenizer=tokenizer,
-        text_encoder_2=T5EncoderModel(t5),
-        tokenizer_2=tokenizer,
-        transformer=FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=2,
-            attention_head_dim=12,
-            num_attention_heads=2,
-            joint_attention_dim=24,
-            pooled_projection_dim=16,
-            guidance_embeds=False,
-            axes_dims_rope=(4, 4, 4),
-        ),
-    ).save_pretrained(folder)
+def save_source(folder: Path, family: str = "flux") -> None:
+    """Write a random pipeline of a family (FLUX: 2 heads of 12, one double and two single blocks, VAE of factor 4)."""
+    sizes = {"num_blocks": 3, "head_dim": 12, "text_width": 24, "latent_channels": 4, "vae_channels": (4, 8, 8)}
+    if family == "flux2":
+        sizes["head_dim"] = 16  # four axes share its channels
+    tiny_source(family, words=vocabulary(), max_length=24, shift=3.0, **sizes).save_pretrained(folder)
 
 
 def recipe() -> Recipe:
@@ -160,6 +106,11 @@ def detector():
     return detect
 
 
+def other_detector():
+    """Another judge that guesses no better."""
+    return detector()
+
+
 def vqa():
     """A VQA that answers by the picture's and the question's bytes."""
 
@@ -179,6 +130,12 @@ def command(*arguments: str, log: str) -> None:
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         sys.argv = ["reproduce", *arguments]
         importlib.import_module("reproduce.__main__").app(list(arguments))
+
+
+def command_of_source(source: str, *arguments: str, log: str) -> None:
+    """The same with the recipe's source at another place."""
+    os.environ["L2P_TINY_SOURCE"] = source
+    command(*arguments, log=log)
 
 
 def command_killed(place: str, num_calls: int, *arguments: str, log: str) -> None:

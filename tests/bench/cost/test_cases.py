@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from bench.cost.cases import Case, known_names, parse, released_patch_size
-from bench.cost.families import FAMILIES, build
+from bench.cost.components import build
+from bench.cost.families import FAMILIES
+from l2p.architectures import ARCHITECTURES
 
 
 def test_every_listed_name_parses_to_itself():
@@ -58,6 +60,11 @@ def test_bad_names_are_refused_with_what_is_allowed(name, words):
 def test_a_batch_below_one_is_refused():
     with pytest.raises(ValueError, match="batch size 0"):
         parse("flux-1024", batch_size=0)
+
+
+def test_every_architecture_of_l2p_can_be_costed_and_no_other():
+    assert set(FAMILIES) == set(ARCHITECTURES)
+    assert [family.name for family in FAMILIES.values()] == list(FAMILIES)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

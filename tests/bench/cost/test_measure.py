@@ -1,5 +1,7 @@
 """Measurement of a step and of a case on the CPU (a GPU runs the same lines), and the command."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from bench.cost import measure
 from bench.cost.measure import Measurement, check_device, check_fits, measure_case, measure_step
 from bench.cost.predict import predict
 from bench.cost.training import EightBitAdamWState
-from bench.records import CostRecord, read_json
+from bench.records import CostRecord, read_costs, read_json
 from tests.bench.cost.small import small_family
 from tests.bench.cost.test_fidelity import _source
 
@@ -23,21 +25,16 @@ def test_a_measured_step_keeps_every_latency_and_counts_residents():
         calls.append(model(x))
         calls.clear()
 
-    record = measure_step(
-        step,
-        resident=[model, x],
-        case="linear",
-        resolution=0,
-        batch_size=64,
-        dtype="float32",
-        device="cpu",
+    what = CostRecord(
+        case="linear", kind="measured", family="flux", model="source", resolution=0, batch_size=64, dtype="float32",
         protocol="test",
-        num_repeats=4,
-    )
+    )  # fmt: skip
+    record = measure_step(step, what, resident=[model, x], device="cpu", num_repeats=4)
     assert len(record.latency_s) == 4 and min(record.latency_s) > 0
     assert record.flops == 2 * 64 * 256 * 1024
     assert record.peak_memory_bytes == 4 * (256 * 1024 + 64 * 256 + 64 * 1024)  # weights, input, output
-    assert record.kind == "measured"
+    assert (record.kind, record.device_type, record.case) == ("measured", "cpu", "linear")
+    assert record.device.endswith("threads")
 
 
 def test_a_case_measured_on_the_cpu_agrees_with_its_prediction():
@@ -85,7 +82,7 @@ def test_the_command_predicts_into_a_file(tmp_path, capsys, monkeypatch):
     path, cache = tmp_path / "out.json", tmp_path / "cache"
     arguments = ["cost", "--case", "vae-flux-512", "--json", str(path), "--cache", str(cache), "--operators"]
     assert main(arguments) == 0
-    (record,) = [CostRecord(**row) for row in read_json(path)]
+    (record,) = read_costs(path)
     assert (record.case, record.kind, record.batch_size) == ("vae-flux-512", "predicted", 1)
     assert record.flops / 1e12 == pytest.approx(2.5, abs=0.3)  # a quarter of 1024's 10.5
     out = capsys.readouterr().out
@@ -98,9 +95,9 @@ def test_the_command_predicts_into_a_file(tmp_path, capsys, monkeypatch):
 
 def _measured(case, *, device, dtype, num_repeats):
     """A measurement of 1 GiB in 2, 3 and 4 seconds."""
-    record = CostRecord(
-        case=case.name, kind="measured", resolution=case.resolution, batch_size=case.batch_size, dtype="float32",
-        device="a test's", protocol=case.protocol, flops=1.0, peak_memory_bytes=2**30, latency_s=[2.0, 4.0, 3.0],
+    record = replace(
+        case.record(dtype="float32", kind="measured"),
+        device="a test's", device_type="cpu", flops=1.0, peak_memory_bytes=2**30, latency_s=[2.0, 4.0, 3.0],
     )  # fmt: skip
     return Measurement(record=record, reserved_bytes=0, process_max_rss_bytes=3 * 2**30)
 
@@ -111,7 +108,7 @@ def test_predicted_and_measured_stand_apart_with_the_error_between(tmp_path, cap
     path = tmp_path / "out.json"
     arguments = ["--case", "vae-flux-512", "--measure", "cpu", "--roofline", "a100", "--json", str(path)]
     assert main(["cost", *arguments, "--cache", str(tmp_path / "cache")]) == 0
-    predicted, measured = [CostRecord(**row) for row in read_json(path)]
+    predicted, measured = read_costs(path)
     assert (predicted.kind, predicted.latency_s) == ("predicted", [])
     assert (measured.kind, measured.latency_s) == ("measured", [2.0, 4.0, 3.0])
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "vae-flux-512" in line]

@@ -1,6 +1,7 @@
 """Anchors at full size (cost.md), the cache, other configurations."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ import torch
 from bench.cost import cache
 from bench.cost.cases import parse
 from bench.cost.families import Sampler, family_from_folder
-from bench.cost.predict import predict
+from bench.cost.predict import count_parameters, predict
 from tests.bench.cost.small import CONFIGS, small_family
 
 GIB = 2**30
+ROOT = Path(__file__).parents[3]
 
 
 def test_one_zimage_forward_at_1024():
@@ -65,12 +67,35 @@ def test_a_kept_prediction_is_read_again_and_a_changed_family_is_not(tmp_path, m
         cache.cached_prediction(case, small_family("flux"), folder=tmp_path, dtype=torch.float32)
 
 
+def test_a_prediction_is_kept_by_all_of_l2p_s_code(tmp_path):
+    names = {path.relative_to(ROOT).as_posix() for path in cache.source_files(ROOT / "l2p")}
+    assert {"l2p/pixel_transformer.py", "l2p/architectures/flux.py"} <= names
+    with pytest.raises(FileNotFoundError, match="holds no Python file"):
+        cache.source_files(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["1", "full", "1-released"])
+def test_parameters_are_counted_without_a_tensor(way):
+    family = small_family("flux")
+    case = parse(f"train-l2p-flux-512-{way}", family=family)
+    cost = predict(case, family)
+    assert count_parameters(case, family) == (cost.num_parameters, cost.num_trainable_parameters)
+    with pytest.raises(ValueError, match="flux-512 trains nothing"):
+        count_parameters(parse("flux-512", family=family), family)
+
+
 def test_a_source_folder_s_configurations_replace_the_published_ones(tmp_path):
     sampler = Sampler(num_inference_steps=10, forwards_per_step=2, source="recipe")
     with pytest.raises(FileNotFoundError, match="transformer/ and vae/"):
         family_from_folder("flux", tmp_path, text_tokens=8, sampler=sampler)
     small = small_family("flux")
-    vae = {**small.vae.config, "block_out_channels": [8, 16, 16], "norm_num_groups": 4, "latent_channels": 4}
+    vae = {
+        **small.vae.config,
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [8, 16, 16],
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+    }
     vae |= {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
     transformer = {**small.transformer.config, "in_channels": 16, "_class_name": "FluxTransformer2DModel"}
     for name, config in (("vae", vae), ("transformer", transformer)):

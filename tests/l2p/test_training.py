@@ -1,0 +1,89 @@
+"""Noise levels, the loss, learning rates, and batches that no number of processes changes."""
+
+import pytest
+import torch
+
+from l2p.config import TransferConfig
+from l2p.flow import transfer_loss
+from l2p.training.data import SlotRule, draw_slot, split_indices
+from l2p.training.optimise import learning_rate_share
+
+RULE = SlotRule(
+    seed=0,
+    batch_size=4,
+    num_images=6,
+    noise_shape=(3, 8, 8),
+    sigma_distribution="logit-normal",
+    shift=3.0,
+    prompt_dropout=0.25,
+)
+
+
+def test_a_slot_is_a_function_of_seed_step_and_slot() -> None:
+    first, again, other = draw_slot(RULE, 5, 2), draw_slot(RULE, 5, 2), draw_slot(RULE, 5, 3)
+    assert first.index == again.index and torch.equal(first.noise, again.noise) and first.sigma == again.sigma
+    assert not torch.equal(first.noise, other.noise) and first.sigma != other.sigma
+
+
+def test_each_epoch_sees_each_image_once_in_another_order() -> None:
+    order = [draw_slot(RULE, step, slot).index for step in range(6) for slot in range(4)]
+    epochs = [order[i : i + 6] for i in range(0, 24, 6)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs) and len(set(map(tuple, epochs))) > 1
+
+
+def test_drawn_sigmas_noise_and_dropped_prompts_have_the_stated_distributions() -> None:
+    slots = [draw_slot(RULE, step, slot) for step in range(500) for slot in range(4)]
+    sigma = torch.stack([s.sigma for s in slots])
+    logits = torch.logit(sigma / (3 - 2 * sigma))  # undo the shift, then the sigmoid
+    assert logits.mean().abs() < 0.07 and (logits.std() - 1).abs() < 0.05
+    assert sum(s.dropped for s in slots) / len(slots) == pytest.approx(0.25, abs=0.04)
+    assert torch.stack([s.noise for s in slots]).std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_the_loss_is_the_mean_square_and_its_weight_is_constant_for_the_clean_image() -> None:
+    clean_error, sigma = torch.randn(5, 3, 4, 4), torch.tensor([0.1, 0.2, 0.3, 0.6, 0.9])
+    target = torch.randn(5, 3, 4, 4)
+    velocity = target + clean_error / sigma[:, None, None, None]  # an error of the clean image, seen as velocity
+    plain = clean_error.square().mean(dim=(1, 2, 3)) / sigma**2
+    torch.testing.assert_close(transfer_loss(velocity, target, sigma), plain.mean())
+    held = clean_error.square().mean(dim=(1, 2, 3)) / sigma.clamp(min=0.3) ** 2
+    torch.testing.assert_close(transfer_loss(velocity, target, sigma, 0.3), held.mean())
+
+
+def test_the_learning_rate_warms_up_holds_and_decays() -> None:
+    schedule = {"num_train_steps": 100, "num_warmup_steps": 10, "num_decay_steps": 50, "final_share": 0.02}
+    shares = [learning_rate_share(step, **schedule) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1) and shares[9] == 1 and shares[49] == 1 and shares[50] == 1
+    assert shares[75] == pytest.approx(0.5) and shares[99] == pytest.approx(0.02)
+    level = schedule | {"num_warmup_steps": 0, "num_decay_steps": 0}
+    assert all(learning_rate_share(step, **level) == 1 for step in range(100))
+
+
+def test_held_back_images_never_train() -> None:
+    training, validation = split_indices(200, 50, seed=0)
+    assert len(validation) == 50 and sorted(training + validation) == list(range(200))
+    with pytest.raises(ValueError, match="a corpus of 99 images cannot hold back 50"):
+        split_indices(99, 50, seed=0)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = TransferConfig()
+    assert (config.learning_rate, config.weight_decay, config.batch_size) == (5e-5, 0.01, 8)
+    assert (config.gradient_accumulation_steps, config.num_trainable_blocks, config.shift) == (1, 5, 3.0)
+    assert (config.prediction, config.loss_weight_below, config.input_projection) == ("velocity", 0.0, "random")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainable": "middle"}, r"unknown trainable 'middle'; known: \['all', 'ends', 'head', 'released'\]"),
+        ({"sigma_distribution": "cosine"}, "unknown sigma_distribution"),
+        ({"mixed_precision": "fp8"}, r"unknown mixed_precision 'fp8'; known: \['bf16', 'no'\]"),
+        ({"batch_size": 6, "gradient_accumulation_steps": 4}, "splits not into 4"),
+        ({"num_train_steps": 0}, "num_train_steps is 0"),
+        ({"prompt_dropout": 1.0}, r"prompt_dropout 1.0 in \[0, 1\)"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TransferConfig(**options)

@@ -1,0 +1,99 @@
+"""The committed results: the page rebuilds from what is kept, the verdicts stand, README says what the records say."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.records import read_json
+from reports.__main__ import main
+from reports.paper import CLAIMS
+from reports.readme import BEGIN, END, results_table, split
+from reports.runs import load_runs
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs/results/flux-mini"
+REPRODUCED = {"C1": 0.967, "C4": -0.018, "C9": 0.918, "C14": 0.967}
+NOT_REPRODUCED = {"C2": 0.881, "C6": 1.160}
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory):
+    """The report of the kept records, by the command that docs/results/flux-mini/README.md gives."""
+    out = tmp_path_factory.mktemp("rebuilt")
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, sorted((RESULTS / "runs").iterdir())), "--out", str(out)])
+    assert not ended.value.code
+    return out
+
+
+def test_the_verdicts_are_those_of_the_files(rebuilt):
+    rows = {row["id"]: row for row in read_json(rebuilt / "claims.json")}
+    assert list(rows) == [claim.id for claim in CLAIMS]
+    by_verdict = {"reproduced": REPRODUCED, "not reproduced": NOT_REPRODUCED}
+    for row in rows.values():
+        expected = by_verdict.get(row["verdict"], {})
+        assert (row["id"] in expected) == (row["verdict"] != "not tested"), row
+        assert row["value"] == pytest.approx(expected.get(row["id"]), abs=5e-4)
+    assert rows["C1"]["family"] == "flux" and rows["C1"]["n"] == 2736
+
+
+def test_the_page_says_what_the_results_say(rebuilt):
+    page = (rebuilt / "index.html").read_text()
+    for number in (
+        "96.7&thinsp;%",
+        "(93.1, 100.3)",
+        "88.1&thinsp;%",
+        "91.8&thinsp;%",
+        "Pixel model 0.943",
+        "Source 91.8",
+    ):
+        assert number in page
+    assert "All 5342 training images carry the prompt and seed" in page
+    assert "Corpus: 5,342 images drawn by the source, 658 rejected." in page
+    assert "Every stage’s files were there." in page
+    assert page.count('title="expected') + page.count('aria-label="correct"') > 12, "the pictures are there"
+
+
+def test_what_is_committed_is_what_the_records_give(rebuilt):
+    for name in ("scorecard.md", "table1.md", "table1.tex"):
+        assert (rebuilt / name).read_text() == (RESULTS / name).read_text()
+    for new, old in zip(read_json(rebuilt / "claims.json"), read_json(RESULTS / "claims.json"), strict=True):
+        numbers = ("value", "ci95")
+        assert {**new, **dict.fromkeys(numbers)} == {**old, **dict.fromkeys(numbers)}
+        assert all(new[name] == pytest.approx(old[name]) for name in numbers)
+
+
+def test_readme_says_what_the_records_say():
+    readme = ROOT / "README.md"
+    runs = load_runs(sorted((RESULTS / "runs").iterdir()))
+    assert split(readme.read_text(), readme)[1] == results_table(runs)
+    assert "0.975 → 0.943, kept 96.7 % (93.1, 100.3)" in results_table(runs)
+
+
+def test_the_readme_command_writes_between_the_markers_only(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\nafter\n")
+    runs = [str(RESULTS / "runs" / name) for name in ("flux-mini", "flux-mini-plain")]
+    with pytest.raises(SystemExit):
+        main(["readme", *runs, "--readme", str(readme)])
+    table = results_table(load_runs(runs))
+    assert readme.read_text() == f"# Mine\n\n{BEGIN}\n{table}{END}\nafter\n"
+    assert table.count("\n") == 4 and "2,000 steps, one seed" in table  # head, line, the short transfer, the paper
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{END} {BEGIN}", f"{BEGIN} {BEGIN} {END}"])
+def test_a_readme_without_its_markers_is_refused_and_stays(tmp_path, capsys, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["readme", str(RESULTS / "runs/flux-mini"), "--readme", str(readme)])
+    assert ended.value.code == 2 and "each once" in capsys.readouterr().err
+    assert readme.read_text() == text
+
+
+def test_results_are_small_and_hold_no_path_of_a_machine():
+    files = [file for file in (RESULTS / "runs").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 600_000
+    for run in load_runs(sorted((RESULTS / "runs").iterdir())):
+        assert run.recipe["source"] == "reproduce/miniature/weights/flux"
+        assert run.manifest["inputs"]["corpus"]["metadata_sha256"] == run.corpus.metadata_sha256
