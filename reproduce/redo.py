@@ -1,4 +1,4 @@
-"""`--redo STAGE`: a stage and what follows from it, made anew beside the old results, which go when the new are whole."""
+"""`--redo STAGE`: a stage and what follows from it, made anew; old results go when the new are whole."""
 
 from __future__ import annotations
 
