@@ -162,13 +162,9 @@ def _check(asked: Asked, stages: list[str]) -> None:
         raise ValueError("--redo makes a stage and all that follows from it: give it without --stage")
     alone = [name for name, given in (("--plan", asked.plan), ("--status", asked.status)) if given]
     if len(alone) > 1 or (alone and (asked.redo or asked.stages)):
-        raise ValueError(
-            f"{alone[0]} starts nothing: give it without --stage, --redo and {' or '.join(alone[1:] or ['others'])}"
-        )
+        raise ValueError(f"{alone[0]} starts nothing: give it without --stage, --redo, --plan and --status")
     if asked.as_json and (asked.plan or (asked.stages and "report" not in asked.stages)):
-        raise ValueError(
-            "--json prints what the report stage found, or --status: it goes not with --plan or other stages"
-        )
+        raise ValueError("--json prints what the report found, or --status: leave out --plan and --stage")
 
 
 def _work(asked: Asked, recipe: Recipe, run_dir: Path) -> int:

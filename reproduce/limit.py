@@ -45,7 +45,7 @@ def _shorter(transfer: TransferConfig, share: float, num_images: int) -> Transfe
 
 
 def _cut(suite: Suite, limit: int) -> Suite:
-    """A suite whose function takes how many (`num_per_task`, `num_items`) gets fewer; others, fewer images a prompt."""
+    """Fewer prompts where a function takes their number (`num_per_task`, `num_items`), else fewer images a prompt."""
     counts = {name: min(value, limit) for name, value in _counts(suite.arguments).items()}
     if counts:
         return replace(suite, arguments={**suite.arguments, **counts})

@@ -1,4 +1,4 @@
-"""`--redo STAGE`: a stage and what follows from it, made anew beside the old results, which go once the new are there."""
+"""`--redo STAGE`: a stage and what follows from it, made anew; old results go when the new are whole."""
 
 from __future__ import annotations
 

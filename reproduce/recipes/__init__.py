@@ -88,9 +88,7 @@ def _named(family: str, name: str | None, size: str | None) -> Recipe:
     get_architecture(family)
     recipe = load_function(name)()
     if not isinstance(recipe, Recipe):
-        raise ValueError(
-            f"{name} returned {type(recipe).__name__}; a recipe's function returns a Recipe, without arguments"
-        )
+        raise ValueError(f"{name} returned {type(recipe).__name__}; a recipe's function returns a Recipe")
     return recipe
 
 
@@ -120,9 +118,8 @@ def _began(run_dir: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     recipe = manifest.get("recipe") if isinstance(manifest, dict) else None
     asked = manifest.get("asked", {}) if isinstance(manifest, dict) else None
     if not isinstance(recipe, dict) or not isinstance(asked, dict):
-        raise ValueError(
-            f"{run_dir / 'run.json'} is damaged (no recipe in it): bring its copy back, or give another --run"
-        )
+        path = run_dir / "run.json"
+        raise ValueError(f"{path} is damaged (no recipe in it): bring its copy back, or give another --run")
     name = str(recipe.get("name", "")).replace("-", "_")
     found = {"recipe": asked.get("recipe", name if name in known else None), "limit": asked.get("limit")}
     if "source" in asked:
