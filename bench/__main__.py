@@ -1,12 +1,14 @@
 """`python -m bench`: score images, judge saved findings again, compare two scores, predict and measure cost.
 
-Exit status: 0 done, 1 a finding, 2 bad input or incomplete data, 3 interrupted and resumable.
+Exit status: 0 done, 1 a finding (B is worse), 2 bad input or incomplete data, 3 interrupted and resumable, 4 our own
+fault. --debug, anywhere on the line, shows the traceback behind an error.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +17,13 @@ import typer
 from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.compare import compare
 from bench.cost.command import cost
+from bench.ending import run_command
 from bench.geneval.rules import PUBLISHED
-from bench.records import Benchmark
+from bench.records import Benchmark, read_summary
+from bench.runner import locked
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+# no markup in help texts: it would eat [default: ...]
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
 for known in BENCHMARKS.values():
     if known.command:
         app.command(known.name)(known.command)
@@ -30,7 +35,8 @@ app.command()(compare)
 def rescore(
     directory: Annotated[Path | None, typer.Argument(help="Folder of saved detections or answers.")] = None,
     benchmark: Annotated[str, typer.Option(help="geneval or dpg (default: what lies in the folder).")] = "",
-    out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder itself.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: beside, FOLDER-rescored.")] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the folder's own scores.")] = False,
     allow_partial: Annotated[bool, typer.Option(help="GenEval: a partial score, named so.")] = False,
     score_threshold: Annotated[
         float | None, typer.Option(help=f"GenEval; published: {PUBLISHED.score_threshold}")
@@ -68,11 +74,18 @@ def rescore(
         "malformed": malformed,
     }
     chosen = find_benchmark(benchmark) if benchmark else _saved_benchmark(directory)
-    _rescore(chosen, directory, out, {name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    _refuse_others_options(chosen, given)
+    if directory is None and in_place:
+        raise ValueError("--in-place needs the folder of saved detections or answers.")
+    target = _target(chosen, directory, out, in_place) if directory is not None else out
+    with locked(target) if target is not None and target.is_dir() else nullcontext():
+        assert chosen.rescore is not None
+        chosen.rescore(directory, target, given)
 
 
-def _rescore(benchmark: Benchmark, directory: Path | None, out: Path | None, given: Mapping[str, Any]) -> None:
-    """Let the benchmark score its findings again; ValueError for options that are another one's."""
+def _refuse_others_options(benchmark: Benchmark, given: Mapping[str, Any]) -> None:
+    """ValueError for options that are another benchmark's, and for one that saves no findings."""
     if benchmark.rescore is None:
         raise ValueError(f"{benchmark.title} saves no findings that could be scored again.")
     names = {name: f"--{name.replace('_', '-')}" for name in (*given, *benchmark.rescore_options)}
@@ -80,11 +93,30 @@ def _rescore(benchmark: Benchmark, directory: Path | None, out: Path | None, giv
     if others:
         own = ", ".join(names[name] for name in benchmark.rescore_options) or "no options"
         raise ValueError(f"{', '.join(others)} would change nothing: rescore of {benchmark.title} takes {own}.")
-    benchmark.rescore(directory, out, given)
+
+
+def _target(benchmark: Benchmark, directory: Path, out: Path | None, in_place: bool) -> Path:
+    """Where new scores go; ValueError where they would replace what they were not made of."""
+    same = out is not None and out.resolve() == directory.resolve()
+    if in_place and out is not None and not same:
+        raise ValueError("--in-place and --out contradict each other; give one of them.")
+    if same and not in_place:
+        raise ValueError(f"--out {out} is the folder itself: --in-place replaces its scores.")
+    if in_place:
+        return directory
+    target = out or directory.resolve().with_name(f"{directory.resolve().name}-rescored")
+    findings = target / benchmark.findings
+    if findings.is_file() and findings.read_bytes() != (directory / benchmark.findings).read_bytes():
+        raise ValueError(f"{target} holds findings of its own, whose scores would be lost: use another --out.")
+    if (target / "summary.json").exists():
+        read_summary(target / "summary.json")  # raises where it is no summary, so not ours to replace
+    return target
 
 
 def _saved_benchmark(directory: Path | None) -> Benchmark:
     """The benchmark whose findings lie in a folder; FileNotFoundError where none's do, ValueError without a folder."""
+    if directory is not None and not directory.is_dir():
+        raise FileNotFoundError(f"{directory} is not a folder; give one of saved detections or answers.")
     if directory is None:
         raise ValueError("Name the folder of saved detections or answers, or --benchmark dpg with its tables.")
     leaving = [benchmark for benchmark in BENCHMARKS.values() if benchmark.findings]
@@ -97,22 +129,7 @@ def _saved_benchmark(directory: Path | None) -> Benchmark:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status; errors of the user's are told in one line."""
-    try:
-        status = app(args=arguments, standalone_mode=False)
-    except typer.TyperException as error:  # a wrong option: typer's own words
-        typer.echo(f"error: {error.format_message()}", err=True)
-        return 2
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return 2
-    except KeyboardInterrupt:
-        return _interrupted()
-    return _interrupted() if status == 130 else int(status or 0)
-
-
-def _interrupted() -> int:
-    typer.echo("interrupted: what is finished is saved; the same command goes on from there.", err=True)
-    return 3
+    return run_command(app, arguments)
 
 
 if __name__ == "__main__":

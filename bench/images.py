@@ -1,4 +1,4 @@
-"""Image files: read as upstream's readers do, written whole or not at all."""
+"""Image files, written whole or not at all; `l2p.pictures` reads them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-
-
-def open_image(path: Path) -> Image.Image:
-    """Read one image as RGB: grey is repeated, alpha dropped, as upstream's readers do.
-
-    ValueError says why an image cannot be scored: truncated, no image, too large to be trusted, 16 bits a channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in IMAGE_MODES:
-                raise ValueError(f"its mode {image.mode} is none of {', '.join(IMAGE_MODES)}: save it with 8 bits.")
-            return image.convert("RGB")
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"it cannot be read ({type(error).__name__}: {error}).") from error
+from l2p.pictures import read_picture
 
 
 def save_image(image: Image.Image, path: Path) -> None:
@@ -34,9 +20,12 @@ def save_image(image: Image.Image, path: Path) -> None:
 
 
 def save_grid(tiles: Sequence[Path], path: Path) -> None:
-    """Write images of one size as a grid with two in a row, row by row."""
-    images = [Image.open(tile) for tile in tiles]
+    """Write images of one size as a grid with two in a row, row by row; ValueError where they have several."""
+    images = [read_picture(tile) for tile in tiles]
     width, height = images[0].size
+    other = next((tile for tile, image in zip(tiles, images, strict=True) if image.size != (width, height)), None)
+    if other:
+        raise ValueError(f"{other} has not the size of {tiles[0]}, {width} x {height}: a grid's tiles have one")
     grid = Image.new("RGB", (2 * width, -(-len(images) // 2) * height))
     for index, image in enumerate(images):
         grid.paste(image, (index % 2 * width, index // 2 * height))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bench.named import load_function
+
+
+class JudgeError(ValueError):
+    """A judge that fails, or answers what no judge of its kind may."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +28,36 @@ class Judge:
     colors: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.ask(*arguments)
+        """The judge's answer; JudgeError says which judge failed, and how."""
+        try:
+            return self.ask(*arguments)
+        except (ValueError, OSError):
+            raise  # these tell of themselves
+        except (Exception, SystemExit) as error:
+            name = self.passport.get("name") or self.passport.get("vqa") or self.ask
+            raise JudgeError(
+                f"the judge {name} failed ({type(error).__name__}: {error}); --debug shows where"
+            ) from error
 
 
 def as_judge(given: Callable[..., Any], passport: Mapping[str, Any]) -> Judge:
     """`given` with what it tells of itself; a plain function tells nothing and gets `passport`.
 
-    An object of the user's own may have `passport`, `labels` and `colors`.
+    An object of the user's own may have `passport`, `labels` and `colors`. JudgeError for a passport that is no JSON
+    object, and labels that are no list of names.
     """
     if isinstance(given, Judge):
         return given
-    labels = getattr(given, "labels", None)
+    labels, told = getattr(given, "labels", None), getattr(given, "passport", passport)
+    try:
+        json.dumps(dict(told), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise JudgeError(f"a judge's passport must be a dict of plain JSON values; got {told!r} ({error})") from error
+    if labels is not None and (isinstance(labels, str) or not all(isinstance(label, str) for label in labels)):
+        raise JudgeError(f"a judge's labels must be a list of names; got {labels!r}")
     return Judge(
         ask=given,
-        passport=getattr(given, "passport", passport),
+        passport=told,
         labels=None if labels is None else tuple(labels),
         colors=getattr(given, "colors", None),
     )
@@ -47,7 +68,13 @@ def load_judge(name: str) -> Callable[..., Any]:
 
     ValueError says which part of the name is not there, or that the loader returns nothing that can be called.
     """
-    judge = load_function(name)()
+    load = load_function(name)
+    try:
+        judge = load()
+    except (ValueError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise JudgeError(f"{name}() failed ({type(error).__name__}: {error}); --debug shows where") from error
     if not callable(judge):
         raise ValueError(f"{name} must be a function without arguments that returns a judge; got {judge!r}")
     return judge

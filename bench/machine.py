@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 
 
@@ -12,6 +13,18 @@ def processor_name() -> str:
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError for a torch device that is not on this machine, naming those that are; `auto` always is."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    known = ["auto", "cpu"]
+    if accelerator is not None:
+        known += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    if device not in known and not re.fullmatch(r"cpu:\d+", device):  # accelerate's name for a process's own CPU
+        raise ValueError(f"--device {device!r} is not on this machine; it has {', '.join(known)}.")
 
 
 def device_name(device: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from bench.records import read_jsonl
 
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
 
 def load_function(name: str) -> Callable[..., Any]:
     """The function that `package.module:function` names. ValueError says which part is not there."""
@@ -20,13 +22,21 @@ def load_function(name: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"{name!r}: there is no module {error.name!r} here") from error
-    except ImportError as error:
-        raise ValueError(f"{name!r}: {module_name} cannot be imported ({error})") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported, an exit too
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name!r}: {module_name} cannot be imported ({what}); --debug shows where") from error
     if not callable(getattr(module, function_name, None)):
         own = [function for function in vars(module).values() if inspect.isfunction(function)]
         known = [f.__name__ for f in own if f.__module__ == module_name and not f.__name__.startswith("_")]
         raise ValueError(f"{name!r}: {module_name} has no function {function_name!r}; it has {', '.join(known)}")
     return getattr(module, function_name)
+
+
+def refuse_missing_path(name: str, what: str) -> None:
+    """FileNotFoundError for a name that can only be a path, and is none; another may be an id of the hub's."""
+    is_path = name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or name.endswith(WEIGHTS_SUFFIXES)
+    if is_path and not Path(name).exists():
+        raise FileNotFoundError(f"there is no {name}: give {what}")
 
 
 def load_rows(source: str, arguments: Mapping[str, Any], required: Sequence[str]) -> list[dict[str, Any]]:
@@ -41,6 +51,8 @@ def load_rows(source: str, arguments: Mapping[str, Any], required: Sequence[str]
     else:
         raise FileNotFoundError(f"no prompts at {source}: give a JSON Lines file there, or package.module:function")
     for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{source}, row {number}: an object with {', '.join(required)} is needed; it is {row!r}")
         missing = [name for name in required if name not in row]
         if missing:
             raise ValueError(f"{source}, row {number}: no {', '.join(missing)} (it has {', '.join(row)})")

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench.records import read_json
+from bench.records import read_object
 
 NOT_STATED = "not stated"
 
@@ -54,12 +54,23 @@ def generation_settings(given: Mapping[str, Any] | Path | None) -> dict[str, Any
     `given` is a dict or a `generation.json`; a missing file counts as nothing said, an unknown key raises ValueError.
     """
     if isinstance(given, Path):
-        given = read_json(given) if given.is_file() else None
+        given = read_object(given) if given.is_file() else None
     stated = dict(given or {})
     unknown = sorted(set(stated) - set(GENERATION))
     if unknown:
         raise ValueError(f"Unknown generation settings {', '.join(unknown)}; known are {', '.join(GENERATION)}.")
     return {name: stated.get(name, NOT_STATED) for name in GENERATION}
+
+
+def read_passport(path: Path) -> dict[str, Any]:
+    """A saved passport; FileNotFoundError without it, ValueError when it lacks what every passport has."""
+    saved = read_object(path, REQUIRED)
+    number, generation = saved["images_per_prompt"], saved["generation"]
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(f"{path}: images_per_prompt must be a whole number from 1; it is {number!r}")
+    if not isinstance(generation, dict) or "subject" not in generation:
+        raise ValueError(f"{path}: generation must be an object with the subject; it is {generation!r}")
+    return saved
 
 
 def library_versions(names: Sequence[str] = ("torch", "transformers", "numpy", "pillow")) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The types that every benchmark shares, and JSON / JSON Lines in and out; standard library only."""
+"""The types that every benchmark shares, and JSON / JSON Lines in and out; no torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from l2p.tables import jsonl_rows, parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,9 +139,9 @@ class ScoreSettings:
 class Benchmark:
     """One benchmark, whole: how its images lie, how they are judged, how its score rows are read (`bench.benchmarks`).
 
-    A score row's `value` x `scale` is in the summary's unit; an interval resamples units within a category, and the
-    overall value is the mean over categories. A metric of the whole set, such as FID, writes no score rows, its summary
-    alone. `findings` is the file from which `rescore` makes scores again with no model.
+    A score row's `value`, 0 to 1, x `scale` is in the summary's unit; an interval resamples units within a category,
+    and the overall value is the mean over categories. A metric of the whole set, such as FID, writes no score rows, its
+    summary alone. `findings` is the file from which `rescore` makes scores again with no model.
     """
 
     name: str
@@ -166,7 +168,7 @@ class Benchmark:
     """Judge the images of a folder and write `summary.json` (and `scores.jsonl`) into another; resumable."""
     findings: str = ""
     rescore: Callable[[Path | None, Path | None, Mapping[str, Any]], None] | None = None
-    """From a folder of findings into another (None: the same one), with options, all of `rescore_options`."""
+    """From a folder of findings into another, with some of `rescore_options`; whole scores are written or none."""
     rescore_options: tuple[str, ...] = ()
     command: Callable[..., None] | None = None
     """The function behind `python -m bench <name>`."""
@@ -208,10 +210,11 @@ def read_costs(path: Path | str) -> list[CostRecord]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path} is no list of cost records: write it with `python -m bench cost --json` or a run")
-    return [_cost_record(row, path) for row in rows]
+    return [cost_record(row, path) for row in rows]
 
 
-def _cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
+def cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
+    """A cost record from its JSON object; ValueError names the file and every field that is unknown or missing."""
     training = row.get("training")
     for name, given, record in (("training", training or {}, Training), ("record", row, CostRecord)):
         known = {part.name: part for part in fields(record)}
@@ -279,16 +282,34 @@ def write_json(path: Path | str, obj: Any) -> None:
 
 def read_json(path: Path | str) -> Any:
     """Read a JSON file; ValueError names the file when it is not JSON, FileNotFoundError when it is not there."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    return parse_json(Path(path).read_bytes(), str(path))
+
+
+def read_object(path: Path | str, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a JSON file that holds an object with at least `keys`; ValueError says what it holds instead."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object; it holds {json.dumps(value)[:80]}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(value) or 'nothing'}")
+    return value
 
 
 def read_summary(path: Path | str) -> Summary:
-    """The summary in a file; FileNotFoundError when it is not there."""
-    saved = read_json(path)
-    return Summary(**saved | {"overall_ci95": tuple(saved["overall_ci95"])})
+    """The summary in a file; FileNotFoundError when it is not there, ValueError when the file holds something else."""
+    names = [field.name for field in fields(Summary)]
+    saved = read_object(path, names)
+    numbers = [saved["overall"], *_sequence(saved["overall_ci95"]), saved["num_expected"], saved["num_scored"]]
+    if len(numbers) != 5 or not all(isinstance(n, (int, float)) for n in numbers):
+        raise ValueError(f"{path} is no summary: overall, its interval [low, high] and the counts must be numbers")
+    if not isinstance(saved["passport"], dict) or not isinstance(saved["by_category"], dict):
+        raise ValueError(f"{path} is no summary: passport and by_category must be objects")
+    return Summary(**{name: saved[name] for name in names} | {"overall_ci95": tuple(saved["overall_ci95"])})
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Any]) -> None:
@@ -322,17 +343,18 @@ def _end_of_last_line(file: Any, block: int = 1 << 16) -> int:
 
 def iter_jsonl(path: Path | str) -> Iterator[Any]:
     """Yield the values of a JSON Lines file one at a time; ValueError names file and line of a broken one."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}, is not valid JSON: {error}") from error
-            yield value
+    return (value for _, value in jsonl_rows(path))
 
 
 def read_jsonl(path: Path | str) -> list[Any]:
     """All values of a JSON Lines file; ValueError names file and line of a broken one."""
     return list(iter_jsonl(path))
+
+
+def iter_objects(path: Path | str, keys: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON Lines file, each with at least `keys`; ValueError names file and line of another."""
+    for line, value in jsonl_rows(path):
+        if not isinstance(value, dict) or any(key not in value for key in keys):
+            shown = json.dumps(value, ensure_ascii=False)[:80]
+            raise ValueError(f"{path}, line {line}: an object with {', '.join(keys)} is needed; it is {shown}")
+        yield value

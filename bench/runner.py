@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
 
+from bench.machine import check_device
 from bench.passport import file_sha256
-from bench.records import ImageSample, append_jsonl, differing, read_json, write_json
+from bench.records import ImageSample, IncompleteError, append_jsonl, differing, read_object, write_json
+from l2p.tables import parse_json
 
 Row = dict[str, Any]
 """One image's result: `prompt_id`, `index`, `sha256` of the image file, and either the findings or `unscored`."""
+
+LOCK = ".lock"
+MIN_FREE_BYTES = 64 << 20  # findings of a whole suite are smaller
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +46,13 @@ class Process:
 def this_process(device: str = "auto") -> Process:
     """Join the processes of `accelerate launch` or torchrun; `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps` ...
 
-    Raises ValueError when those that were started did not find each other: each would do all of the work alone, over
-    the others' files.
+    Raises ValueError for a device that is not there, and when those that were started did not find each other: each
+    would do all of the work alone, over the others' files.
     """
     import torch
     from accelerate import PartialState
 
+    check_device(device)
     cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     state = PartialState(cpu=cpu, timeout=timedelta(days=2))  # the first waits while others finish, and they for it
     started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -88,12 +98,50 @@ def run_batches(
     return out_dir / f"{name}.jsonl"
 
 
+def check_output(out_dir: Path, images_dir: Path) -> None:
+    """Make the folder of results; ValueError or OSError where none can lie there: among the images, on a full disk."""
+    if out_dir.resolve().is_relative_to(images_dir.resolve()):
+        raise ValueError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ValueError(f"--out {out_dir} is a file; results need a folder")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out_dir).close()  # raises where nothing can be written
+    free = shutil.disk_usage(out_dir).free
+    if free < MIN_FREE_BYTES:
+        raise ValueError(
+            f"the disk of {out_dir} has {free >> 20} MiB left, {MIN_FREE_BYTES >> 20} are needed: make room"
+        )
+
+
+@contextmanager
+def locked(out_dir: Path) -> Iterator[None]:
+    """Keep other commands out of an existing folder of results meanwhile; ValueError where one is at work there."""
+    try:
+        with FileLock(out_dir / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"another command is writing into {out_dir}: wait until it has ended, or use another --out"
+        ) from error
+
+
+@contextmanager
+def without_stale_scores(out_dir: Path) -> Iterator[None]:
+    """Where new findings make no whole score (IncompleteError), remove the score that was made of earlier ones."""
+    try:
+        yield
+    except IncompleteError:
+        for path in [*out_dir.glob("summary*.json"), *out_dir.glob("scores*.jsonl")]:
+            path.unlink()
+        raise
+
+
 def check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Record a run's settings beside its results, or ValueError when the results there were made with other ones."""
     if not path.exists():
         write_json(path, settings)
         return
-    before = read_json(path)
+    before = read_object(path)
     given = json.loads(json.dumps(settings))
     shown = "; ".join(f"{name}: there {theirs!r}, now {ours!r}" for name, theirs, ours in differing(before, given))
     if shown:
@@ -118,9 +166,13 @@ def _parts(out_dir: Path, name: str) -> list[Path]:
 def _rows(path: Path) -> Iterator[tuple[Row, bytes]]:
     """Each row with its bytes; a last line without its newline was torn by a kill and is skipped."""
     with open(path, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield json.loads(line), line
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                continue
+            row = parse_json(line, f"{path}, line {number}")
+            if not isinstance(row, dict) or not {"prompt_id", "index", "sha256"} <= row.keys():
+                raise ValueError(f"{path}, line {number}, is no row of saved results: delete it, or use another --out")
+            yield row, line
 
 
 def _consolidate(batches: Sequence[list[ImageSample]], out_dir: Path, name: str) -> None:

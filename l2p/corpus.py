@@ -1,7 +1,5 @@
 """Training corpora: folders, CSV tables and WebDataset shards -> batches of images; prompts are encoded once."""
 
-import csv
-import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from l2p.architectures import EncodedPrompt, stack_prompts
+from l2p.pictures import MAX_PIXELS, SUFFIXES, PictureError, is_hidden, named_otherwise, read_picture
 from l2p.progress import track
+from l2p.tables import csv_columns, csv_rows, jsonl_rows, parse_json
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTION_COLUMNS = {"text": "file_name", "prompt": "image"}  # caption column -> file column: the releases' two tables
 SHARD_SIZE = 256  # prompts in one file of cached embeddings
 
@@ -34,11 +33,13 @@ class CorpusItem:
     offset: int = 0
     size: int | None = None
 
-    def read(self) -> bytes:
-        """Return the image file's bytes. Raises FileNotFoundError when the file is gone."""
+    def source(self) -> Path | bytes:
+        """Return the image's file, or its bytes out of a shard. Raises FileNotFoundError when the shard is gone."""
+        if self.size is None:
+            return self.path
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            return file.read(-1 if self.size is None else self.size)
+            return file.read(self.size)
 
 
 class Corpus:
@@ -87,8 +88,8 @@ class Corpus:
         try:
             return tuple(self.pixels(index).shape)
         except FileNotFoundError:
-            return "missing"
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+            return f"missing{named_otherwise(self.items[index].path)}"
+        except (PictureError, OSError) as error:
             return f"unreadable: {error}"
 
     def check_all(self, progress: bool) -> list[tuple[int, ...] | str]:
@@ -100,10 +101,9 @@ class Corpus:
 def decode(item: CorpusItem, resolution: int | None = None) -> Tensor:
     """Decode one image to [3, H, W], uint8; with a resolution, scaled and centre-cropped to that square.
 
-    Raises FileNotFoundError, or OSError for damaged files.
+    Raises FileNotFoundError, or `l2p.pictures.PictureError` for one that is damaged or no 8-bit RGB.
     """
-    with Image.open(io.BytesIO(item.read())) as image:
-        rgb = image.convert("RGB")
+    rgb = read_picture(item.source(), max(MAX_PIXELS, (resolution or 0) ** 2))
     if resolution is not None and rgb.size != (resolution, resolution):
         rgb = ImageOps.fit(rgb, (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
@@ -156,9 +156,9 @@ def _items(path: Path) -> Iterator[CorpusItem]:
         raise FileNotFoundError(f"no corpus at {path}; give a folder or a .tar shard")
     if (path / "metadata.jsonl").is_file():
         return _from_jsonl(path / "metadata.jsonl")
-    if shards := sorted(path.glob("*.tar")):
+    if shards := _files(path, "*.tar"):
         return _from_shards(shards)
-    tables = sorted(path.glob("*.csv"))
+    tables = _files(path, "*.csv")
     if len(tables) == 1:
         return _from_csv(tables[0])
     raise FileNotFoundError(
@@ -166,25 +166,27 @@ def _items(path: Path) -> Iterator[CorpusItem]:
     )
 
 
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
+
+
 def _from_jsonl(path: Path) -> Iterator[CorpusItem]:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        row = json.loads(line) if line.strip() else None
-        if row is None:
-            continue
-        if "file_name" not in row or "text" not in row:
-            raise ValueError(f"{path}:{number} needs file_name and text; it has {sorted(row)}")
+    for number, row in jsonl_rows(path):
+        if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("file_name", "text")):
+            has = sorted(row) if isinstance(row, dict) else row
+            raise ValueError(f"{path}:{number} needs file_name and text, each a string; it has {has}")
         yield _in_folder(path.parent, row["file_name"], row["text"])
 
 
 def _from_csv(path: Path) -> Iterator[CorpusItem]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        caption = next((c for c, name in CAPTION_COLUMNS.items() if c in columns and name in columns), None)
-        if caption is None:
-            raise ValueError(f"{path} has the columns {columns}; needed are file_name,text or image,prompt")
-        for row in reader:
-            yield _in_folder(path.parent, row[CAPTION_COLUMNS[caption]], row[caption])
+    columns = csv_columns(path)
+    caption = next((c for c, name in CAPTION_COLUMNS.items() if c in columns and name in columns), None)
+    if caption is None:
+        raise ValueError(f"{path} has the columns {columns}; needed are file_name,text or image,prompt")
+    for number, row in csv_rows(path, columns):
+        if not row[CAPTION_COLUMNS[caption]]:
+            raise ValueError(f"{path}:{number} names no image")
+        yield _in_folder(path.parent, row[CAPTION_COLUMNS[caption]], row[caption])
 
 
 def _in_folder(folder: Path, name: str, text: str) -> CorpusItem:
@@ -198,10 +200,10 @@ def _in_folder(folder: Path, name: str, text: str) -> CorpusItem:
 def _from_shards(shards: Sequence[Path]) -> Iterator[CorpusItem]:
     for shard in shards:
         with tarfile.open(shard) as archive:  # listed only, never unpacked
-            members = [m for m in archive.getmembers() if m.isfile()]
+            members = [m for m in archive.getmembers() if m.isfile() and not is_hidden(m.name)]
             captions = {_stem(m.name): _caption(archive, m) for m in members if m.name.endswith((".txt", ".json"))}
         for member in members:
-            if not member.name.lower().endswith(IMAGE_SUFFIXES):
+            if not member.name.lower().endswith(SUFFIXES):
                 continue
             text = captions.get(_stem(member.name))
             if text is None:
@@ -218,11 +220,18 @@ def _stem(name: str) -> str:
 def _caption(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
     file = archive.extractfile(member)
     assert file is not None
-    content = file.read().decode("utf-8")
+    where = f"{archive.name!s}: {member.name}"
+    content = file.read()
     if member.name.endswith(".txt"):
-        return content.strip()
-    row = json.loads(content)
-    return next((row[key] for key in ("text", "caption", "prompt") if key in row), None)
+        try:
+            return content.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where} is not UTF-8 (byte {error.start})") from error
+    row = parse_json(content, where)
+    captions = [row[key] for key in ("text", "caption", "prompt") if key in row] if isinstance(row, dict) else []
+    if captions and not isinstance(captions[0], str):
+        raise ValueError(f"{where}: the caption must be text; it is {captions[0]!r}")
+    return captions[0] if captions else None
 
 
 class PromptCache:

@@ -1,6 +1,7 @@
-"""`python -m reports`: the page of one or several runs, the comparison of two, and the README's table."""
+"""`python -m reports`: the page of runs or score folders, the gate against a baseline, and the README's table."""
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -10,73 +11,133 @@ from rich.console import Console
 from reports.claims import verdict_counts
 from reports.page import COST_RESULTS, write_report
 from reports.readme import write_table
-from reports.regression import compare, failures
+from reports.regression import compare
+from reports.regression.baseline import load_side, matching, seeds_of_one_recipe, write_baseline
+from reports.regression.outcome import NOT_COMPARED, WORSE
+from reports.regression.text import FORMATS, MARK, counted
 from reports.runs import holds_run
+from reports.scores import holds_scores, write_scores
+from reports.written import refuse_file, write_text
 
-FINDING, BAD_INPUT = 1, 2
-PAGE_HELP = """Write the report of run folders: page, tables, claims and figures.
+FINDING, BAD_INPUT, INTERRUPTED, OUR_FAULT = 1, 2, 3, 4
+STATUSES = "3 interrupted, 4 a fault of our own (with --debug: where)."
+PAGE_HELP = f"""Write the report of run folders: page, tables, claims and figures. Of score folders: page and tables.
 
 Example: python -m reports runs/* --out report/
 
+Anybody's images, several models in one table: python -m reports scores/a scores/b --out report/
+
 What docs/results holds: python -m reports runs/flux-mini* --out docs/results/flux-mini --records
 
-To compare two runs: python -m reports regression BASELINE RUN
+Against a baseline: python -m reports regression BASELINE RUN... and python -m reports baseline RUN... --out FILE
 
 To write the README's table: python -m reports readme RUNS...
 
-Exit status: 0 done, 1 a claim was not reproduced (with --check-claims), 2 bad input.
+Exit status: 0 done, 1 a claim was not reproduced (with --check-claims), 2 bad input, {STATUSES}
 """
-REGRESSION_HELP = """Compare RUN with BASELINE, prompt by prompt.
+REGRESSION_HELP = f"""Compare RUNs, transfer seeds of one recipe, with a baseline, prompt by prompt.
 
-Example: python -m reports regression runs/flux-mini-main runs/flux-mini
+BASELINE is a run folder, a folder of run folders, or a file that `python -m reports baseline` wrote.
 
-Exit status: 0 within noise, 1 a regression, 2 the two cannot be compared.
+Example: python -m reports regression docs/baselines/flux-mini.json runs/flux-mini runs/flux-mini-seed1
+
+Exit status: 0 no worse, 1 worse in something, 2 nothing worse but not all was compared, or bad input, {STATUSES}
 """
-README_HELP = """Write what runs found into README.md, as a table between its two markers.
+BASELINE_HELP = f"""Write what a regression compares with, from transfer seeds of one recipe, into one small file.
+
+Example: python -m reports baseline runs/flux-mini runs/flux-mini-seed1 --out docs/baselines/flux-mini.json
+
+Exit status: 0 done, 2 bad input, {STATUSES}
+"""
+README_HELP = f"""Write what runs found into README.md, as a table between its two markers.
 
 Example: python -m reports readme docs/results/flux-mini/runs/*
 
-Exit status: 0 done, 2 bad input.
+Exit status: 0 done, 2 bad input, {STATUSES}
 """
 
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-page_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-regression_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-readme_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-APPS = {"regression": regression_app, "readme": readme_app}  # by the first word; any other is a run folder
+page_app, regression_app, baseline_app, readme_app = (
+    typer.Typer(add_completion=False, pretty_exceptions_enable=False) for _ in range(4)
+)
+APPS = {"regression": regression_app, "baseline": baseline_app, "readme": readme_app}  # by the first word
+
+
+def tell(sentence: str) -> None:
+    """Say something beside the result."""
+    errors.print(sentence, markup=False, highlight=False)
 
 
 @page_app.command(help=PAGE_HELP)
 def page(
-    runs: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*")],
+    folders: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*, or folders of scores")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
     costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
     records: Annotated[bool, typer.Option("--records", help="keep each run's records in OUT/runs too")] = False,
     check_claims: Annotated[bool, typer.Option("--check-claims", help="exit 1 when a claim is not reproduced")] = False,
 ) -> None:
     """Write the report and print where it lies and how the claims came out."""
-    others = [path for path in runs if path.is_dir() and not holds_run(path)] if len(runs) > 1 else []
+    runs = [path for path in folders if path.is_dir() and holds_run(path)]
+    if not runs and any(holds_scores(path) for path in folders):
+        if records or check_claims:
+            raise ValueError("--records and --check-claims are for run folders: these are folders of scores")
+        models = write_scores(folders, out)
+        console.print(f"{out / 'index.html'}: scores of {len(models)} models", markup=False, highlight=False)
+        return
+    others = [path for path in folders if path.is_dir() and path not in runs] if len(folders) > 1 else []
+    if scored := [path for path in others if holds_scores(path)]:
+        raise ValueError(f"{scored[0]} is a folder of scores, {runs[0]} a run: give runs, or folders of scores alone")
     for path in others:
-        errors.print(f"left out: {path} is no run folder (no run.json, no stage's folder)", markup=False)
-    reported = [path for path in runs if path not in others]
-    judgements = write_report(reported, out, cost_dir=costs, keep_records=records)
+        tell(f"left out: {path} is no run folder (no run.json, no stage's folder)")
+    reported = [path for path in folders if path not in others]
+    judgements = write_report(reported, out, cost_dir=costs, keep_records=records, say=tell)
     counts = verdict_counts(judgements)
-    console.print(f"{out / 'index.html'}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    console.print(f"{out / 'index.html'}: {said}", markup=False)
     raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else 0)
 
 
 @regression_app.command(help=REGRESSION_HELP)
 def regression(
-    baseline: Annotated[Path, typer.Argument(help="the run to compare with")],
-    run: Annotated[Path, typer.Argument(help="the run to judge")],
+    baseline: Annotated[Path, typer.Argument(help="what to compare with")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="the runs to judge, seeds of one recipe")],
+    baseline_run: Annotated[
+        list[Path] | None, typer.Option(help="another seed of the baseline; may be given several times")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help=f"one of {', '.join(FORMATS)}")] = "text",
+    out: Annotated[Path | None, typer.Option(help="write to this file too, not to the screen alone")] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="measured latency too: same machine, two runs or more a side")
+    ] = False,
 ) -> None:
     """Print every check with its outcome."""
-    results = compare(baseline, run)
-    for name, message in results:
-        console.print("worse" if message else "ok   ", message or name, markup=False, highlight=False)
-    found = failures(results)
-    console.print(f"{len(results)} checks, {len(found)} regressions", style="bold red" if found else "bold green")
-    raise typer.Exit(FINDING if found else 0)
+    if form not in FORMATS:
+        raise ValueError(f"--format {form!r} is unknown: give one of {', '.join(FORMATS)}")
+    inputs = [baseline, *(baseline_run or ()), *runs]
+    if out:
+        refuse_file(out, inputs, MARK)
+    current = seeds_of_one_recipe(load_side(runs))
+    before = matching(load_side([baseline, *(baseline_run or ())]), current)
+    comparison = compare(before, current, latency=latency)
+    text = FORMATS[form](comparison)
+    if out:
+        write_text(out, text)
+        console.print(f"{out}: {counted(comparison)}", markup=False, highlight=False)
+    else:
+        print(text, end="")
+    worse, not_compared = comparison.count(WORSE), comparison.count(NOT_COMPARED)
+    raise typer.Exit(FINDING if worse else BAD_INPUT if not_compared else 0)
+
+
+@baseline_app.command(help=BASELINE_HELP)
+def baseline(
+    runs: Annotated[list[Path], typer.Argument(help="run folders or kept records: transfer seeds of one recipe")],
+    out: Annotated[Path, typer.Option(help="the file to write, e.g. docs/baselines/flux-mini.json")],
+) -> None:
+    """Write the baseline file."""
+    saved = write_baseline(runs, out)
+    size = out.stat().st_size / 1000
+    console.print(f"{out}: {len(saved)} seeds of {saved[0].recipe_name}, {size:.0f} kB", markup=False, highlight=False)
 
 
 @readme_app.command(help=README_HELP)
@@ -90,14 +151,34 @@ def readme(
 
 
 def main(arguments: list[str]) -> None:
-    """Run the page command, or the one that the first word names (a run folder so named: write ./regression)."""
+    """Run the page command, or the one that the first word names (a run folder so named: write ./regression).
+
+    Errors of the user's end in one sentence and status 2, our own in status 4; ``--debug`` shows where.
+    """
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
     word = arguments[0] if arguments and arguments[0] in APPS else ""
     app, words = (APPS[word], arguments[1:]) if word else (page_app, arguments)
     try:
         app(args=words, prog_name=f"python -m reports {word}".strip())
     except (ValueError, OSError) as error:
-        errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        sys.exit(BAD_INPUT)
+        _end(f"error: {error}", BAD_INPUT, debug)
+    except KeyboardInterrupt:
+        _end("interrupted: nothing of it was written", INTERRUPTED, debug=False)
+    except Exception as error:  # noqa: BLE001 (whatever else happens is our own fault, and says so)
+        _end(
+            f"error: a fault of this program, {type(error).__name__}: {error}. Run it again with --debug to see where, "
+            "and report it with what you see.",
+            OUR_FAULT,
+            debug,
+        )
+
+
+def _end(sentence: str, status: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    errors.print(sentence, style="bold red", markup=False, highlight=False)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

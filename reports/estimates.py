@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import TypeVar
 
-from bench.statistics import Comparison, Estimate, bootstrap_ci, paired_difference, retention
-from reports.runs import Run
+from bench.statistics import Comparison, Estimate, bootstrap_ci, category_means, paired_difference, retention
+from reports.runs import Run, Scored
 
+SAME_SHARE = 1e-6  # of the scale: a summary and the mean of its rows differ by rounding alone
 Result = TypeVar("Result", Estimate, Comparison)
 
 
@@ -20,11 +21,24 @@ class NoEvidenceError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Score rows as ``bench.statistics`` takes them: three parallel lists, one entry an image (DPG: an item)."""
+    """Score rows as ``bench.statistics`` takes them: three parallel lists, one entry an image (DPG: an item).
+
+    Values lie between 0 and ``scale``, the summaries' unit.
+    """
 
     categories: list[str]
     clusters: list[str]
     values: list[float]
+    scale: float
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value possible."""
+        return 0.0, self.scale
+
+    def overall(self) -> float:
+        """The mean of category means."""
+        return mean(category_means(self.categories, self.values).values())
 
     def only(self, category: str) -> "Rows":
         """The rows of one category."""
@@ -33,6 +47,7 @@ class Rows:
             categories=[category] * len(kept),
             clusters=[self.clusters[index] for index in kept],
             values=[self.values[index] for index in kept],
+            scale=self.scale,
         )
 
     def parts(self) -> tuple[list[str], list[str], list[float]]:
@@ -45,22 +60,35 @@ def score_rows(run: Run, subject: str, suite: str) -> Rows:
 
     The suite's benchmark says what is averaged and what an interval resamples: GenEval's prompt texts (a suite may hold
     one text twice), or its images where the prompts are all there are; DPG's items, in one category.
-    Raises NoEvidenceError when rows are absent, or unscored without the summary saying so.
+    Raises NoEvidenceError when rows are absent, fewer than the summary says, unscored without the summary saying so, or
+    not those that the summary was made of.
     """
     scored = run.scored.get((subject, suite))
     if scored is None or not scored.rows:
         raise NoEvidenceError(f"{run.name}: no score rows of {subject} on {suite}")
-    passport, benchmark = scored.summary.passport, scored.benchmark
+    return scored_rows(scored, f"{run.name}: {subject} on {suite}")
+
+
+def scored_rows(scored: Scored, name: str) -> Rows:
+    """The rows of one folder of scores, as ``score_rows`` gives them; ``name`` begins the errors."""
+    summary, benchmark, passport = scored.summary, scored.benchmark, scored.summary.passport
+    if len(scored.rows) != summary.num_expected:
+        raise NoEvidenceError(f"{name}: {len(scored.rows)} score rows of {summary.num_expected} expected")
     unscored = [row for row in scored.rows if row["value"] is None]
     explained = {row["prompt_id"] for row in unscored if passport.get("partial")} | {*passport.get("left_out", ())}
     if any(row["prompt_id"] not in explained for row in unscored):
-        raise NoEvidenceError(f"{run.name}: {len(unscored)} images of {subject} on {suite} are unscored")
+        raise NoEvidenceError(f"{name}: {len(unscored)} images are unscored")
     rows = [row for row in scored.rows if row["value"] is not None]
-    return Rows(
+    found = Rows(
         categories=[benchmark.category(row) for row in rows],
         clusters=[benchmark.resampled(row, passport) for row in rows],
         values=[float(row["value"]) * benchmark.scale for row in rows],
+        scale=benchmark.scale,
     )
+    overall = found.overall() if rows else 0.0
+    if abs(overall - summary.overall) > SAME_SHARE * benchmark.scale:
+        raise NoEvidenceError(f"{name}: its summary says {summary.overall:.4f}, its score rows give {overall:.4f}")
+    return found
 
 
 def category_estimate(run: Run, subject: str, suite: str, category: str) -> Estimate:
@@ -68,7 +96,7 @@ def category_estimate(run: Run, subject: str, suite: str, category: str) -> Esti
     rows = score_rows(run, subject, suite).only(category)
     if not rows.values:
         raise NoEvidenceError(f"{run.name}: no rows of {category} for {subject} on {suite}")
-    return bootstrap_ci(*rows.parts())
+    return bootstrap_ci(*rows.parts(), bounds=rows.bounds)
 
 
 def run_retention(run: Run, suite: str) -> Estimate:
@@ -92,7 +120,7 @@ def pooled_retention(runs: Sequence[Run], suite: str) -> Estimate:
     """
     if len(runs) == 1:
         return run_retention(runs[0], suite)
-    source, pixel = (_pooled([score_rows(run, subject, suite) for run in runs]) for subject in ("source", "l2p"))
+    source, pixel = (pool([score_rows(run, subject, suite) for run in runs]) for subject in ("source", "l2p"))
     pooled = _evidence(retention, runs[0], source, pixel)
     by_seed = [run_retention(run, suite).value for run in runs]
     return with_seed_spread(pooled, by_seed)
@@ -115,8 +143,8 @@ def with_seed_spread(pooled: Estimate, by_seed: Sequence[float]) -> Estimate:
 def pooled_overall(runs: Sequence[Run], subject: str, suite: str) -> Estimate:
     """Mean overall score over transfer seeds, with prompts' and seeds' noise; one seed: the prompts' alone."""
     rows = [score_rows(run, subject, suite) for run in runs]
-    pooled = bootstrap_ci(*_pooled(rows).parts())
-    by_seed = [bootstrap_ci(*part.parts(), num_resamples=1).value for part in rows]
+    pooled = bootstrap_ci(*pool(rows).parts(), bounds=rows[0].bounds)
+    by_seed = [part.overall() for part in rows]
     return with_seed_spread(pooled, by_seed) if len(runs) > 1 else pooled
 
 
@@ -128,16 +156,18 @@ def run_difference(first: Run, other: Run, subject: str, suite: str, category: s
     return _evidence(paired_difference, other, *pair)
 
 
-def _pooled(parts: Sequence[Rows]) -> Rows:
+def pool(parts: Sequence[Rows]) -> Rows:
+    """The rows of several seeds as one list: a prompt's images of all seeds stand together."""
     return Rows(
         categories=[name for rows in parts for name in rows.categories],
         clusters=[name for rows in parts for name in rows.clusters],
         values=[value for rows in parts for value in rows.values],
+        scale=parts[0].scale,
     )
 
 
 def _evidence(statistic: Callable[..., Result], run: Run, first: Rows, other: Rows) -> Result:
     try:
-        return statistic(*first.parts(), *other.parts())
+        return statistic(*first.parts(), *other.parts(), bounds=first.bounds)
     except ValueError as error:
         raise NoEvidenceError(f"{run.name}: {error}") from error

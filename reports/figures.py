@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -152,19 +153,31 @@ def _cost_panel(axes: Axes, records: list[CostRecord], values: list[float], titl
     axes.invert_yaxis()
 
 
+def series_color(k: int, count: int, theme: Theme) -> Any:
+    """The colour of the k-th of several models: the pixel model's for one, else even steps without red or green."""
+    if count == 1:
+        return theme.pixel
+    first = 0.1 if theme.name == "light" else 0.3
+    return matplotlib.colormaps["viridis"](first + 0.65 * k / (count - 1))
+
+
 def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
-    """Draw in both themes and return their data URIs by theme name; the light one is written as ``<name>.png`` too."""
+    """Draw in both themes and return their data URIs by theme name; the light one is written as PNG and SVG too.
+
+    Equal figures give equal bytes: no date, no library's name, no random ids.
+    """
     uris = {}
     for theme in THEMES:
-        with matplotlib.rc_context(theme.rc()):
+        with matplotlib.rc_context({**theme.rc(), "svg.hashsalt": name}):
             figure = draw(theme)
             if figure is None:
                 return None
             buffer = io.BytesIO()
             figure.savefig(buffer, dpi=200, format="png", metadata={"Software": None})
+            if theme is LIGHT:
+                (out_dir / f"{name}.png").write_bytes(buffer.getvalue())
+                figure.savefig(out_dir / f"{name}.svg", format="svg", metadata={"Date": None, "Creator": None})
         uris[theme.name] = png_uri(buffer.getvalue())
-        if theme is LIGHT:
-            (out_dir / f"{name}.png").write_bytes(buffer.getvalue())
     return uris
 
 

@@ -14,7 +14,14 @@ from PIL import Image
 
 from bench.records import read_json, read_jsonl, to_json, write_json
 
-COPIED = ("run.json", "transfer/summary.json", "scores/checks.json", "scores/**/summary*.json", "cost/*.json")
+COPIED = (
+    "run.json",
+    "transfer/summary.json",
+    "scores/checks.json",
+    "scores/disagreement.json",
+    "scores/**/summary*.json",
+    "cost/*.json",
+)
 ROWS = ("transfer/log.jsonl", "scores/**/scores*.jsonl")
 KEPT = "kept.json"  # in kept records: the corpus's facts, and the names of the files that were written
 THUMBNAIL = 96  # px: larger pictures are scaled down when they are kept
@@ -42,17 +49,24 @@ def corpus_facts(run: Path, manifest: dict[str, Any]) -> CorpusFacts | None:
     """
     kept, metadata, rejected = run / KEPT, run / "corpus/metadata.jsonl", run / "corpus/rejected.jsonl"
     if not metadata.is_file():
-        stated = read_json(kept).get("corpus") if kept.is_file() else None
-        return CorpusFacts(**stated) if stated else None
-    rows = read_jsonl(metadata)
+        return _kept_facts(kept) if kept.is_file() else None
+    rows = read_rows(metadata) or []
     stated = (manifest.get("inputs") or {}).get("corpus") or {}
     return CorpusFacts(
         num_images=len(rows),
-        num_rejected=len(read_jsonl(rejected)) if rejected.is_file() else 0,
+        num_rejected=len(read_rows(rejected) or ()) if rejected.is_file() else 0,
         num_traced=sum(row.get("prompt_id") is not None and row.get("seed") is not None for row in rows),
         metadata_sha256=hashlib.sha256(metadata.read_bytes()).hexdigest(),
         images_sha256=stated.get("images_sha256"),
     )
+
+
+def _kept_facts(kept: Path) -> CorpusFacts | None:
+    try:
+        stated = read_json(kept)["corpus"]
+        return CorpusFacts(**stated) if stated else None
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{kept} does not list kept records ({error}): keep the run's records again") from error
 
 
 def read_rows(path: Path) -> list[dict[str, Any]] | None:
@@ -62,7 +76,7 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
     """
     packed = path.with_name(path.name + ".gz")
     if path.is_file():
-        rows = read_jsonl(path)
+        rows = _plain(path)
     elif packed.is_file():
         path, rows = packed, _unpacked(packed)
     else:
@@ -70,6 +84,13 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path}: every line must be a JSON object, as `python -m reproduce` writes them")
     return rows
+
+
+def _plain(path: Path) -> list[Any]:
+    try:
+        return read_jsonl(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}") from error
 
 
 def _unpacked(path: Path) -> list[Any]:

@@ -1,22 +1,20 @@
 """The report's folder: index.html (one self-contained file), tables, claims and figures, written as a whole."""
 
-import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.records import CostRecord
-from reports import figures, kept, paper, pictures, tables
+from reports import figures, kept, paper, pictures, shown, table_files, tables, written
 from reports.claims import Judgement, judge_claims, judging_group, verdict_counts, write_claims
 from reports.cost import figure4
 from reports.cost.load import PaperCosts, all_records, load_paper_costs
-from reports.estimates import NoEvidenceError
-from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, load_runs, manifest_json, other_corpus
+from reports.estimates import NoEvidenceError, score_rows
+from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, load_runs, manifest_json, other_corpus
 from reports.theme import DARK, LIGHT
 
 COST_RESULTS = Path(__file__).parents[1] / "docs" / "results" / "cost"  # predicted costs of the full-size models
@@ -29,14 +27,16 @@ def write_report(
     *,
     cost_dir: Path | str = COST_RESULTS,
     keep_records: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> list[Judgement]:
     """Write the report of these runs into ``out_dir`` and return the claims' verdicts.
 
-    Reads files only. What a run lacks is named on the page. ``cost_dir`` holds what ``python -m bench cost --paper``
-    predicted for the full-size models; it may be absent. With ``keep_records`` each run's records are kept in
-    ``out_dir``/runs, with the pictures that the page shows. Files are made beside ``out_dir`` and then moved into it.
+    Reads files only. What a run lacks is named on the page; ``say`` is told of pictures that could not be read.
+    ``cost_dir`` holds what ``python -m bench cost --paper`` predicted for the full-size models; it may be absent. With
+    ``keep_records`` each run's records are kept in ``out_dir``/runs, with the pictures that the page shows. Files are
+    made beside ``out_dir`` and then moved into it, over those of an earlier report alone.
     Raises FileNotFoundError or ValueError, before anything is written, for what is no run folder, a broken file, or an
-    ``out_dir`` that would write into a run or over files that are no kept records.
+    ``out_dir`` that would write into a run, over what no report wrote, or over files that are no kept records.
     """
     runs, out_dir = load_runs(run_dirs), Path(out_dir)
     _refuse_to_write(runs, out_dir, keep_records)
@@ -44,36 +44,36 @@ def write_report(
     costs = all_records(runs, paper_costs)
     judgements = judge_claims(runs, costs)
     leading = leading_groups(runs)
-    pairs = pictures.picture_pairs(leading[0][0])
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".writing-") as folder:
+    pairs, unreadable = pictures.readable(pictures.picture_pairs(leading[0][0]))
+    for sentence in unreadable:
+        say(sentence)
+    with tempfile.TemporaryDirectory(prefix="report-") as folder:
         staging = Path(folder)
         page = {
-            **opening(runs, leading, judgements),
+            **opening(runs, leading, judgements, unreadable),
             **evidence(runs, leading[0], pairs, costs, staging),
             **cost_context(leading[0], costs, paper_costs),
             "judgements": judgements,
         }
-        (staging / "index.html").write_text(render(page), encoding="utf-8")
+        (staging / "index.html").write_text(render("page.html", page), encoding="utf-8")
         write_claims(judgements, staging / "claims.json")
-        for file in sorted(staging.iterdir()):
-            os.replace(file, out_dir / file.name)
+        written.publish(staging, out_dir)
     for run in runs if keep_records else []:
-        shown = [picture.path for pair in pairs for picture in pair.pictures.values()] if run is leading[0][0] else []
-        kept.keep_records(run.path, out_dir / "runs" / run.name, shown)
+        pictured = (
+            [picture.path for pair in pairs for picture in pair.pictures.values()] if run is leading[0][0] else []
+        )
+        kept.keep_records(run.path, out_dir / "runs" / run.name, pictured)
     return judgements
 
 
 def _refuse_to_write(runs: Sequence[Run], out_dir: Path, keep_records: bool) -> None:
-    for run in runs:
-        if out_dir.resolve() == run.path:
-            raise ValueError(f"{out_dir} is one of the runs: give another --out, such as {out_dir / 'report'}")
-        if keep_records:
-            kept.refuse_target(run.path, out_dir / "runs" / run.name)
+    written.refuse_folder(out_dir, [run.path for run in runs])
+    for run in runs if keep_records else []:
+        kept.refuse_target(run.path, out_dir / "runs" / run.name)
 
 
-def render(context: dict[str, Any]) -> str:
-    """The page's HTML; every value is escaped, a name that the template lacks is an error."""
+def render(template: str, context: dict[str, Any]) -> str:
+    """A page's HTML; every value is escaped, a name that the template lacks is an error."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -81,8 +81,8 @@ def render(context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": tables.number, "clock": clock, "gib": gib}
-    return environment.get_template("page.html").render(context)
+    environment.filters |= {"number": tables.number, "clock": shown.clock, "gib": gib}
+    return environment.get_template(template).render(context)
 
 
 def leading_groups(runs: list[Run]) -> list[list[Run]]:
@@ -100,7 +100,9 @@ def leading_groups(runs: list[Run]) -> list[list[Run]]:
     return leading
 
 
-def opening(runs: list[Run], leading: list[list[Run]], judgements: list[Judgement]) -> dict[str, Any]:
+def opening(
+    runs: list[Run], leading: list[list[Run]], judgements: list[Judgement], unreadable: list[str]
+) -> dict[str, Any]:
     """What the page opens with: headline numbers of the leading runs, verdict counts, warnings."""
     several = len({run.family for run in runs}) > 1
     return {
@@ -112,7 +114,7 @@ def opening(runs: list[Run], leading: list[list[Run]], judgements: list[Judgemen
         "family_titles": {run.family: run.family_title for run in runs} if several else {},
         "counts": verdict_counts(judgements),
         "alarms": [(run.name, message) for run in runs for message in alarms(run)],
-        "warnings": [warning for run in runs for warning in warnings(run)],
+        "warnings": [warning for run in runs for warning in warnings(run)] + unreadable,
         "missing": [(run.name, run.missing) for run in runs if run.missing],
         "subjects": SUBJECT_NAMES,
         "light": LIGHT,
@@ -177,8 +179,17 @@ def warnings(run: Run) -> list[str]:
         found.append(f"{run.name}: made by code with uncommitted changes.")
     if message := other_corpus(run):
         found.append(message)
+    found += [
+        f"{run.name}: a second judge disagrees on {row['value']:.1%} of the {row['n']:,} {row['of']} of the "
+        f"{SUBJECT_NAMES.get(row['subject'], row['subject']).lower()} on {run.suites.get(row['suite'], row['suite'])}: "
+        "look at them before you believe the score."
+        for row in run.disagreement
+        if row["warn"]
+    ]
     for (subject, suite), scored in run.scored.items():
         summary = scored.summary
+        if scored.rows and (message := unusable(run, subject, suite)):
+            found.append(f"{message}: they give no retention and no comparison.")
         if summary.num_scored < summary.num_expected:
             what = f"{run.name}: {SUBJECT_NAMES[subject].lower()} on {run.suites[suite]}"
             left_out = len(summary.passport.get("left_out", ()))
@@ -187,13 +198,22 @@ def warnings(run: Run) -> list[str]:
     return found
 
 
+def unusable(run: Run, subject: str, suite: str) -> str:
+    """Why score rows that are there cannot be used; "" where they can."""
+    try:
+        score_rows(run, subject, suite)
+    except NoEvidenceError as absent:
+        return str(absent)
+    return ""
+
+
 def evidence(
     runs: list[Run], leading: list[Run], pairs: list[pictures.Pair], costs: list[CostRecord], out_dir: Path
 ) -> dict[str, Any]:
     """Pictures, tables and figures, their files written to ``out_dir``; a figure whose files are absent is None."""
     frame, retention, card = tables.table1(runs), tables.retention_table(runs), tables.scorecard(runs)
-    tables.write_table1(frame, out_dir)
-    (out_dir / "scorecard.md").write_text(tables.markdown(card), encoding="utf-8")
+    table_files.write_tables(runs, out_dir)
+    (out_dir / "scorecard.md").write_text(table_files.markdown(card), encoding="utf-8")
     draw = {
         "grid": lambda theme: pictures.draw_grid(pairs, theme) if pairs else None,
         "training-curve": lambda theme: figures.training_curve(leading, theme),
@@ -209,10 +229,11 @@ def evidence(
         "figures": {name: figures.save(name, function, out_dir) for name, function in draw.items()},
         "blocks": [(title, tables.displayed(part)) for title, part in reversed(tables.blocks(frame))],
         "notes": paper.TABLE1_NOTES,
-        "judge_checks": judge_check_rows(runs),
-        "retention": retention_shown(retention),
-        "differences": option_differences(runs),
-        "variants": variant_tables(runs),
+        "judge_checks": shown.judge_check_rows(runs),
+        "disagreement": shown.disagreement_rows(runs),
+        "retention": shown.retention_shown(retention),
+        "differences": shown.option_differences(runs),
+        "variants": shown.variant_tables(runs),
         "scorecard": card,
         "manifests": [(run.name, manifest_json(run)) for run in runs],
         "passports": passport_rows(runs),
@@ -222,88 +243,11 @@ def evidence(
 def cost_context(leading: list[Run], costs: list[CostRecord], paper_costs: PaperCosts) -> dict[str, Any]:
     """The cost section: what the leading run measured, and what was predicted for the paper's size."""
     return {
-        "measured": costs_shown([record for record in leading[0].costs if record.kind == "measured"]),
-        "predicted": costs_shown([record for record in costs if record.kind == "predicted"]),
+        "measured": shown.costs_shown([record for record in leading[0].costs if record.kind == "measured"]),
+        "predicted": shown.costs_shown([record for record in costs if record.kind == "predicted"]),
         "paper_costs": paper_costs,
         "charts": [(chart.stem, figures.png_uri(chart.read_bytes())) for chart in paper_costs.charts],
     }
-
-
-def judge_check_rows(runs: Sequence[Run]) -> pd.DataFrame:
-    """What the judges themselves score where the truth is known: the ceiling of what they measure."""
-    rows = [
-        {
-            "Run": run.name,
-            "Judge": check["judge"],
-            "What": check["what"],
-            "Value": f"{check['value']:.3f}",
-            "n": f"{check['n']:,}",
-        }
-        for run in runs
-        for check in run.judge_checks
-    ]
-    return pd.DataFrame(rows)
-
-
-def retention_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The retention table as text."""
-    return pd.DataFrame(
-        {
-            "Run": table["run"],
-            "Benchmark": table["title"],
-            "Retention": [tables.interval(*cells) for cells in table[["value", "low", "high"]].itertuples(index=False)],
-            **{
-                SUBJECT_NAMES[subject]: list(map(tables.number, table[subject], table["decimals"]))
-                for subject in SUBJECTS
-            },
-            "Seeds": table["num_seeds"].astype(str),
-            "n": [tables.number(n, 0) for n in table["n"]],
-            "Images trained on": [tables.number(n, 0) for n in table["train_images"]],
-            "Transfer": [clock(seconds) for seconds in table["seconds"]],
-        }
-    )
-
-
-def option_differences(runs: Sequence[Run]) -> pd.DataFrame:
-    """Options in which the transfers of several recipes differ, a column a recipe; empty for one recipe."""
-    transfers = {group: members[0].transfer for group, members in groups(runs).items()}
-    options = {group: transfer["options"] for group, transfer in transfers.items() if transfer}
-    names = dict.fromkeys(name for given in options.values() for name in given)
-    values = {name: {group: str(given.get(name, "–")) for group, given in options.items()} for name in names}
-    return pd.DataFrame([{"Option": name, **row} for name, row in values.items() if len(set(row.values())) > 1])
-
-
-def costs_shown(records: Sequence[CostRecord]) -> pd.DataFrame:
-    """Cost records as text, one row a case and protocol."""
-    table = tables.cost_table(records)
-    if table.empty:
-        return table
-    texts = {
-        "Case": table["case"],
-        "Batch": table["batch"].astype(str),
-        "TFLOP": [tables.number(value, 3) for value in table["TFLOP"]],
-        "Peak MiB": [tables.number(value, 0) for value in table["peak MiB"]],
-        "Latency ms": [tables.number(value, 2) for value in table["latency ms"]],
-        "Timings": table["timings"].astype(str),
-        "Protocol": table["protocol"],
-        "Device": table["device"],
-    }
-    return pd.DataFrame(texts)
-
-
-def variant_tables(runs: Sequence[Run]) -> list[tuple[str, pd.DataFrame]]:
-    """Each suite that was scored by several variants: its title, a row a run and subject, a column a variant."""
-    rows: dict[str, list[dict[str, str]]] = {}
-    for run in runs:
-        for (subject, suite), scored in run.scored.items():
-            values = {
-                name: tables.interval(variant.overall, *variant.overall_ci95, scored.benchmark.decimals + 1)
-                for name, variant in scored.variants.items()
-            }
-            if values:
-                row = {"Run": run.name, "Model": SUBJECT_NAMES[subject], **values}
-                rows.setdefault(run.suites[suite], []).append(row)
-    return [(title, pd.DataFrame(found).fillna("–")) for title, found in rows.items()]
 
 
 def passport_rows(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
@@ -313,17 +257,6 @@ def passport_rows(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
         for run in runs
         for (subject, suite), scored in run.scored.items()
     ]
-
-
-def clock(seconds: float | None) -> str:
-    """ "3 min 20 s", "2 h 05 min"; an en dash for an unknown time."""
-    if seconds is None or pd.isna(seconds):
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def gib(num_bytes: float | None) -> str:

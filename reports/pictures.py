@@ -1,6 +1,7 @@
 """The picture grid: the same prompts from both models with the scorer's verdicts, chosen by rule, not by eye."""
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -77,10 +78,28 @@ def _pair(run: Run, rows: dict[str, dict[str, dict]], prompt_id: str) -> Pair:
     return Pair(prompt=first.get("text", prompt_id), task=first["category"], pictures=pictures)
 
 
+def readable(pairs: list[Pair]) -> tuple[list[Pair], list[str]]:
+    """The pairs whose two images can be read, and a sentence for each of the others."""
+    shown, sentences = [], []
+    for pair in pairs:
+        try:
+            for picture in pair.pictures.values():
+                thumbnail(picture.path)
+            shown.append(pair)
+        except ValueError as error:
+            sentences.append(f"{error} The page leaves the pair out.")
+    return shown, sentences
+
+
 def thumbnail(path: Path) -> Image.Image:
-    """The image as RGB, at most ``THUMBNAIL`` px; OSError for a broken file."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    """The image as RGB, at most ``THUMBNAIL`` px; ValueError naming a file that is broken or too large to be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                rgb = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}).") from error
     rgb.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     return rgb
 

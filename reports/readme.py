@@ -11,7 +11,8 @@ from reports.claims import keeps_to_paper
 from reports.closing import share_text
 from reports.estimates import pooled_retention
 from reports.runs import SUBJECTS, Run, groups, load_runs
-from reports.tables import markdown, number, or_none
+from reports.table_files import markdown
+from reports.tables import number, or_none
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.benchmarks import BENCHMARKS, Benchmark
-from bench.records import CostRecord, Summary, read_costs, read_json
+from bench.records import CostRecord, Summary, read_json
+from reports import checked
 from reports.kept import CorpusFacts, corpus_facts, identity, read_rows
 
 SUBJECTS = ("source", "l2p")
 SUBJECT_NAMES = {"source": "Source", "l2p": "Pixel model"}
 FORMAT = 2  # of run.json
-ROW_KEYS = {"prompt_id", "index", "category", "value"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Run:
     scored: dict[tuple[str, str], Scored]
     costs: list[CostRecord]
     judge_checks: list[dict[str, Any]] = field(default_factory=list)
+    disagreement: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -106,26 +107,32 @@ def load_run(path: Path | str) -> Run:
         path=path,
         manifest=manifest,
         corpus=_there(corpus_facts(path, manifest), "corpus/metadata.jsonl", missing),
-        transfer=_there(_json(path / "transfer/summary.json"), "transfer/summary.json", missing),
-        log=_there(read_rows(path / "transfer/log.jsonl"), "transfer/log.jsonl", missing) or [],
+        transfer=_there(_transfer(path / "transfer/summary.json"), "transfer/summary.json", missing),
+        log=_there(_log(path / "transfer/log.jsonl"), "transfer/log.jsonl", missing) or [],
         suites=suites,
         scored=_load_scores(path, suites, missing),
         costs=_load_costs(path, missing),
-        judge_checks=_json(path / "scores/checks.json") or [],
+        judge_checks=checked.checked_judge_checks(_json(path / "scores/checks.json"), path / "scores/checks.json"),
+        disagreement=checked.checked_disagreement(
+            _json(path / "scores/disagreement.json"), path / "scores/disagreement.json"
+        ),
         missing=missing,
     )
 
 
 def _manifest(path: Path, missing: list[str]) -> dict[str, Any]:
-    manifest = _there(_json(path / "run.json"), "run.json", missing)
-    if manifest is None:
+    if not (path / "run.json").is_file():
+        missing.append("run.json")
         return {}
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        given = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ValueError(f"{path / 'run.json'} has format {given!r}, this report reads {FORMAT}")
-    if not isinstance(manifest.get("recipe"), dict):
-        raise ValueError(f"{path / 'run.json'} holds no recipe, so nothing says what this run is")
-    return manifest
+    return checked.checked_manifest(read_json(path / "run.json"), path / "run.json", FORMAT)
+
+
+def _transfer(path: Path) -> dict[str, Any] | None:
+    return checked.checked_transfer(read_json(path), path) if path.is_file() else None
+
+
+def _log(path: Path) -> list[dict[str, Any]] | None:
+    return checked.checked_log(read_rows(path), path)
 
 
 def holds_run(path: Path) -> bool:
@@ -145,11 +152,12 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
             raise ValueError(f"Two runs are named {first.name!r}: {first.path} and {second.path}. Rename one folder.")
     if not runs:
         raise ValueError("No run folder given. Example: python -m reports runs/* --out report/")
-    _refuse_repeated(runs)
+    refuse_repeated(runs)
     return runs
 
 
-def _refuse_repeated(runs: Sequence[Run]) -> None:
+def refuse_repeated(runs: Sequence[Run]) -> None:
+    """ValueError where two runs are one recipe with one transfer seed: a copy would count as a second seed."""
     for label, members in groups(runs).items():
         by_seed: dict[int | None, Run] = {}
         for run in members:
@@ -241,7 +249,9 @@ def _load_scores(path: Path, suites: Iterable[str], missing: list[str]) -> dict[
         for suite in suites:
             folder = path / "scores" / subject / suite
             if (folder / "summary.json").is_file():
-                scored[subject, suite] = _load_scored(path, folder, missing)
+                scored[subject, suite] = load_scored(folder)
+                if not scored[subject, suite].rows:
+                    missing.append(f"scores/{subject}/{suite}/scores.jsonl")
             else:
                 missing.append(f"scores/{subject}/{suite}/summary.json")
     if not suites:
@@ -249,35 +259,25 @@ def _load_scores(path: Path, suites: Iterable[str], missing: list[str]) -> dict[
     return scored
 
 
-def _load_scored(path: Path, folder: Path, missing: list[str]) -> Scored:
-    summary = _summary(folder / "summary.json")
+def load_scored(folder: Path) -> Scored:
+    """One folder of scores: summary, rows of its variant, other variants; ValueError naming a file that is broken."""
+    summary = checked.read_summary(folder / "summary.json")
     benchmark = BENCHMARKS.get(summary.benchmark)
     if benchmark is None:
         raise ValueError(
             f"{folder / 'summary.json'} is of benchmark {summary.benchmark!r}; known are {', '.join(BENCHMARKS)}"
         )
-    variants = {file.stem.removeprefix("summary-"): _summary(file) for file in sorted(folder.glob("summary-*.json"))}
+    variants = {
+        file.stem.removeprefix("summary-"): checked.read_summary(file) for file in sorted(folder.glob("summary-*.json"))
+    }
     of_variant, plain = folder / f"scores-{summary.variant}.jsonl", folder / "scores.jsonl"
     rows = read_rows(of_variant)
-    rows = read_rows(plain) if rows is None else rows
-    if not rows:
-        missing.append(plain.relative_to(path).as_posix())
-    for row in rows or []:
-        if absent := ROW_KEYS - row.keys():
-            raise ValueError(f"{plain}: a score row lacks {', '.join(sorted(absent))}: {str(row)[:80]}")
-    return Scored(benchmark=benchmark, summary=summary, rows=rows or [], variants=variants)
-
-
-def _summary(path: Path) -> Summary:
-    row = read_json(path)
-    try:
-        return Summary(**{**row, "overall_ci95": tuple(row["overall_ci95"])})
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no benchmark summary: {error}") from error
+    path, rows = (plain, read_rows(plain)) if rows is None else (of_variant, rows)
+    return Scored(benchmark=benchmark, summary=summary, rows=checked.checked_rows(rows or [], path), variants=variants)
 
 
 def _load_costs(path: Path, missing: list[str]) -> list[CostRecord]:
     files = sorted((path / "cost").glob("*.json"))
     if not files:
         missing.append("cost/measured.json")
-    return [record for file in files for record in read_costs(file)]
+    return [record for file in files for record in checked.read_cost_file(file)]

@@ -1,13 +1,10 @@
-"""Tables as data frames, and their files: CSV (raw values), Markdown and LaTeX (rounded, everything escaped).
+"""Tables as data frames of raw values (`reports.table_files` writes them).
 
 Table 1 keeps published and measured rows in blocks of their own, by size, and never mixes them; the scorecard has a row
 a source family.
 """
 
-import html
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -116,6 +113,22 @@ def task_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "subject", "task", "value", "low", "high", "n"])
 
 
+def variant_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Overall scores by scoring variant: one row a run, subject, suite and variant, where a suite has several."""
+    rows = [
+        {
+            **{"run": run.name, "subject": subject, "suite": suite, "title": run.suites[suite], "variant": name},
+            **{"value": variant.overall, "low": variant.overall_ci95[0], "high": variant.overall_ci95[1]},
+            **{"n": variant.num_scored, "decimals": scored.benchmark.decimals},
+        }
+        for run in runs
+        for (subject, suite), scored in run.scored.items()
+        for name, variant in scored.variants.items()
+    ]
+    return pd.DataFrame(rows, columns=[*("run", "subject", "suite", "title", "variant", "value"), *VARIANT_NUMBERS])
+
+
+VARIANT_NUMBERS = ("low", "high", "n", "decimals")
 RETENTION_COLUMNS = (
     *("run", "group", "suite", "title", "decimals", "num_seeds", *SUBJECTS),
     *("value", "low", "high", "n", "train_images", "seconds"),
@@ -258,30 +271,3 @@ def blocks(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     titles = {"published": "Published at 1024 × 1024", "measured": "Measured here", "predicted": "Predicted"}
     parts = frame.groupby(["kind", "size"], sort=False)
     return [(f"{titles[kind]}, {size} size", part) for (kind, size), part in parts]
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame of text as a Markdown table; pipes, angle brackets and line ends of outside names cannot break out."""
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).values.tolist()]
-    return "\n".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    flat = html.escape(re.sub(r"\s+", " ", text), quote=False)
-    return re.sub(r"([|`*_\[\]\\])", r"\\\1", flat)
-
-
-def write_table1(frame: pd.DataFrame, out_dir: Path) -> None:
-    """Write table1.csv, table1.md and table1.tex; NaN stands as an empty cell in the CSV."""
-    frame.to_csv(out_dir / "table1.csv", index=False)
-    notes = "\n".join(f"- {note}" for note in paper.TABLE1_NOTES)
-    parts = [f"## {title}\n\n{markdown(displayed(part))}" for title, part in blocks(frame)]
-    (out_dir / "table1.md").write_text("# Table 1\n\n" + "\n".join(parts) + f"\nNotes\n{notes}\n", encoding="utf-8")
-    (out_dir / "table1.tex").write_text("\n".join(_latex(*block) for block in blocks(frame)), encoding="utf-8")
-
-
-def _latex(title: str, frame: pd.DataFrame) -> str:
-    """One block as a booktabs table; pandas escapes every special character of TeX."""
-    caption = title.replace("×", r"$\times$")
-    body = displayed(frame).replace("–", "--", regex=True)
-    return body.to_latex(index=False, escape=True, caption=caption, column_format="l" + "r" * (len(body.columns) - 1))

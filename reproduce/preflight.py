@@ -43,7 +43,8 @@ def check_names(recipe: Recipe) -> None:
         for benchmark in suite.benchmarks:
             find_benchmark(benchmark)
     prompts = [recipe.corpus.prompts, *(suite.prompts for suite in recipe.suites)]
-    for name in [*recipe.judges.values(), *recipe.judge_checks, recipe.corpus.image_filter, *prompts]:
+    judges = [*recipe.judges.values(), *recipe.judge_checks, recipe.cross_check]
+    for name in [*judges, recipe.corpus.image_filter, *prompts]:
         if name is None:
             continue
         if ":" in name:

@@ -15,6 +15,7 @@ ALLOWED = {
     "reproduce": {"l2p", "bench"},
     "reports": set(),
 }
+READERS = {"l2p.pictures", "l2p.tables"}  # the one reader of pictures and the one of tables, which bench uses too
 EXCEPTIONS = {
     "bench/cost/predict.py": {"l2p"},
     "bench/perf/test_l2p.py": {"l2p", "reproduce"},  # a study of their speed
@@ -62,7 +63,15 @@ def test_a_package_imports_only_what_it_may(package):
             ours = {module for module in imports(path) if module.split(".")[0] == "bench"}
             assert all(any(m == ok or m.startswith(ok + ".") for ok in REPORTS_READ) for m in ours), f"{name}: {ours}"
             allowed = allowed | {"bench"}
-        assert rooms(imports(path)) <= allowed, f"{name} imports {rooms(imports(path)) - allowed}"
+        shared = READERS if package in ("bench", "l2p") else set()
+        found = rooms({module for module in imports(path) if module.rpartition(".")[0] not in shared | {""}} - shared)
+        assert found <= allowed, f"{name} imports {found - allowed}"
+
+
+def test_the_readers_need_no_torch_and_none_of_ours():
+    for name in READERS:
+        found = imports(ROOT / f"{name.replace('.', '/')}.py")
+        assert not rooms(found) and "torch" not in found, name
 
 
 def test_what_reports_read_is_free_of_torch():

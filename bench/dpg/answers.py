@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.dpg.questions import QuestionFile, csv_rows, read_text_bytes
+from bench.dpg.questions import QuestionFile
 from bench.dpg.rules import Answers
+from l2p.tables import csv_rows, jsonl_rows, read_table_bytes
 
 COLUMNS = ("item_id", "crop", "proposition_id", "answer")
 MAX_PIC_NUM = 4  # a grid has 2 x 2 tiles
@@ -21,8 +22,9 @@ def read_answers(path: str | Path, file: QuestionFile) -> Answers:
     question file does not hold, a crop outside 0..3, and an answer given twice.
     """
     path = Path(path)
-    content = read_text_bytes(path)
-    rows = _json_rows(path, content) if content.lstrip()[:1] == b"{" else csv_rows(content, path, COLUMNS)
+    content = read_table_bytes(path)
+    is_json = content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
+    rows = _json_rows(path) if is_json else csv_rows(path, COLUMNS, content)
     return collect_answers(rows, file, path)
 
 
@@ -41,15 +43,17 @@ def collect_answers(rows: Iterable[tuple[int, dict[str, Any]]], file: QuestionFi
             raise ValueError(f"{where}: crop must be 0 to {MAX_PIC_NUM - 1}, not {row['crop']!r}")
         crops = answers.setdefault(item_id, [])
         crops.extend({} for _ in range(crop + 1 - len(crops)))
+        if not isinstance(row["answer"], str):
+            raise ValueError(f"{where}: an answer must be text; it is {row['answer']!r}")
         if proposition_id in crops[crop]:
             raise ValueError(f"{where}, crop {crop}, proposition {proposition_id} is answered twice")
         crops[crop][proposition_id] = row["answer"]
     return answers
 
 
-def answer_cells(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, cell) of JSON rows: an answer each, or as in our `answers.jsonl` an image each with all its `answers`."""
-    for line, row in enumerate(rows, 1):
+def answer_cells(rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, cell) of (line, JSON row): an answer each, or as in our `answers.jsonl` an image with its `answers`."""
+    for line, row in rows:
         if "prompt_id" not in row:
             yield line, row
             continue
@@ -64,15 +68,18 @@ def _number(cell: str | int) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _json_rows(path: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Cells of a JSON Lines file; ValueError with the line for one that lacks a column."""
-    try:
-        rows = [json.loads(line) for line in content.decode("utf-8").strip().split("\n")]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON Lines file: {error}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: every line must be an object")
-    for line, cell in answer_cells(rows):
+    for line, cell in answer_cells(saved_rows(path)):
         if not isinstance(cell.get("answer"), str) or not all(isinstance(cell.get(c), (str, int)) for c in COLUMNS):
             raise ValueError(f"{path}, line {line}: expected {', '.join(COLUMNS)} as text or whole numbers")
         yield line, cell
+
+
+def saved_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, row) of a JSON Lines file of answers; ValueError for a row of another form."""
+    for line, row in jsonl_rows(path):
+        answers = row.get("answers", {}) if isinstance(row, dict) else None
+        if not isinstance(answers, dict) or ("prompt_id" in row and "index" not in row):
+            raise ValueError(f"{path}, line {line}: expected an object with prompt_id, index and answers")
+        yield line, row

@@ -13,8 +13,8 @@ from bench.dpg.answers import read_answers
 from bench.dpg.questions import QuestionFile, read_questions
 from bench.dpg.rules import VARIANTS
 from bench.dpg.summary import ALWAYS, write_scores, write_variants
-from bench.passport import NOT_STATED, generation_settings, library_versions, passport
-from bench.records import Summary, read_json, read_summary, write_json
+from bench.passport import NOT_STATED, generation_settings, library_versions, passport, read_passport
+from bench.records import Summary, read_summary, write_json
 
 EXAMPLE = """Score a folder of DPG-Bench images: <item>.png, a 2 x 2 grid, or <item>_<k>.png, k from 0.
 
@@ -41,26 +41,23 @@ def dpg(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     allow_partial: Annotated[bool, typer.Option(help="Score what is there; the score is named partial.")] = False,
     subject: Annotated[str, typer.Option(help="Name of the model that drew the images.")] = "",
+    insecure: Annotated[bool, typer.Option(help="openai: send the key unencrypted, by http to another host.")] = False,
 ) -> None:
     """Score a folder; the imports wait, so that `--help` needs no torch."""
-    from bench.dpg.score import ScoreConfig, score_folder
+    from bench.dpg.score import ScoreConfig, check_inputs, score_folder
     from bench.dpg.vqa import load_vqa
     from bench.runner import this_process
 
-    file = read_questions(questions, malformed=malformed)
+    if insecure and vqa != "openai":
+        raise ValueError(f"--insecure would change nothing: it is for --vqa openai, not {vqa}")
     process, out = this_process(device), out or Path("scores") / images.resolve().name
-    score_folder(
-        images,
-        questions,
-        load_vqa(vqa, model=vqa_model, device=process.device, file=file),
-        out,
-        resolution=resolution,
-        pic_num=pic_num,
-        vqa_name=vqa,
-        config=ScoreConfig(
-            variant=variant, malformed=malformed, allow_partial=allow_partial, device=device, subject=subject
-        ),
+    config = ScoreConfig(
+        variant=variant, malformed=malformed, allow_partial=allow_partial, device=device, subject=subject
     )
+    # before minutes are spent on loading
+    file, _ = check_inputs(images, questions, out, resolution=resolution, pic_num=pic_num, config=config)
+    judge = load_vqa(vqa, model=vqa_model, device=process.device, file=file, insecure=insecure)
+    score_folder(images, questions, judge, out, resolution=resolution, pic_num=pic_num, vqa_name=vqa, config=config)
     if process.index == 0:
         show(out, file, variant)
 
@@ -84,9 +81,10 @@ def rescore_dpg(directory: Path | None, out: Path | None, options: Mapping[str, 
     if directory is not None and (questions or answers):
         raise ValueError("give a folder of saved answers, or --questions with --answers, not both")
     if directory is not None:
-        file = read_questions(directory / "questions.csv", malformed=malformed)
-        out = _copied(directory, out)
-        write_scores(out, file, variant=variant, allow_partial=read_json(out / "passport.json")["allow_partial"])
+        file, out = read_questions(directory / "questions.csv", malformed=malformed), out or directory
+        partial = bool(read_passport(directory / "passport.json").get("allow_partial"))
+        write_scores(directory, file, variant=variant, allow_partial=partial, out_dir=out)
+        _copy_answers(directory, out)
     elif questions and answers and out:
         file = read_questions(questions, malformed=malformed)
         _score_tables(file, answers, out, variant)
@@ -95,14 +93,11 @@ def rescore_dpg(directory: Path | None, out: Path | None, options: Mapping[str, 
     show(out, file, variant)
 
 
-def _copied(directory: Path, out: Path | None) -> Path:
-    """`out`, with the saved answers copied there; the folder itself where none is given."""
-    if out is None or out.resolve() == directory.resolve():
-        return directory
-    out.mkdir(parents=True, exist_ok=True)
+def _copy_answers(directory: Path, out: Path) -> None:
+    """Put the saved answers beside the scores that were made of them."""
     for name in ("answers.jsonl", "questions.csv", "passport.json", "settings.json"):
-        shutil.copyfile(directory / name, out / name)
-    return out
+        if out.resolve() != directory.resolve() and (directory / name).is_file():
+            shutil.copyfile(directory / name, out / name)
 
 
 def _score_tables(file: QuestionFile, answers_path: Path, out: Path, variant: str) -> Summary:
@@ -120,17 +115,17 @@ def _score_tables(file: QuestionFile, answers_path: Path, out: Path, variant: st
         models={"vqa": {"vqa": f"answers in {answers_path.name}", "comparability": NOT_STATED}},
         thresholds={},
     )
+    summary = write_variants(out, file, answers, settings, variant=variant, allow_partial=True)
     write_json(out / "passport.json", settings)
-    return write_variants(out, file, answers, settings, variant=variant, allow_partial=True)
+    return summary
 
 
 def show(directory: Path, file: QuestionFile, variant: str) -> None:
     """Print the variants side by side, what was left out, and what was odd, as plain text."""
     names = [name for name in dict.fromkeys((*ALWAYS, variant)) if (directory / f"summary-{name}.json").is_file()]
     summaries = [read_summary(directory / f"summary-{name}.json") for name in names]
-    typer.echo(
-        f"DPG-Bench of {summaries[0].subject}: {file.path.name}, VQA {summaries[0].passport['models']['vqa']['vqa']}"
-    )
+    subject = "" if summaries[0].subject == NOT_STATED else f" of {summaries[0].subject}"
+    typer.echo(f"DPG-Bench{subject}: {file.path.name}, VQA {summaries[0].passport['models']['vqa']['vqa']}")
     typer.echo(f"  {'':<12}" + "".join(f"{name:>24}" for name in names))
     for category in sorted({question.broad_category for question in file.rows}):
         cells = [summary.by_category.get(category) for summary in summaries]
@@ -152,3 +147,4 @@ def show(directory: Path, file: QuestionFile, variant: str) -> None:
     counts = summaries[0].passport["details"]["answers"]
     typer.echo(f"  {counts['normalised_to_yes']} of {counts['answers']} answers are yes only when normalised")
     typer.echo(f"  {summaries[0].passport['models']['vqa'].get('comparability', NOT_STATED)}")
+    typer.echo(f"Written to {directory}: summary.json ({variant}, with all settings), scores.jsonl (a row an item)")

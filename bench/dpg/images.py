@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from bench.dpg.answers import MAX_PIC_NUM
 from bench.dpg.questions import QuestionFile
-from bench.images import open_image
 from bench.records import ImageSample
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from l2p.pictures import MAX_PIXELS, SUFFIXES, PictureError, is_hidden, named_otherwise, picture_size, read_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ def read_folder(directory: Path, file: QuestionFile, *, pic_num: int, resolution
     items, missing = {}, []
     for item_id in file.items:
         crops = found.get(item_id, {})
-        lacking = _missing(item_id, crops, pic_num)
+        lacking = _missing(directory, item_id, crops, pic_num)
         missing += lacking
         if not lacking:
             items[item_id] = [
@@ -56,7 +54,9 @@ def _by_item(directory: Path, file: QuestionFile, pic_num: int) -> dict[str, dic
     """Files by item and crop; a grid has the crop -1."""
     found: dict[str, dict[int, Path]] = {}
     surplus = []
-    for path in sorted(p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "."):
+    for path in sorted(p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES and not is_hidden(p.name)):
+        if not path.is_file():
+            continue  # a pipe or a folder: its item lacks the image
         item_id, crop = _item_and_crop(path.stem, file)
         if item_id not in file.items or crop >= pic_num:
             surplus.append(path.name)
@@ -83,11 +83,12 @@ def _item_and_crop(stem: str, file: QuestionFile) -> tuple[str, int]:
     return name, int(number)
 
 
-def _missing(item_id: str, crops: dict[int, Path], pic_num: int) -> list[str]:
-    """Names of the files that an item lacks."""
-    if not crops:
-        return [f"{item_id}.png"]
-    return [] if -1 in crops else [f"{item_id}_{k}.png" for k in range(pic_num) if k not in crops]
+def _missing(directory: Path, item_id: str, crops: dict[int, Path], pic_num: int) -> list[str]:
+    """Names of the files that an item lacks, and what lies there in their place."""
+    names = [] if -1 in crops else [f"{item_id}_{k}.png" for k in range(pic_num) if k not in crops]
+    names = names if crops else [f"{item_id}.png"]
+    wrong = ", which is no regular file"
+    return [f"{name}{wrong if (directory / name).exists() else named_otherwise(directory / name)}" for name in names]
 
 
 def _check_sizes(found: dict[str, dict[int, Path]], pic_num: int, resolution: int) -> None:
@@ -111,23 +112,25 @@ def grid_sizes(pic_num: int, resolution: int) -> set[tuple[int, int]]:
 
 def _size(path: Path) -> tuple[int, int] | None:
     try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return picture_size(path)
+    except PictureError:
         return None
 
 
 def read_crops(samples: list[ImageSample], resolution: int) -> Iterator[Image.Image]:
     """An item's crops as RGB, marked with item and crop in `info`; a grid is read once.
 
-    Tiles lie in rows: 0 and 1 above, 2 and 3 below (the published script's order). ValueError for an unreadable image.
+    Tiles lie in rows: 0 and 1 above, 2 and 3 below (the published script's order). A grid may be as large as
+    `resolution` asks for. PictureError for an unreadable image.
     """
     opened: dict[Path, Image.Image] = {}
     for sample in samples:
         if sample.path not in opened:
-            opened = {sample.path: open_image(sample.path)}
+            opened = {sample.path: read_picture(sample.path, max(MAX_PIXELS, 4 * resolution**2))}
         image = opened[sample.path]
         left, top = sample.index % 2 * resolution, sample.index // 2 * resolution
+        if image.size != (resolution, resolution) and image.size not in grid_sizes(len(samples), resolution):
+            raise PictureError(f"it has {image.width} x {image.height} pixels, which is no grid of {resolution}")
         is_grid = image.size != (resolution, resolution)
         crop = image.crop((left, top, left + resolution, top + resolution)) if is_grid else image
         crop.info.update(item_id=sample.prompt_id, crop=sample.index)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.dpg.vqa import NOT_COMPARABLE
+from bench.named import refuse_missing_path
 from bench.passport import weights_sha256
 
 if TYPE_CHECKING:
@@ -50,16 +51,25 @@ class TransformersVQA:
 
 
 def load_transformers(name: str, device: str) -> TransformersVQA:
-    """Load a folder or hub id (safetensors only). Raises ValueError for a model that is none of ARCHITECTURES."""
+    """Load a folder or hub id (safetensors only).
+
+    Raises ValueError for a model that is none of ARCHITECTURES, and for weights that cannot be loaded.
+    """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(name)
-    architecture = (config.architectures or ["unknown"])[0]
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"{name} is a {architecture}; known VQA models: {', '.join(ARCHITECTURES)}")
-    model = getattr(transformers, architecture).from_pretrained(name, use_safetensors=True).to(device)
-    shown = str(Path(name).name if Path(name).is_dir() else name)
-    return TransformersVQA(model, transformers.AutoProcessor.from_pretrained(name), shown)
+    refuse_missing_path(name, "a folder in transformers' format, or a hub id")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+        architecture = (config.architectures or ["unknown"])[0]
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"{name} is a {architecture}; known VQA models: {', '.join(ARCHITECTURES)}")
+        model = getattr(transformers, architecture).from_pretrained(name, use_safetensors=True).to(device)
+        processor = transformers.AutoProcessor.from_pretrained(name)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # safetensors and transformers have their own; the files are at fault in all cases
+        raise ValueError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
+    return TransformersVQA(model, processor, str(Path(name).name if Path(name).is_dir() else name))
 
 
 def keep_cross_attention_masks(model: Any) -> None:

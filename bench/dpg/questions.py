@@ -7,13 +7,12 @@ the rest becomes a `Finding`, counted in the summary, and each scoring variant h
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from l2p.tables import csv_rows, read_table_bytes
 
 COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
 MALFORMED = ("strict", "skip", "no-parent")  # what to do with a dependency cell that is no list of numbers
@@ -86,11 +85,11 @@ def read_questions(path: str | Path, *, malformed: str = "no-parent") -> Questio
     if malformed not in MALFORMED:
         raise ValueError(f"unknown way to treat malformed cells {malformed!r}; known: {', '.join(MALFORMED)}")
     path = Path(path)
-    content = read_text_bytes(path)
+    content = read_table_bytes(path)
     rows: list[Question] = []
     findings: list[Finding] = []
     prompts: dict[str, str] = {}
-    for line, row in csv_rows(content, path, COLUMNS):
+    for line, row in csv_rows(path, COLUMNS, content):
         question, finding = _question(row, line, path)
         if finding and malformed == "strict":
             raise ValueError(
@@ -112,43 +111,6 @@ def read_questions(path: str | Path, *, malformed: str = "no-parent") -> Questio
         skipped=skipped,
         malformed=malformed,
     )
-
-
-def read_text_bytes(path: Path) -> bytes:
-    """A file's bytes, decompressed where it is gzip (told by its first bytes, not its name).
-
-    Raises FileNotFoundError, and ValueError for a broken archive.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: give a CSV in DPG-Bench's layout, plain or .gz")
-    content = path.read_bytes()
-    try:
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path} is a broken gzip file ({error}): fetch it again") from error
-
-
-def csv_rows(content: bytes, path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a CSV that must have `columns`; the line is the one on which the row starts."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(reader.fieldnames or ['none'])}"
-            )
-        line = reader.line_num + 1
-        for row in reader:
-            if any(row[name] is None for name in columns):
-                raise ValueError(f"{path}, line {line}: the row has too few cells for the header")
-            yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def _question(row: dict[str, str], line: int, path: Path) -> tuple[Question, Finding | None]:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.dpg.answers import MAX_PIC_NUM
-from bench.dpg.images import read_crops, read_folder
-from bench.dpg.questions import QuestionFile, read_questions, read_text_bytes
+from bench.dpg.images import Folder, read_crops, read_folder
+from bench.dpg.questions import QuestionFile, read_questions
 from bench.dpg.rules import VARIANTS
 from bench.dpg.summary import BENCHMARK, write_scores
 from bench.dpg.vqa import NOT_COMPARABLE
-from bench.judges import as_judge
+from bench.judges import JudgeError, as_judge
 from bench.machine import device_name
 from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
 from bench.records import ImageSample, IncompleteError, Summary, read_summary, write_json
-from bench.runner import Process, Row, check_settings, run_batches, this_process
+from bench.runner import (
+    Process,
+    Row,
+    check_output,
+    check_settings,
+    locked,
+    run_batches,
+    this_process,
+    without_stale_scores,
+)
+from l2p.pictures import PictureError
+from l2p.tables import read_table_bytes
 
 if TYPE_CHECKING:
     from bench.records import VQA
@@ -56,32 +68,45 @@ def score_folder(
     for a VQA without answers.
     """
     images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
-    _check_arguments(images_dir, out_dir, config.variant)
+    file, folder = check_inputs(images_dir, questions, out_dir, resolution=resolution, pic_num=pic_num, config=config)
+    vqa = as_judge(vqa, {"vqa": vqa_name, "comparability": NOT_COMPARABLE})
+    process = this_process(config.device)
+    with locked(out_dir) if process.index == 0 else nullcontext():
+        if process.index == 0:
+            check_settings(out_dir / "settings.json", _settings(file, vqa.passport, pic_num, resolution))
+            (out_dir / "questions.csv").write_bytes(read_table_bytes(file.path))
+        batches = list(folder.items.values())
+        run_batches(batches, _worker(vqa, file, resolution), out_dir, name="answers", process=process)
+        if process.index == 0:
+            settings = _passport(images_dir, file, vqa.passport, process, pic_num, resolution, config)
+            write_json(out_dir / "passport.json", settings)
+            with without_stale_scores(out_dir):
+                write_scores(out_dir, file, variant=config.variant, allow_partial=config.allow_partial)
+        process.wait()
+        return read_summary(out_dir / "summary.json")
+
+
+def check_inputs(
+    images_dir: Path, questions: Path | str, out_dir: Path, *, resolution: int, pic_num: int, config: ScoreConfig
+) -> tuple[QuestionFile, Folder]:
+    """Look at everything that can be wrong before a model is loaded; make the folder of results.
+
+    Raises IncompleteError, ValueError or OSError: an unknown variant, the question file, missing images,
+    `generation.json`, no place for results.
+    """
+    if config.variant not in VARIANTS:
+        raise ValueError(f"unknown variant {config.variant!r}; known: {', '.join(VARIANTS)}")
     file = read_questions(questions, malformed=config.malformed)
     folder = read_folder(images_dir, file, pic_num=pic_num, resolution=resolution)
     if folder.missing and not (config.allow_partial and folder.items):
         raise IncompleteError(folder.missing, len(file.items) * pic_num)
-    vqa = as_judge(vqa, {"vqa": vqa_name, "comparability": NOT_COMPARABLE})
-    process = this_process(config.device)
-    if process.index == 0:
-        check_settings(out_dir / "settings.json", _settings(file, vqa.passport, pic_num, resolution))
-        (out_dir / "questions.csv").write_bytes(read_text_bytes(file.path))
-    batches = list(folder.items.values())
-    run_batches(batches, _worker(vqa, file, resolution), out_dir, name="answers", process=process)
-    if process.index == 0:
-        write_json(
-            out_dir / "passport.json", _passport(images_dir, file, vqa.passport, process, pic_num, resolution, config)
-        )
-        write_scores(out_dir, file, variant=config.variant, allow_partial=config.allow_partial)
-    process.wait()
-    return read_summary(out_dir / "summary.json")
+    generation_settings(_given(images_dir, config))
+    check_output(out_dir, images_dir)
+    return file, folder
 
 
-def _check_arguments(images_dir: Path, out_dir: Path, variant: str) -> None:
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
-    if out_dir.resolve().is_relative_to(images_dir.resolve()):
-        raise ValueError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
+def _given(images_dir: Path, config: ScoreConfig) -> Mapping[str, Any] | Path:
+    return config.generation if config.generation is not None else images_dir / "generation.json"
 
 
 def _settings(file: QuestionFile, model: Mapping[str, Any], pic_num: int, resolution: int) -> dict[str, Any]:
@@ -100,13 +125,13 @@ def _passport(
     config: ScoreConfig,
 ) -> dict[str, Any]:
     """Every setting that the score depends on, but what the rules add (`bench.dpg.summary`)."""
-    given = config.generation if config.generation is not None else images_dir / "generation.json"
+    generation = generation_settings(_given(images_dir, config))
     return passport(
         prompts=f"{file.path.name}, {len(file.items)} items, {len(file.rows)} questions",
         prompts_sha256=file.sha256,
         images_per_prompt=pic_num,
         resolution=resolution,
-        generation=generation_settings(given) | ({"subject": config.subject} if config.subject else {}),
+        generation=generation | ({"subject": config.subject} if config.subject else {}),
         device=device_name(process.device),
         dtype=model.get("dtype", NOT_STATED),
         versions=library_versions(),
@@ -124,12 +149,15 @@ def _worker(vqa: VQA, file: QuestionFile, resolution: int) -> Callable[[list[Ima
         rows = [{"prompt_id": s.prompt_id, "index": s.index, "sha256": file_sha256(s.path)} for s in samples]
         try:
             crops = list(read_crops(samples, resolution))
-        except ValueError as error:
+        except PictureError as error:
             return [row | {"unscored": str(error)} for row in rows]
         for row, crop in zip(rows, crops, strict=True):
             answers = vqa(crop, [question.text for question in questions])
+            sound = isinstance(answers, list | tuple) and all(isinstance(answer, str) for answer in answers)
+            if not sound:
+                raise JudgeError(f"The VQA must give a list of texts, an answer each; it gave {repr(answers)[:200]}")
             if len(answers) != len(questions):
-                raise ValueError(
+                raise JudgeError(
                     f"The VQA gave {len(answers)} answers to {len(questions)} questions; one each is needed"
                 )
             row["answers"] = {str(q.proposition_id): answer for q, answer in zip(questions, answers, strict=True)}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.dpg.answers import answer_cells, collect_answers
+from bench.dpg.answers import answer_cells, collect_answers, saved_rows
 from bench.dpg.questions import QuestionFile
 from bench.dpg.rules import (
     UNANSWERED,
@@ -19,12 +19,11 @@ from bench.dpg.rules import (
     overall_score,
     score_items,
 )
+from bench.passport import read_passport
 from bench.records import (
     IncompleteError,
     Score,
     Summary,
-    iter_jsonl,
-    read_json,
     read_summary,
     to_json,
     write_json,
@@ -36,19 +35,23 @@ BENCHMARK = "dpg"
 FINDINGS = "answers.jsonl"
 ALWAYS = ("official", "corrected")  # written whatever variant is asked for
 CATEGORY = "dense"  # of every score: an item's questions have categories, the item has none
+POINTS = (0.0, 100.0)  # what a summary may hold
 
 
-def write_scores(directory: Path, file: QuestionFile, *, variant: str, allow_partial: bool) -> Summary:
-    """Apply the rules to the answers saved in `directory` and write scores and summaries there.
+def write_scores(
+    directory: Path, file: QuestionFile, *, variant: str, allow_partial: bool, out_dir: Path | None = None
+) -> Summary:
+    """Apply the rules to the answers saved in `directory` and write scores and summaries there (or into `out_dir`).
 
-    Raises IncompleteError, after writing the scores, when items are unscored and no partial score was asked for.
+    Raises before anything is written: ValueError for broken files, IncompleteError when items are unscored and no
+    partial score was asked for.
     """
-    rows = list(iter_jsonl(directory / FINDINGS))
-    settings = read_json(directory / "passport.json")
+    rows = list(saved_rows(directory / FINDINGS))
+    settings = read_passport(directory / "passport.json")
     answers = collect_answers(answer_cells(rows), file, directory / FINDINGS)
-    unscored = {row["prompt_id"]: row["unscored"] for row in rows if "unscored" in row}
+    unscored = {row["prompt_id"]: row["unscored"] for _, row in rows if "unscored" in row}
     return write_variants(
-        directory, file, answers, settings, variant=variant, allow_partial=allow_partial, unscored=unscored
+        out_dir or directory, file, answers, settings, variant=variant, allow_partial=allow_partial, unscored=unscored
     )
 
 
@@ -64,25 +67,24 @@ def write_variants(
 ) -> Summary:
     """Write `scores-V.jsonl` and `summary-V.json` of official, corrected and the asked variant (also plainly).
 
-    `unscored` says why items have no answers, where that is known. Raises IncompleteError when items lack
-    answers and `allow_partial` is not set, or when the asked variant scores no item.
+    `unscored` says why items have no answers, where that is known. Raises IncompleteError, and then writes nothing,
+    when items lack answers and `allow_partial` is not set, or when the asked variant scores no item.
     """
+    scored: dict[str, list[ItemScore]] = {}
     for name in dict.fromkeys((*ALWAYS, variant)):
         items = score_items(file, answers, variant=name, num_crops=settings["images_per_prompt"])
-        items = [_with_reason(item, (unscored or {}).get(item.item_id)) for item in items]
-        lacking = [f"{item.item_id}: {item.reason}" for item in items if _lacks(item)]
-        none_scored = overall_score(items) is None
-        names = [f"-{name}", ""] if name == variant else [f"-{name}"]
-        for suffix in names:
+        scored[name] = [_with_reason(item, (unscored or {}).get(item.item_id)) for item in items]
+        lacking = [item for item in scored[name] if _lacks(item)]
+        if (lacking and not allow_partial) or (name == variant and overall_score(items) is None):
+            raise IncompleteError([f"{item.item_id}: {item.reason}" for item in lacking or scored[name]], len(items))
+    for name, items in scored.items():
+        for suffix in [f"-{name}", ""] if name == variant else [f"-{name}"]:
             write_jsonl(out_dir / f"scores{suffix}.jsonl", map(_score_row, items))
-            (out_dir / f"summary{suffix}.json").unlink(missing_ok=True)  # of an earlier, complete state
-        if (lacking and not allow_partial) or (none_scored and name == variant):
-            raise IncompleteError(lacking or [f"{item.item_id}: {item.reason}" for item in items], len(items))
-        if none_scored:
-            print(f"note: variant {name} scores no item here", file=sys.stderr)
-            continue
-        for suffix in names:
-            write_json(out_dir / f"summary{suffix}.json", summarise(items, file, answers, settings, name))
+            if overall_score(items) is None:
+                print(f"note: variant {name} scores no item here", file=sys.stderr)
+                (out_dir / f"summary{suffix}.json").unlink(missing_ok=True)  # of an earlier, scored state
+            else:
+                write_json(out_dir / f"summary{suffix}.json", summarise(items, file, answers, settings, name))
     return read_summary(out_dir / "summary.json")
 
 
@@ -110,7 +112,7 @@ def summarise(
     """
     scored = [item for item in items if item.value is not None]
     values = [100 * item.value for item in scored if item.value is not None]
-    estimate = bootstrap_ci([CATEGORY] * len(scored), [item.item_id for item in scored], values)
+    estimate = bootstrap_ci([CATEGORY] * len(scored), [item.item_id for item in scored], values, bounds=POINTS)
     overall = overall_score(items)
     assert overall is not None
     details = {
@@ -150,5 +152,5 @@ def category_interval(scored: list[ItemScore], name: str) -> tuple[float, float]
         return None
     clusters = [item_id for item_id, _, count in totals for _ in range(count)]
     values = [100 * total / count for _, total, count in totals for _ in range(count)]
-    estimate = bootstrap_ci([name] * len(values), clusters, values)
+    estimate = bootstrap_ci([name] * len(values), clusters, values, bounds=POINTS)
     return estimate.low, estimate.high

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.dpg.answers import read_answers
 from bench.dpg.questions import QuestionFile
 from bench.judges import Judge, load_judge
+from bench.named import refuse_missing_path
 from bench.worker import Worker, encode_png
 
 if TYPE_CHECKING:
@@ -26,17 +28,32 @@ COMPARABLE = "the published scores' VQA model, if these are its weights"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load_vqa(name: str, *, model: str = "", device: str = "cpu", file: QuestionFile | None = None) -> VQA:
-    """The back end of that name, or of `package.module:function`, a zero-argument loader of your own.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a back end is told.
 
     `model` is a weights folder or hub id (mplug, transformers), the model's name at the server (openai) or the file of
-    saved answers (replay, which also needs the question file). Raises ValueError for an unknown name.
+    saved answers (replay, which also needs the question `file`); `insecure` is `bench.dpg.server`'s.
+    """
+
+    model: str = ""
+    device: str = "cpu"
+    file: QuestionFile | None = None
+    insecure: bool = False
+
+
+def load_vqa(
+    name: str, *, model: str = "", device: str = "cpu", file: QuestionFile | None = None, insecure: bool = False
+) -> VQA:
+    """The back end of that name, or of `package.module:function`, a zero-argument loader of your own.
+
+    The rest are `Options`. Raises ValueError for an unknown name, OSError for weights that are not there.
     """
     if ":" in name:
         return load_judge(name)
     if name not in BACKENDS:
         raise ValueError(f"unknown VQA {name!r}; known: {', '.join(BACKENDS)}, or your own package.module:function")
-    return BACKENDS[name](model, device, file)
+    return BACKENDS[name](Options(model=model, device=device, file=file, insecure=insecure))
 
 
 class WorkerVQA(Worker):
@@ -50,39 +67,40 @@ class WorkerVQA(Worker):
         return reply["answers"]
 
 
-def mplug(model: str, device: str, file: QuestionFile | None) -> VQA:
+def mplug(options: Options) -> VQA:
     """mPLUG-large, in a worker process of `.venv-mplug` (or of $L2P_MPLUG_PYTHON)."""
     python = Path(os.environ.get("L2P_MPLUG_PYTHON", ROOT / ".venv-mplug/bin/python"))
     if not python.exists():
         raise FileNotFoundError(
             f"no {python}: make mPLUG's environment with `nox -s dpg-mplug`, or set L2P_MPLUG_PYTHON"
         )
-    worker = WorkerVQA(
-        [str(python), str(Path(__file__).with_name("mplug_worker.py")), model or MPLUG, "--device", device]
-    )
+    refuse_missing_path(options.model, "a folder of mPLUG's weights, or modelscope's id")
+    script = Path(__file__).with_name("mplug_worker.py")
+    worker = WorkerVQA([str(python), str(script), options.model or MPLUG, "--device", options.device])
     return Judge(ask=worker, passport=worker.passport | {"comparability": COMPARABLE})
 
 
-def transformers(model: str, device: str, file: QuestionFile | None) -> VQA:
+def transformers(options: Options) -> VQA:
     """BLIP-VQA, ViLT or Qwen2.5-VL from a folder or hub id, in this environment."""
     from bench.dpg.models import load_transformers
 
-    if not model:
+    if not options.model:
         raise ValueError("--vqa transformers needs --vqa-model: a folder or hub id of BLIP-VQA, ViLT or Qwen2.5-VL")
-    return load_transformers(model, device)
+    return load_transformers(options.model, options.device)
 
 
-def openai(model: str, device: str, file: QuestionFile | None) -> VQA:
+def openai(options: Options) -> VQA:
     """A model behind an OpenAI-compatible server: $OPENAI_BASE_URL, key in $OPENAI_API_KEY."""
-    from bench.dpg.server import ServerVQA
+    from bench.dpg.server import ServerConfig, ServerVQA
 
-    if not model:
+    if not options.model:
         raise ValueError("--vqa openai needs --vqa-model: the model's name at the server in OPENAI_BASE_URL")
-    return ServerVQA(model)
+    return ServerVQA(options.model, config=ServerConfig(insecure=options.insecure))
 
 
-def replay(model: str, device: str, file: QuestionFile | None) -> VQA:
+def replay(options: Options) -> VQA:
     """Saved answers again. The runner marks each image with its item and crop (`image.info`)."""
+    model, file = options.model, options.file
     if not model or file is None:
         raise ValueError("--vqa replay needs --vqa-model: a file of saved answers (answers.jsonl, or a CSV)")
     saved = read_answers(model, file)
@@ -99,7 +117,7 @@ def replay(model: str, device: str, file: QuestionFile | None) -> VQA:
     return Judge(ask=answer, passport=passport)
 
 
-BACKENDS: dict[str, Callable[[str, str, QuestionFile | None], Any]] = {
+BACKENDS: dict[str, Callable[[Options], VQA]] = {
     "mplug": mplug,
     "transformers": transformers,
     "openai": openai,

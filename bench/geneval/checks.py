@@ -15,8 +15,8 @@ from PIL import Image
 
 from bench.geneval.images import Folder
 from bench.geneval.rules import COLORS, PUBLISHED
-from bench.images import open_image
 from bench.records import Detection, Prompt, read_jsonl
+from l2p.pictures import PictureError, read_picture
 
 Detect = Callable[[Sequence[Image.Image], Sequence[Prompt]], list[list[Detection]]]
 
@@ -49,7 +49,7 @@ def self_test(detect: Detect, directory: Path, batch_size: int) -> dict[str, Any
     A label is a class name, with one of GenEval's colours before it where the colour is to be checked too. Returns the
     share found; raises DetectorError below 80 %, and ValueError or FileNotFoundError for a folder of another layout.
     """
-    photographs = _photographs(directory)
+    photographs = read_photographs(directory)
     found = _share_found(detect, photographs, batch_size, lambda image: image)
     if found < MIN_FOUND:
         swapped = _share_found(detect, photographs, batch_size, swap_red_blue)
@@ -61,14 +61,16 @@ def self_test(detect: Detect, directory: Path, batch_size: int) -> dict[str, Any
     return {"photographs": len(photographs), "share_found": round(found, 4)}
 
 
-def _photographs(directory: Path) -> list[tuple[Path, Prompt]]:
-    """Each photograph with a prompt that asks for its labels."""
+def read_photographs(directory: Path) -> list[tuple[Path, Prompt]]:
+    """Each photograph of a self-test with a prompt that asks for its labels; ValueError or FileNotFoundError."""
     path = directory / "labels.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing: a line an image, {{"file_name": "a.jpg", "labels": ["dog"]}}.')
     photographs = []
     for row in read_jsonl(path):
-        if not isinstance(row, dict) or not row.get("labels") or not isinstance(row.get("file_name"), str):
+        labels = row.get("labels") if isinstance(row, dict) else None
+        named = isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)
+        if not named or not isinstance(row.get("file_name"), str):
             raise ValueError(
                 f'{path}: a line must be {{"file_name": "a.jpg", "labels": ["dog", "red car"]}}; got {row}.'
             )
@@ -93,10 +95,17 @@ def _share_found(
     hits: list[float] = []
     for start in range(0, len(photographs), batch_size):
         paths, prompts = zip(*photographs[start : start + batch_size], strict=True)
-        found = detect([change(open_image(path)) for path in paths], prompts)
+        found = detect([change(_photograph(path)) for path in paths], prompts)
         for prompt, detections in zip(prompts, found, strict=True):
             hits += [_best_score(clause, detections) > SURE_SCORE for clause in prompt.spec["include"]]
     return float(np.mean(hits))
+
+
+def _photograph(path: Path) -> Image.Image:
+    try:
+        return read_picture(path)
+    except PictureError as error:
+        raise ValueError(f"The photograph {path} cannot be used: {error}.") from error
 
 
 def _best_score(clause: dict[str, Any], detections: Sequence[Detection], with_color: bool = True) -> float:
@@ -154,8 +163,8 @@ def _spread(folder: Folder) -> tuple[list[Image.Image], list[Prompt]]:
     images, prompts = [], []
     for sample in (there[i] for i in chosen):
         try:
-            images.append(open_image(sample.path))
-        except ValueError:
+            images.append(read_picture(sample.path))
+        except PictureError:
             continue  # the run itself reports an unreadable image, by name
         prompts.append(by_id[sample.prompt_id])
     return images, prompts

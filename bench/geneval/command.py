@@ -12,6 +12,7 @@ import typer
 from bench.geneval.prompts import IMAGES_PER_PROMPT
 from bench.geneval.rules import Thresholds
 from bench.geneval.summary import official_results, write_scores
+from bench.passport import NOT_STATED
 from bench.records import Summary, read_jsonl, write_jsonl
 
 EXAMPLE = """Score a folder of images in GenEval's layout (00000/metadata.jsonl, 00000/samples/0000.png).
@@ -30,7 +31,7 @@ def geneval(
     clip_weights: Annotated[str, typer.Option(help="open_clip's tag, or a file of weights.")] = "openai",
     prompts: Annotated[Path | None, typer.Option(help="The suite's JSON Lines, if not the official one.")] = None,
     expected: Annotated[str, typer.Option(help="PROMPTSxIMAGES, such as 553x4.")] = "",
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096)] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     allow_partial: Annotated[bool, typer.Option(help="Score what is there; the score is named partial.")] = False,
     self_test: Annotated[Path | None, typer.Option(help="Folder of labelled photographs with labels.jsonl.")] = None,
@@ -39,13 +40,16 @@ def geneval(
     results_jsonl: Annotated[Path | None, typer.Option(help="Also write the published script's own format.")] = None,
 ) -> None:
     """Score a folder; the imports wait, so that `--help` needs no torch."""
-    from bench.geneval.detectors import load_colors, load_detector
-    from bench.geneval.score import ScoreConfig, score_folder
+    from bench.geneval.detectors import check_detector_name, load_colors, load_detector
+    from bench.geneval.score import ScoreConfig, check_inputs, score_folder
     from bench.runner import this_process
 
+    if results_jsonl and results_jsonl.is_dir():
+        raise ValueError(f"--results-jsonl {results_jsonl} is a folder; name a file.")
     if self_test and no_self_test:
         raise ValueError("--self-test and --no-self-test contradict each other; give one of them.")
     num_prompts, num_images = parse_expected(expected)
+    check_detector_name(detector, weights, preprocessing)
     config = ScoreConfig(
         num_prompts=num_prompts,
         images_per_prompt=num_images,
@@ -56,12 +60,14 @@ def geneval(
         self_test_dir=self_test,
         subject=subject,
     )
+    entries = read_jsonl(prompts) if prompts else None
     process = this_process(device)
+    check_inputs(images, out, entries, config)  # before minutes are spent on loading a model
     summary = score_folder(
         images,
         load_detector(detector, weights, preprocessing, process.device),
         out,
-        entries=read_jsonl(prompts) if prompts else None,
+        entries=entries,
         color_classifier=load_colors(clip, clip_weights, detector, process.device),
         detector_name=detector,
         config=config,
@@ -69,7 +75,7 @@ def geneval(
     if process.index == 0 and results_jsonl:
         write_jsonl(results_jsonl, official_results(out))
     if process.index == 0:
-        show_summary(summary)
+        show_summary(summary, out)
 
 
 geneval.__doc__ = EXAMPLE
@@ -90,21 +96,22 @@ RESCORE_OPTIONS = ("allow_partial", *THRESHOLDS)
 
 
 def rescore_geneval(directory: Path | None, out: Path | None, options: Mapping[str, Any]) -> None:
-    """Judge saved detections again, write scores and summary (into `out`, if given) and print it.
+    """Judge saved detections again, write scores and summary into `out` and print the summary.
 
     `options` are some of `RESCORE_OPTIONS`. Raises ValueError without a folder and for impossible thresholds.
     """
     if directory is None:
         raise ValueError("rescore of GenEval needs the folder of saved detections.")
     thresholds = Thresholds(**{name: value for name, value in options.items() if name in THRESHOLDS})
-    show_summary(write_scores(directory, thresholds, bool(options.get("allow_partial")), out_dir=out))
+    show_summary(write_scores(directory, thresholds, bool(options.get("allow_partial")), out_dir=out), out or directory)
 
 
-def show_summary(summary: Summary, print_line: Callable[[str], None] = typer.echo) -> None:
-    """Print a summary as plain text: prompts and names are untrusted and never read as markup."""
+def show_summary(summary: Summary, out: Path, print_line: Callable[[str], None] = typer.echo) -> None:
+    """Print a summary and where it lies as plain text: prompts and names are untrusted and never read as markup."""
     low, high = summary.overall_ci95
     partial = f"  PARTIAL: {summary.num_scored} of {summary.num_expected}" if summary.passport.get("partial") else ""
-    print_line(f"{summary.benchmark} ({summary.version}; {summary.variant}) of {summary.subject}{partial}")
+    subject = "" if summary.subject == NOT_STATED else f" of {summary.subject}"
+    print_line(f"GenEval ({summary.version}; {summary.variant}){subject}{partial}")
     for category, value in summary.by_category.items():
         print_line(f"  {category:<16} {value:.4f}")
     print_line(
@@ -112,4 +119,16 @@ def show_summary(summary: Summary, print_line: Callable[[str], None] = typer.ech
         f"{summary.num_scored} of {summary.num_expected} images"
     )
     for name, result in summary.passport.get("checks", {}).items():
-        print_line(f"  {name}: {result}")
+        print_line(f"  {name.replace('_', '-')}: {result if isinstance(result, str) else check_sentence(result)}")
+    print_line(f"Written to {out}: summary.json (with all settings), scores.jsonl (a row an image)")
+
+
+def check_sentence(result: Mapping[str, Any]) -> str:
+    """What a check of the detector found (`bench.geneval.checks`), in words."""
+    if "share_found" in result:
+        return f"{result['share_found']:.0%} of the labels of {result['photographs']} photographs found"
+    parts = [f"{result['detections']} sure detections in {result['images']} images"]
+    for name in ("classes", "colors"):
+        if fit := result.get(name):
+            parts.append(f"{name} fit their prompts {fit['own']:.2f}, shuffled ones {fit['shuffled']:.2f}")
+    return f"no alarm: {'; '.join(parts)}"

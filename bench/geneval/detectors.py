@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.judges import Judge, as_judge, load_judge
+from bench.named import load_function, refuse_missing_path
 
 if TYPE_CHECKING:
     from bench.geneval.score import ColorClassifier
@@ -17,11 +18,24 @@ WEIGHTS = "L2P_GENEVAL_WEIGHTS"
 """Environment variable that tells `published` where the detector's weights lie."""
 
 
+def check_detector_name(name: str, weights: str = "", preprocessing: str = "") -> None:
+    """Raise what `load_detector` would for a name that names nothing and for options of another, without loading it."""
+    if name in BUILT_IN:
+        refuse_missing_path(weights, "a checkpoint file, a folder in transformers' format, or a hub id")
+        return
+    if weights or preprocessing:
+        raise ValueError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
+    if ":" not in name:
+        raise ValueError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a package.module:function.")
+    load_function(name)
+
+
 def load_detector(name: str, weights: str = "", preprocessing: str = "", device: str = "cpu") -> Detector:
     """A detector by name; `weights` and `preprocessing` are for the built-in ones.
 
     Raises ValueError for an unknown name and for weights that do not fit, FileNotFoundError for missing ones.
     """
+    check_detector_name(name, weights, preprocessing)
     if name == "mask2former":
         from bench.geneval.mask2former import load_mask2former
 
@@ -30,10 +44,6 @@ def load_detector(name: str, weights: str = "", preprocessing: str = "", device:
         from bench.geneval.mmdet import start_mmdet
 
         return start_mmdet(weights, device)
-    if weights or preprocessing:
-        raise ValueError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
-    if ":" not in name:
-        raise ValueError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a package.module:function.")
     return load_judge(name)
 
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from bench.geneval.prompts import OFFICIAL_SHA256, Entry, as_prompts, check_entry, generate, suite_sha256
 from bench.records import ImageSample, Prompt, read_jsonl
+from l2p.pictures import is_hidden, named_otherwise
 
 SUITE_FILE = "evaluation_metadata.jsonl"
 """The suite's prompt file, under the published name; beside the prompts' folders it says what is expected."""
+
+MAX_IMAGES = 1_000_000
+"""More than this is a slip of the hand; the official suite has 2,212."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +40,10 @@ def read_folder(directory: Path, entries: Sequence[Entry] | None, num_prompts: i
     it, else the folders themselves, if there are `num_prompts` of them. Raises FileNotFoundError without a folder, and
     ValueError for a folder not named by digits, metadata of another prompt, a surplus image or an unknown suite.
     """
+    _refuse_absurd(num_prompts or 1, num_images)
     found = _prompt_folders(directory)
-    suite = _suite(directory, found, entries, num_prompts)
+    suite = _suite(directory, found, entries, num_prompts, num_images)
+    _refuse_absurd(len(suite), num_images)
     prompts = as_prompts(suite)
     by_number = _match(found, prompts)
     samples: list[ImageSample | None] = []
@@ -47,10 +53,26 @@ def read_folder(directory: Path, entries: Sequence[Entry] | None, num_prompts: i
         for index in range(num_images):
             path = images.get(index)
             samples.append(ImageSample(prompt_id=prompt.id, index=index, seed=-1, path=path) if path else None)
-            missing += [] if path else [f"{prompt.id}/samples/{index:04}.png"]
+            missing += [] if path else [_missing(directory, prompt.id, index)]
     return Folder(
         prompts=prompts, samples=samples, missing=missing, images_per_prompt=num_images, sha256=suite_sha256(suite)
     )
+
+
+def _refuse_absurd(num_prompts: int, num_images: int) -> None:
+    if num_prompts < 1:
+        raise ValueError("The suite holds no prompt: there is nothing to score.")
+    if num_images < 1 or num_prompts * num_images > MAX_IMAGES:
+        raise ValueError(
+            f"{num_prompts} x {num_images} images are expected; 1 to {MAX_IMAGES:,} can be: mend --expected."
+        )
+
+
+def _missing(directory: Path, prompt_id: str, index: int) -> str:
+    """A missing image's name, and what lies there in its place."""
+    name = Path(prompt_id, "samples", f"{index:04}.png")
+    wrong = ", which is no regular file" if (directory / name).exists() else named_otherwise(directory / name)
+    return f"{name.as_posix()}{wrong}"
 
 
 def _prompt_folders(directory: Path) -> list[Path]:
@@ -80,14 +102,17 @@ def _metadata(folder: Path) -> Entry:
 
 
 def _suite(
-    directory: Path, found: Sequence[Path], entries: Sequence[Entry] | None, num_prompts: int | None
+    directory: Path, found: Sequence[Path], entries: Sequence[Entry] | None, num_prompts: int | None, num_images: int
 ) -> list[Entry]:
     """The entries that are expected; see `read_folder`."""
     own = directory / SUITE_FILE
     if entries is not None or own.is_file():
         suite = list(entries) if entries is not None else read_jsonl(own)
         if num_prompts not in (None, len(suite)):
-            raise ValueError(f"{num_prompts} prompts are expected, but the suite has {len(suite)}.")
+            raise ValueError(
+                f"{num_prompts} prompts are expected, but the suite has {len(suite)}. To score those that are drawn: "
+                f"--expected {len(suite)}x{num_images} with --allow-partial, or a suite of them alone with --prompts."
+            )
         return suite
     there = {int(folder.name): _metadata(folder) for folder in found}
     official = generate()
@@ -130,7 +155,7 @@ def _match(found: Sequence[Path], prompts: Sequence[Prompt]) -> dict[int, Path]:
 def _images(folder: Path, num_images: int) -> dict[int, Path]:
     """Images of one prompt by index; ValueError for one beyond the expected number or not named by digits."""
     images: dict[int, Path] = {}
-    for path in sorted((folder / "samples").glob("*.png")):
+    for path in sorted(path for path in (folder / "samples").glob("*.png") if not is_hidden(path.name)):
         if not (path.stem.isascii() and path.stem.isdigit()) or int(path.stem) in images:
             raise ValueError(f"{path}: images are named by their index, 0000.png, 0001.png, ..., each once.")
         images[int(path.stem)] = path
@@ -139,4 +164,4 @@ def _images(folder: Path, num_images: int) -> dict[int, Path]:
         raise ValueError(
             f"{surplus[0]} is surplus: {num_images} images a prompt are expected (--expected PROMPTSxIMAGES)."
         )
-    return images
+    return {index: path for index, path in images.items() if path.is_file()}

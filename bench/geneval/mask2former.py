@@ -19,6 +19,7 @@ from bench.geneval.convert import checkpoint_format, from_mmdet, read_checkpoint
 from bench.geneval.prompts import OBJECT_NAMES
 from bench.geneval.resize import resize_float, resize_uint8
 from bench.geneval.rules import SAVED_SCORE
+from bench.named import refuse_missing_path
 from bench.passport import file_sha256, weights_sha256
 from bench.records import Detection
 
@@ -257,6 +258,7 @@ def load_mask2former(weights: str, preprocessing: str = "", device: str = "cpu")
     """
     if not weights:
         raise ValueError("mask2former needs --weights: an mmdet checkpoint, or a folder or hub id of transformers'.")
+    refuse_missing_path(weights, "a checkpoint file, a folder in transformers' format, or a hub id")
     path = Path(weights)
     if path.is_file():
         state_dict = read_checkpoint(path)
@@ -292,6 +294,8 @@ def _from_pretrained(path: Path, name: str) -> nn.Module:
         raise FileNotFoundError(
             f"{name} is no checkpoint file, no folder in transformers' format, and cannot be had from the hub: {error}"
         ) from error
+    except Exception as error:  # safetensors and transformers have their own; the files are at fault in all cases
+        raise ValueError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
     faults = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
     if faults:
         told = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in faults.items())

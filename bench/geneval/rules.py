@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, inf
 from typing import Any
 
 from bench.records import Detection
@@ -36,15 +36,16 @@ class Thresholds:
     position_threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        lowest = min(self.score_threshold, self.counting_threshold)
-        if lowest < SAVED_SCORE:
+        for threshold in (self.score_threshold, self.counting_threshold):
+            if not SAVED_SCORE <= threshold <= 1:  # NaN is not either
+                raise ValueError(
+                    f"A score threshold of {threshold} is impossible: ask for at least {SAVED_SCORE}, down to which "
+                    "detections are kept, and at most 1."
+                )
+        if self.max_objects < 1 or not 0 < self.max_overlap <= 1 or not 0 <= self.position_threshold < inf:
             raise ValueError(
-                f"A score threshold of {lowest} is below {SAVED_SCORE}, down to which detections are kept: "
-                f"ask for at least {SAVED_SCORE}."
-            )
-        if self.max_objects < 1 or not 0 < self.max_overlap <= 1 or self.position_threshold < 0:
-            raise ValueError(
-                f"max_objects must be at least 1, max_overlap in (0, 1], position_threshold at least 0; got {self}."
+                "max_objects must be at least 1, max_overlap above 0 and at most 1, position_threshold at least 0 and "
+                f"finite; got {self}."
             )
 
     def score_of(self, task: str) -> float:

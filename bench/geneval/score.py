@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from bench.geneval.checks import Detect, check_detector, first_images_alarm, self_test
+from bench.geneval.checks import Detect, check_detector, first_images_alarm, read_photographs, self_test
 from bench.geneval.images import Folder, read_folder
-from bench.geneval.prompts import IMAGES_PER_PROMPT, Entry
+from bench.geneval.prompts import IMAGES_PER_PROMPT, Entry, is_rewritten
 from bench.geneval.rules import PUBLISHED, SAVED_SCORE, Thresholds, needs_color
-from bench.geneval.summary import BENCHMARK, write_scores
-from bench.images import open_image
-from bench.judges import Judge, as_judge
+from bench.geneval.summary import BENCHMARK, checked_detection, write_scores
+from bench.judges import Judge, JudgeError, as_judge
 from bench.machine import device_name
 from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport
 from bench.records import (
@@ -31,7 +31,18 @@ from bench.records import (
     write_json,
     write_jsonl,
 )
-from bench.runner import Process, Row, check_settings, cut_batches, run_batches, this_process
+from bench.runner import (
+    Process,
+    Row,
+    check_output,
+    check_settings,
+    cut_batches,
+    locked,
+    run_batches,
+    this_process,
+    without_stale_scores,
+)
+from l2p.pictures import PictureError, read_picture
 
 if TYPE_CHECKING:
     from bench.records import Detector
@@ -78,27 +89,56 @@ def score_folder(
     for a detector that fails its checks, and for an `out_dir` that holds results of other settings.
     """
     images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
+    folder = check_inputs(images_dir, out_dir, entries, config)
+    judge = as_judge(detector, {"name": detector_name, "weights": NOT_STATED})
+    colors = color_classifier or judge.colors
+    color_judge = as_judge(colors, {"name": NOT_STATED}) if colors else None
+    _refuse_unknown_classes(folder, judge)
+    process = this_process(config.device)
+    with locked(out_dir) if process.index == 0 else nullcontext():
+        _score(folder, judge, color_judge, process, images_dir, out_dir, config)
+        process.wait()
+        return read_summary(out_dir / "summary.json")
+
+
+def check_inputs(images_dir: Path, out_dir: Path, entries: Sequence[Entry] | None, config: ScoreConfig) -> Folder:
+    """Look at everything that can be wrong before a model is loaded; make the folder of results.
+
+    Raises IncompleteError, ValueError or OSError: missing images, no or bad photographs, `generation.json`, no place.
+    """
     folder = read_folder(images_dir, entries, config.num_prompts, config.images_per_prompt)
     if folder.missing and (not config.allow_partial or len(folder.missing) == len(folder.samples)):
         raise IncompleteError(folder.missing, len(folder.samples))
-    judge = as_judge(detector, {"name": detector_name, "weights": NOT_STATED})
-    color_classifier = color_classifier or judge.colors
-    models = _models(judge, color_classifier)
-    _refuse_unknown_classes(folder, judge)
-    process = this_process(config.device)
+    generation_settings(_given(images_dir, config))
+    if config.self_test_dir:
+        read_photographs(config.self_test_dir)
+    check_output(out_dir, images_dir)
+    return folder
+
+
+def _score(
+    folder: Folder,
+    judge: Judge,
+    colors: Judge | None,
+    process: Process,
+    images_dir: Path,
+    out_dir: Path,
+    config: ScoreConfig,
+) -> None:
+    """Detect and judge this process's share; the first process writes the results."""
+    models = {"detector": dict(judge.passport), "colors": dict(colors.passport) if colors else "given by the detector"}
     if process.index == 0:
         check_settings(out_dir / "settings.json", _settings(folder, models, config))
         write_jsonl(out_dir / "prompts.jsonl", [prompt.spec for prompt in folder.prompts])
-    detect = detect_and_color(judge, color_classifier)
+    detect = detect_and_color(judge, colors)
     checks = _check(detect, folder, config)
     work = _worker(detect, folder, first_images_alarm() if config.watch_detector else None)
     batches = cut_batches(folder.samples, config.batch_size)
     rows = run_batches(batches, work, out_dir, name="detections", process=process)
     if process.index == 0:
         write_json(out_dir / "passport.json", _passport(images_dir, folder, rows, models, checks, process, config))
-        write_scores(out_dir, config.thresholds, config.allow_partial, config.num_resamples)
-    process.wait()
-    return read_summary(out_dir / "summary.json")
+        with without_stale_scores(out_dir):
+            write_scores(out_dir, config.thresholds, config.allow_partial, config.num_resamples)
 
 
 def _passport(
@@ -111,14 +151,21 @@ def _passport(
     config: ScoreConfig,
 ) -> dict[str, Any]:
     """Every setting that the score depends on, but the thresholds, which the rules add."""
-    given = config.generation if config.generation is not None else images_dir / "generation.json"
     sizes = Counter("x".join(map(str, row["size"])) for row in iter_jsonl(rows) if "size" in row)
+    generation = generation_settings(_given(images_dir, config))
+    generation |= {"subject": config.subject} if config.subject else {}
+    rewritten = [prompt.id for prompt in folder.prompts if is_rewritten(prompt.spec)]
+    if rewritten:
+        if generation["prompts_rewritten"] == NOT_STATED:
+            generation["prompts_rewritten"] = True
+        some = f"{len(rewritten)} of {len(folder.prompts)} prompts, such as {rewritten[0]}"
+        checks = checks | {"prompts_rewritten": f"{some}, do not name what their images are judged by"}
     return passport(
         prompts="GenEval, 553 published prompts" if folder.is_official else f"{len(folder.prompts)} prompts",
         prompts_sha256=folder.sha256,
         images_per_prompt=folder.images_per_prompt,
         resolution=dict(sorted(sizes.items())),
-        generation=generation_settings(given) | ({"subject": config.subject} if config.subject else {}),
+        generation=generation,
         device=device_name(process.device),
         dtype=models["detector"].get("dtype", NOT_STATED),
         versions=library_versions(LIBRARIES),
@@ -129,9 +176,8 @@ def _passport(
     )
 
 
-def _models(detector: Judge, colors: ColorClassifier | None) -> dict[str, Any]:
-    told = dict(as_judge(colors, {"name": NOT_STATED}).passport) if colors else "given by the detector"
-    return {"detector": dict(detector.passport), "colors": told}
+def _given(images_dir: Path, config: ScoreConfig) -> Mapping[str, Any] | Path:
+    return config.generation if config.generation is not None else images_dir / "generation.json"
 
 
 def _settings(folder: Folder, models: dict[str, Any], config: ScoreConfig) -> dict[str, Any]:
@@ -169,22 +215,32 @@ def _check(detect: Detect, folder: Folder, config: ScoreConfig) -> dict[str, Any
 
 
 def detect_and_color(detector: Detector, color_classifier: ColorClassifier | None) -> Detect:
-    """A function from images and their prompts to the detections that are kept, coloured where the prompt asks."""
+    """A function from images and their prompts to the detections that are kept, coloured where the prompt asks.
+
+    It raises JudgeError for a detector that answers anything but a list of detections an image.
+    """
 
     def detect(images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[list[Detection]]:
-        found = detector(list(images))
-        if len(found) != len(images):
-            raise ValueError(f"The detector gave {len(found)} results for {len(images)} images; one each is needed.")
-        found = [[_rounded(detection) for detection in one if detection.score > SAVED_SCORE] for one in found]
+        found = _checked(detector(list(images)), len(images))
+        found = [[detection for detection in one if detection.score > SAVED_SCORE] for one in found]
         return _color(images, prompts, found, color_classifier)
 
     return detect
 
 
-def _rounded(detection: Detection) -> Detection:
-    """Box to 1/1000 px, score to 1e-6, before anything looks at them: saved detections give the same verdicts."""
-    x0, y0, x1, y1 = (round(float(side), 3) for side in detection.box)
-    return replace(detection, box=(x0, y0, x1, y1), score=round(float(detection.score), 6))
+def _checked(found: Any, num_images: int) -> list[list[Detection]]:
+    if not isinstance(found, list | tuple) or not all(isinstance(one, list | tuple) for one in found):
+        raise JudgeError(f"The detector must give a list of detections for each image; it gave {_shown(found)}.")
+    if len(found) != num_images:
+        raise JudgeError(f"The detector gave {len(found)} results for {num_images} images; one each is needed.")
+    try:
+        return [[checked_detection(detection) for detection in one] for one in found]
+    except ValueError as error:
+        raise JudgeError(f"The detector gave no detection: {error}.") from error
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:200]
 
 
 def _color(
@@ -208,6 +264,9 @@ def _color(
             "detector's own `colors`)."
         )
     colors = classify([(images[i], found[i][j]) for i, j in places])
+    sound = isinstance(colors, list | tuple) and all(isinstance(color, str) for color in colors)
+    if not sound or len(colors) != len(places):
+        raise JudgeError(f"The colour classifier must give {len(places)} colours; it gave {_shown(colors)}.")
     for (i, j), color in zip(places, colors, strict=True):
         found[i][j] = replace(found[i][j], color=color)
     return found
@@ -236,8 +295,8 @@ def _worker(detect: Detect, folder: Folder, watch: Callable | None) -> Callable[
 
 def _open_or_none(sample: ImageSample, row: Row) -> Image.Image | None:
     try:
-        return open_image(sample.path)
-    except ValueError as error:
+        return read_picture(sample.path)
+    except PictureError as error:
         row["unscored"] = str(error)
         return None
 

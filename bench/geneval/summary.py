@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from bench.geneval.prompts import OFFICIAL_SHA256, as_prompts, suite_sha256
 from bench.geneval.rules import PUBLISHED, Thresholds, judge, keep
+from bench.passport import read_passport
 from bench.records import (
     Detection,
     IncompleteError,
     Prompt,
     Score,
     Summary,
-    iter_jsonl,
-    read_json,
+    iter_objects,
     read_jsonl,
+    read_summary,
     write_json,
     write_jsonl,
 )
@@ -29,16 +31,54 @@ FINDINGS = "detections.jsonl"
 
 
 def read_detections(row: Row) -> list[Detection]:
-    """The detections of a saved row."""
-    return [
-        Detection(label=d["label"], box=tuple(d["box"]), score=d["score"], color=d["color"]) for d in row["detections"]
-    ]
+    """The detections of a saved row; ValueError names the image whose detections are no detections."""
+    try:
+        return [
+            checked_detection(Detection(label=d["label"], box=tuple(d["box"]), score=d["score"], color=d["color"]))
+            for d in row["detections"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"The saved detections of image {row['prompt_id']}/{row['index']} are broken ({what})."
+        ) from error
+
+
+def checked_detection(detection: Detection) -> Detection:
+    """The detection with its box to 1/1000 px and its score to 1e-6, so that saved ones give the same verdicts.
+
+    ValueError for what is no detection: a label or colour that is no text, a box that is no four numbers, a score that
+    is none of 0 to 1 (NaN would count as "not found").
+    """
+    if not isinstance(detection, Detection):
+        raise ValueError(f"bench.records.Detection is needed; got {detection!r}")
+    if not isinstance(detection.label, str) or not isinstance(detection.color, str | None):
+        raise ValueError(f"label must be text, color text or None; got {detection.label!r}, {detection.color!r}")
+    try:
+        box, score = [round(float(side), 3) for side in detection.box], round(float(detection.score), 6)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"box and score must be numbers; got {detection.box!r}, {detection.score!r}") from error
+    if len(box) != 4 or not all(map(isfinite, box)) or not 0 <= score <= 1:
+        raise ValueError(
+            f"box must be four numbers (xyxy in pixels), score 0 to 1; got {detection.box!r}, {detection.score!r}"
+        )
+    return replace(detection, box=(box[0], box[1], box[2], box[3]), score=score)
 
 
 def judge_rows(prompts: Sequence[Prompt], rows: Iterable[Row], thresholds: Thresholds) -> list[Score]:
-    """A score for each saved row; an unscored image keeps its reason and has the value None."""
+    """A score for each saved row; an unscored image keeps its reason and has the value None.
+
+    ValueError for a row of an unknown prompt, and for an image with two rows.
+    """
     by_id = {prompt.id: prompt for prompt in prompts}
-    return [_judge_row(by_id[row["prompt_id"]], row, thresholds) for row in rows]
+    scores: dict[tuple[str, int], Score] = {}
+    for row in rows:
+        prompt_id, index = row["prompt_id"], row["index"]
+        if prompt_id not in by_id or (prompt_id, index) in scores:
+            fault = "is detected twice" if prompt_id in by_id else f"is of no prompt of the suite's {len(by_id)}"
+            raise ValueError(f"{FINDINGS}: image {prompt_id}/{index} {fault}.")
+        scores[prompt_id, index] = _judge_row(by_id[prompt_id], row, thresholds)
+    return list(scores.values())
 
 
 def _judge_row(prompt: Prompt, row: Row, thresholds: Thresholds) -> Score:
@@ -58,20 +98,19 @@ def write_scores(
 ) -> Summary:
     """Judge the detections saved in `directory` and write `scores.jsonl` and `summary.json` (into `out_dir`).
 
-    Raises FileNotFoundError when nothing was saved there, and IncompleteError, after writing the scores, when images
-    are missing or unscored and no partial score was asked for.
+    Raises before anything is written: FileNotFoundError when nothing was saved there, ValueError for broken files, and
+    IncompleteError when images are missing or unscored and no partial score was asked for.
     """
     out_dir = out_dir or directory
-    settings, prompts = read_json(directory / "passport.json"), as_prompts(read_jsonl(directory / "prompts.jsonl"))
-    scores = judge_rows(prompts, iter_jsonl(directory / FINDINGS), thresholds)
+    settings, prompts = read_passport(directory / "passport.json"), as_prompts(read_jsonl(directory / "prompts.jsonl"))
+    scores = judge_rows(prompts, iter_objects(directory / FINDINGS, ("prompt_id", "index")), thresholds)
     scores = _with_missing(scores, prompts, settings["images_per_prompt"])
-    text = {prompt.id: prompt.text for prompt in prompts}
-    write_jsonl(out_dir / "scores.jsonl", (asdict(score) | {"text": text[score.prompt_id]} for score in scores))
     unscored = [f"{s.prompt_id}/samples/{s.index:04}.png: {s.reason}" for s in scores if s.value is None]
     if unscored and (not allow_partial or len(unscored) == len(scores)):
-        (out_dir / "summary.json").unlink(missing_ok=True)  # of an earlier, complete state
         raise IncompleteError(unscored, len(scores))
     summary = summarise(scores, prompts, settings | {"thresholds": asdict(thresholds)}, num_resamples)
+    text = {prompt.id: prompt.text for prompt in prompts}
+    write_jsonl(out_dir / "scores.jsonl", (asdict(score) | {"text": text[score.prompt_id]} for score in scores))
     write_json(out_dir / "summary.json", summary)
     return summary
 
@@ -127,9 +166,9 @@ def official_results(directory: Path) -> list[dict[str, Any]]:
     """Scores and detections as rows of the published script's `results.jsonl`, for its own `summary_scores.py`."""
     import json
 
-    thresholds = Thresholds(**read_json(directory / "summary.json")["passport"]["thresholds"])
+    thresholds = Thresholds(**read_summary(directory / "summary.json").passport["thresholds"])
     prompts = {prompt.id: prompt for prompt in as_prompts(read_jsonl(directory / "prompts.jsonl"))}
-    rows = {(row["prompt_id"], row["index"]): row for row in iter_jsonl(directory / FINDINGS)}
+    rows = {(row["prompt_id"], row["index"]): row for row in iter_objects(directory / FINDINGS)}
     results = []
     for score in read_jsonl(directory / "scores.jsonl"):
         if score["value"] is None:

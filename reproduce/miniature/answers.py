@@ -34,8 +34,7 @@ def answerer() -> Judge:
     detect = load()
 
     def answer(image: Image.Image, questions: list[str]) -> list[str]:
-        objects, background = seen(image, detect([image])[0])
-        return ["yes" if is_true(question, objects, background) else "no" for question in questions]
+        return answers_from(image, detect([image])[0], questions)
 
     passport = {
         "vqa": "miniature scene answers",
@@ -45,6 +44,12 @@ def answerer() -> Judge:
         "comparability": "miniature world only",
     }
     return Judge(ask=answer, passport=passport)
+
+
+def answers_from(image: Image.Image, detections: list[Detection], questions: list[str]) -> list[str]:
+    """The answers, "yes" or "no", that a judge's detections in an image give."""
+    objects, background = seen(image, detections)
+    return ["yes" if is_true(question, objects, background) else "no" for question in questions]
 
 
 def seen(image: Image.Image, detections: list[Detection]) -> tuple[list[SceneObject], str]:

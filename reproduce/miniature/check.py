@@ -1,4 +1,4 @@
-"""Measure what is shipped on fresh prompts: `python -m reproduce.miniature.check detector | robustness | vae | source`.
+"""Measure what is shipped on fresh prompts: `python -m reproduce.miniature.check detector | judges | vae | source ...`.
 
 Exit status 1 where a figure is below its floor (`--floor`), so that a script can rely on it.
 """
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.geneval.rules import TASKS, judge
+from bench.named import load_function
 from bench.records import Detection, write_json
 from bench.statistics import bootstrap_ci, category_means
 from l2p.architectures import architecture_of
@@ -26,6 +27,8 @@ from l2p.sources import load_source
 from reproduce.draw import draw_source, image_seed, source_pipeline
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
+from reproduce.miniature.agreement import JUDGES, figures, recorded_labels
+from reproduce.miniature.agreement import verdicts as verdicts_of
 from reproduce.miniature.prompts import all_entries, task_entry
 from reproduce.miniature.render import render
 from reproduce.miniature.scenes import DEFAULT_LAYOUT, RESOLUTION, Layout, task_scene
@@ -265,6 +268,24 @@ def source(
     folder = _existing_folder(family, layout, weights)
     pictures = source_pictures(folder, seed, num_per_task, source_sampler(family, num_inference_steps, guidance_scale))
     report(f"{family} source, {layout}", accuracy(pictures, shape_detector.load()), json, floor)
+
+
+@app.command()
+def judges(seed: Seed = 900, num_per_task: NumPerTask = 100) -> None:
+    """Both judges against pictures labelled by eye (docs/judge.md), on rendered scenes, and against each other.
+
+    Example: python -m reproduce.miniature.check judges
+    """
+    prepare_processor()
+    labels = recorded_labels()
+    loaded = {name: load_function(loader)() for name, loader in JUDGES.items()}
+    for name, detect in loaded.items():
+        typer.echo(figures(name, detect, labels))
+    for name, detect in loaded.items():
+        report(f"{name}, rendered scenes", accuracy(rendered_pictures(seed, num_per_task), detect), None, 0.0)
+    one, other = (verdicts_of(labels, detect) for detect in loaded.values())
+    differ = sum(a != b for a, b in zip(one, other, strict=True))
+    typer.echo(f"the two judges disagree on {differ} of {len(labels)} labelled pictures and questions")
 
 
 def _existing_folder(family: str, layout: Layout, weights: Path) -> Path:

@@ -9,7 +9,7 @@ shape. No generated picture is used: a judge that has seen a model's pictures is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import numpy as np
@@ -20,18 +20,19 @@ from torch import Tensor
 from reproduce.miniature.render import EXTENT, RGB, SIGNED_DISTANCE
 from reproduce.miniature.scenes import COLORS, SHAPES, Scene, SceneObject
 
-REACH, FINE = 1.5, 48  # an object is deformed in its own frame: [-1.5, 1.5] radii, 48 x 48 points
+REACH, FINE = 1.5, 36  # an object is deformed in its own frame: [-1.5, 1.5] radii, 36 x 36 points
 _STEP = 2 * REACH / FINE
-_ALONG = (np.arange(FINE) + 0.5) * _STEP - REACH
+_ALONG = ((np.arange(FINE) + 0.5) * _STEP - REACH).astype(np.float32)
 LIMITS = {  # overlap with the undeformed shape: below the first it no longer shows the shape, above the second it does
-    "circle": (0.86, 0.93),
-    "square": (0.76, 0.86),
-    "triangle": (0.72, 0.84),
-    "star": (0.66, 0.78),
-    "cross": (0.66, 0.78),
-    "ring": (0.66, 0.78),
+    "circle": (0.85, 0.89),
+    "square": (0.79, 0.85),
+    "triangle": (0.73, 0.79),
+    "star": (0.67, 0.73),
+    "cross": (0.75, 0.80),
+    "ring": (0.66, 0.72),
 }
-_MARGIN = 0.05  # by how much its overlap must beat every other shape's
+UNKNOWN = -100  # a colour that is between two
+_MARGIN = 0.03  # by how much its overlap must beat every other shape's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Truth:
     """What a batch's pictures show, an array entry for each object.
 
     `likeness` [N, shapes] in [0, 1]: how surely it shows each shape; `box` [N, 4] as fractions of the side; `color` is
-    an index, or -100 where the object has two.
+    an index, len(COLORS) for gray (the object has lost it), or `UNKNOWN` where it is between two.
     """
 
     picture: np.ndarray
@@ -73,7 +74,8 @@ class Truth:
 @cache
 def _frame() -> tuple[np.ndarray, np.ndarray]:
     """x and y [FINE, FINE] of an object's own frame, in radii."""
-    return tuple(np.meshgrid(_ALONG, _ALONG))
+    x, y = np.meshgrid(_ALONG, _ALONG)
+    return x, y
 
 
 @cache
@@ -121,23 +123,24 @@ def overlap(distance: np.ndarray) -> np.ndarray:
 def likeness(overlaps: np.ndarray) -> np.ndarray:
     """How surely an object shows each shape, in [0, 1], from its overlaps [N, shapes].
 
-    Rises from 0 to 1 between the shape's `LIMITS`, and from half to full as it beats every other shape by a margin.
+    Rises from 0 to 1 between the shape's `LIMITS`, and from half to full as it is further beyond the middle of them
+    than any other shape beyond its own.
     """
     low, high = np.array([LIMITS[shape] for shape in SHAPES]).T
-    alike = np.clip((overlaps - low) / (high - low), 0, 1)
-    ordered = np.sort(overlaps, axis=1)
+    lead = overlaps - (low + high) / 2
+    ordered = np.sort(lead, axis=1)
     best, second = ordered[:, -1:], ordered[:, -2:-1]
-    other = np.where(overlaps == best, second, best)
-    return alike * np.clip(0.5 + (overlaps - other) / (2 * _MARGIN), 0, 1)
+    other = np.where(lead == best, second, best)
+    return np.clip((overlaps - low) / (high - low), 0, 1) * np.clip(0.5 + (lead - other) / (2 * _MARGIN), 0, 1)
 
 
 def _per_object(values: np.ndarray) -> np.ndarray:
-    return values[:, None, None]
+    return values[:, None, None].astype(np.float32)
 
 
 def _waves(rng: np.random.Generator, wild: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points moved by three random waves, 1 to 3 radii long; the wildest objects by some 0.3 radii."""
-    gentle = rng.uniform(0, 0.05, len(wild)) * (rng.random(len(wild)) < 0.8)
+    gentle = rng.uniform(0, 0.09, len(wild)) * (rng.random(len(wild)) < 0.8)
     strength = np.maximum(gentle, wild * rng.uniform(0, 0.22, len(wild)) * (rng.random(len(wild)) < 0.6))
     moved = [x, y]
     for _ in range(3):
@@ -152,35 +155,45 @@ def _waves(rng: np.random.Generator, wild: np.ndarray, x: np.ndarray, y: np.ndar
 
 def _distances(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Signed distances [N, FINE, FINE] of each object's own shape."""
-    out = np.empty(x.shape)
+    out = np.empty(x.shape, np.float32)
     for index in np.unique(shape):
         of = shape == index
         out[of] = SIGNED_DISTANCE[SHAPES[index]](x[of], y[of])
     return out
 
 
-def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> np.ndarray:
+def deform(rng: np.random.Generator, shape: np.ndarray, wild: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Signed distances [N, FINE, FINE] of objects of these shapes, deformed as strongly as `wild` [N] lets them be.
 
-    All are warped and have softened corners; wild ones are also bent half-way to another shape, grow or lose a lobe,
-    lose a side, or (blobs) are unions of ellipses.
+    And how surely each shows each shape [N, shapes]: by its overlap, and by what was done to it (a cross without an arm
+    overlaps a cross well and is none). All are warped and have softened corners; wild ones are also bent half-way to
+    another shape, grow or lose a lobe, lose a side, or are something else: unions of ellipses, polygons, stars of four.
     """
     count = len(shape)
     x, y = _waves(rng, wild, *(np.broadcast_to(side, (count, FINE, FINE)) for side in _frame()))
     distance = _distances(shape, x, y)
     soft = np.where(shape == SHAPES.index("ring"), 0.25, 1) * rng.uniform(0, 0.18, count) * (rng.random(count) < 0.5)
     distance = distance + _per_object(soft) * (SIGNED_DISTANCE["circle"](x, y) - distance)
-    kind = np.where(rng.random(count) < wild, rng.choice(5, count, p=[0.4, 0.2, 0.15, 0.1, 0.15]), -1)
-    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob)):
+    kind = np.where(rng.random(count) < wild, rng.choice(6, count, p=[0.3, 0.16, 0.12, 0.1, 0.1, 0.22]), -1)
+    left = np.ones((count, len(SHAPES)))  # what is left of the likeness
+    for which, change in enumerate((_halfway, _grow, _bite, _cut, _blob, _polygons)):
         of = kind == which
-        if of.any():
-            distance[of] = change(rng, distance[of], x[of], y[of])
-    return distance
+        distance[of], left[of] = change(rng, shape[of], distance[of], x[of], y[of])
+    return distance, likeness(overlap(distance)) * left
 
 
-def _halfway(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    share = _per_object(rng.uniform(0.1, 0.9, len(x)))
-    return (1 - share) * distance + share * _distances(rng.integers(0, len(SHAPES), len(x)), x, y)
+Changed = tuple[np.ndarray, np.ndarray]  # distances, and what is left of each likeness [N, shapes] or [N, 1]
+
+
+def _halfway(
+    rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> Changed:
+    """Towards another shape; between three and seven tenths of the way an object is less and less either."""
+    share, other = rng.uniform(0.1, 0.9, len(x)), rng.integers(0, len(SHAPES), len(x))
+    left, row = np.zeros((len(x), len(SHAPES))), np.arange(len(x))
+    left[row, shape] = np.clip((0.45 - share) / 0.15, 0, 1)
+    left[row, other] = np.where(other == shape, 1, np.clip((share - 0.55) / 0.15, 0, 1))
+    return distance + _per_object(share) * (_distances(other, x, y) - distance), left
 
 
 def _disc(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, near: float, far: float) -> np.ndarray:
@@ -190,34 +203,57 @@ def _disc(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, near: float, f
     return np.hypot(x - _per_object(reach * np.cos(angle)), y - _per_object(reach * np.sin(angle))) - size
 
 
-def _grow(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.minimum(distance, _disc(rng, x, y, 0.6, 1.0))
+def _kept(before: np.ndarray, after: np.ndarray) -> Changed:
+    """What an object is after a part came or went: the same below 6 % of its area, nothing above 16 %."""
+    area = (before < 0).sum((1, 2)) + 1
+    changed = ((before < 0) != (after < 0)).sum((1, 2)) / area
+    return after, np.clip(1 - (changed - 0.06) / 0.1, 0, 1)[:, None]
 
 
-def _bite(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(distance, -_disc(rng, x, y, 0.3, 1.1))
+def _grow(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
+    return _kept(distance, np.minimum(distance, _disc(rng, x, y, 0.6, 1.0)))
 
 
-def _cut(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _bite(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
+    return _kept(distance, np.maximum(distance, -_disc(rng, x, y, 0.3, 1.1)))
+
+
+def _cut(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
     angle, where = rng.uniform(0, 2 * np.pi, len(x)), rng.uniform(-0.1, 0.7, len(x))
     beyond = x * _per_object(np.cos(angle)) + y * _per_object(np.sin(angle)) - _per_object(where)
-    return np.maximum(distance, beyond)
+    return _kept(distance, np.maximum(distance, beyond))
 
 
-def _blob(rng: np.random.Generator, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    out = np.full(distance.shape, np.inf)
+def _blob(rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray) -> Changed:
+    """A union of three ellipses; its overlap alone says whether it is a circle after all."""
+    out = np.full(distance.shape, np.inf, np.float32)
     for _ in range(3):
         cx, cy = rng.uniform(-0.55, 0.55, (2, len(x)))
         a, b = rng.uniform(0.3, 0.75, (2, len(x)))
         round_one = np.hypot((x - _per_object(cx)) / _per_object(a), (y - _per_object(cy)) / _per_object(b)) - 1
         out = np.minimum(out, round_one * _per_object(np.minimum(a, b)))
-    return out
+    return out, np.ones((len(x), 1))
+
+
+def _polygons(
+    rng: np.random.Generator, shape: np.ndarray, distance: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> Changed:
+    """Regular polygons of four to seven sides, hollow (a star) or not: of most no likeness is left."""
+    sides = rng.choice([4, 4, 5, 5, 6, 7], len(x))
+    turn = rng.uniform(-0.3, 0.3, len(x))  # a corner up, so that four sides are a diamond and no square
+    wedge = _per_object(2 * np.pi / sides)
+    angle = np.mod(np.arctan2(y, x) + np.pi / 2 + _per_object(turn), wedge) / wedge  # 0 and 1 at corners
+    hollow = rng.uniform(0, 0.35, len(x)) * (rng.random(len(x)) < 0.4)
+    inner = np.cos(wedge / 2) - _per_object(hollow)  # how near the middle of a side comes
+    out = np.hypot(x, y) - (inner + (1 - inner) * np.abs(2 * angle - 1) ** 2) * 0.95
+    like_circle, like_star = (sides > 5) & (hollow < 0.1), (sides == 5) & (hollow > 0.15)
+    return out, (like_circle | like_star).astype(float)[:, None]
 
 
 def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
     """The scenes' own objects, a third of them wild, and in four scenes of ten a wild stranger or a touching one."""
     rows = []
-    for number, scene in enumerate(scenes):
+    for number, scene in enumerate(_resized(rng, scene) for scene in scenes):
         for item in scene.objects:
             wild = rng.uniform(0.3, 1) if rng.random() < 0.33 else 0.0
             opacity = rng.uniform(0.1, 1) if rng.random() < 0.04 else 1.0
@@ -227,6 +263,16 @@ def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
             rows.append((number, *stranger))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Objects(**dict(zip((field.name for field in fields(Objects)), columns, strict=True)))
+
+
+def _resized(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with each object smaller, or as much larger as there is room: drawn ones are larger than the world's."""
+    objects = []
+    for item in scene.objects:
+        gaps = [np.hypot(item.x - o.x, item.y - o.y) - o.radius for o in scene.objects if o is not item]
+        room = max(min(item.x, item.y, 1 - item.x, 1 - item.y, *gaps), item.radius)
+        objects.append(replace(item, radius=min(item.radius * rng.uniform(0.8, 1.35), room)))
+    return replace(scene, objects=tuple(objects))
 
 
 def _stranger(rng: np.random.Generator, scene: Scene) -> tuple | None:
@@ -259,22 +305,22 @@ def paint(rng: np.random.Generator, scenes: list[Scene], resolution: int) -> tup
     """The scenes with deformed objects: pictures [B, 3, H, W] in [-1, 1], and what they truly show."""
     objects = objects_of(rng, scenes)
     count = len(objects)
-    distance = deform(rng, objects.shape, objects.wild)
+    distance, alike = deform(rng, objects.shape, objects.wild)
     stretch, turn = np.exp(rng.uniform(-0.11, 0.11, (2, count))), rng.uniform(-0.12, 0.12, count)
     scale = objects.radius * np.sqrt(stretch[0] * stretch[1])
     pixels = scale * resolution  # of one radius
     seen = _on_canvas(distance, objects, stretch, turn, resolution) * _per_object(pixels)  # [N, H, W] in pixels
     edge = 1 + 8 * rng.uniform(0, 0.12, count) * (rng.random(count) < 0.4)
     coverage = np.clip(0.5 - seen / _per_object(edge), 0, 1) * _per_object(objects.opacity)
-    paints, mixed = _paints(rng, objects, resolution)
-    pictures = np.empty((len(scenes), resolution, resolution, 3))
+    paints, color = _paints(rng, objects, resolution)
+    pictures = np.empty((len(scenes), resolution, resolution, 3), np.float32)
     pictures[:] = np.array([scene.background_rgb for scene in scenes])[:, None, None]
     order = np.arange(count) - np.searchsorted(objects.picture, objects.picture)  # the how-manieth of its picture
     for turn_number in range(order.max() + 1):
         of = order == turn_number
         at = objects.picture[of]
         pictures[at] += coverage[of][..., None] * (paints[of] - pictures[at])
-    truth = _truth(objects, distance, stretch, coverage, mixed)
+    truth = _truth(objects, distance, alike, stretch, coverage, color)
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().mul(2).sub(1), truth
 
 
@@ -282,40 +328,56 @@ def _on_canvas(
     distance: np.ndarray, objects: Objects, stretch: np.ndarray, turn: np.ndarray, resolution: int
 ) -> np.ndarray:
     """The distances [N, FINE, FINE] of the objects' frames where the picture's pixels lie: [N, H, W] in radii."""
-    centre = (np.arange(resolution) + 0.5) / resolution
+    centre = ((np.arange(resolution) + 0.5) / resolution).astype(np.float32)
     x = (centre[None, None] - _per_object(objects.x)) / _per_object(objects.radius * stretch[0])
     y = (centre[None, :, None] - _per_object(objects.y)) / _per_object(objects.radius * stretch[1])
     c, s = _per_object(np.cos(turn)), _per_object(np.sin(turn))
     grid = torch.from_numpy(np.stack([x * c - y * s, x * s + y * c], axis=-1) / REACH).float()
     field = torch.from_numpy(distance)[:, None].float()
-    found = F.grid_sample(field, grid, padding_mode="border", align_corners=False)[:, 0].double().numpy()
+    found = F.grid_sample(field, grid, padding_mode="border", align_corners=False)[:, 0].numpy()
     outside = np.abs(grid.numpy()).max(-1) > 1
     return np.where(outside, np.maximum(found, 0.2), found)
 
 
 def _paints(rng: np.random.Generator, objects: Objects, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each object's paint [N, H, W, 3], one in twenty with a second colour on a side, and which those are."""
+    """Each object's paint [N, H, W, 3], shaded in its middle, and its colour [N] as `Truth` tells it.
+
+    One in twenty has a second colour on a side, and the objects of one picture in twelve have lost theirs.
+    """
     rgb = np.array([RGB[name] for name in COLORS])
     count = len(objects)
-    first = np.clip(rgb[objects.color] + objects.tint + rng.normal(0, 0.03, (count, 3)), 0, 1)[:, None, None]
-    paints = np.broadcast_to(first, (count, resolution, resolution, 3)).copy()
+    first = np.clip(rgb[objects.color] + objects.tint + rng.normal(0, 0.05, (count, 3)), 0, 1)
+    apart = np.sort(((first[:, None] - rgb) ** 2).sum(-1), axis=1)
+    unclear = apart[:, 0] > 0.5 * apart[:, 1]  # nearly as far from its own colour as from the next
+    lost = (rng.random(objects.picture.max() + 1) < 0.08) * rng.uniform(0.3, 1, objects.picture.max() + 1)
+    lost = lost[objects.picture]
+    first += lost[:, None] * (first.mean(1, keepdims=True) - first)
+    centre = ((np.arange(resolution) + 0.5) / resolution).astype(np.float32)
+    x = (centre[None, None] - _per_object(objects.x)) / _per_object(objects.radius)
+    y = (centre[None, :, None] - _per_object(objects.y)) / _per_object(objects.radius)
+    shade = rng.uniform(-0.25, 0.25, count) * (rng.random(count) < 0.3)
+    paints = first[:, None, None] + (_per_object(shade) * np.exp(-4 * (x**2 + y**2)))[..., None]
     mixed = rng.random(count) < 0.05
-    angle = rng.uniform(0, 2 * np.pi, mixed.sum())
-    centre = (np.arange(resolution) + 0.5) / resolution
-    across = _per_object(np.cos(angle)) * (centre[None, None] - _per_object(objects.x[mixed]))
-    across = across + _per_object(np.sin(angle)) * (centre[None, :, None] - _per_object(objects.y[mixed]))
-    second = rgb[rng.integers(0, len(COLORS), mixed.sum())][:, None, None]
-    where = across > _per_object(objects.radius[mixed] * rng.uniform(-0.3, 0.3, mixed.sum()))
-    paints[mixed] = np.where(where[..., None], second, paints[mixed])
-    return paints, mixed
+    angle, where = rng.uniform(0, 2 * np.pi, count), rng.uniform(-0.1, 0.8, count)
+    beyond = x * _per_object(np.cos(angle)) + y * _per_object(np.sin(angle)) > _per_object(where)
+    second = rgb[rng.integers(0, len(COLORS), count)][:, None, None]
+    paints = np.where((beyond & mixed[:, None, None])[..., None], second, paints)
+    color = np.where(unclear | mixed & (where < 0.3), UNKNOWN, objects.color)
+    colorful = np.ptp(rgb[objects.color], axis=1) > 0.1  # black and white have none to lose
+    color = np.where(colorful & (lost > 0.3), np.where((lost > 0.75) & ~mixed, len(COLORS), UNKNOWN), color)
+    return np.clip(paints, 0, 1), color
 
 
 def _truth(
-    objects: Objects, distance: np.ndarray, stretch: np.ndarray, coverage: np.ndarray, mixed: np.ndarray
+    objects: Objects,
+    distance: np.ndarray,
+    alike: np.ndarray,
+    stretch: np.ndarray,
+    coverage: np.ndarray,
+    color: np.ndarray,
 ) -> Truth:
     """What is seen of each object: its likeness, less where it is faint, covered, or fused with one of its colour."""
-    alike = likeness(overlap(distance))
-    seen = np.clip((objects.opacity - 0.3) / 0.3, 0, 1)
+    seen = np.clip((objects.opacity - 0.2) / 0.2, 0, 1)
     own = coverage.sum((1, 2)) + 1e-6
     for later in range(1, len(objects)):
         for earlier in range(later - 1, -1, -1):
@@ -330,32 +392,10 @@ def _truth(
     box = box + (named - _plain()[2][alike.argmax(1)])  # a tip lies beyond the frame's last point inside it
     middle, half = np.stack([objects.x, objects.y], 1), objects.radius[:, None] * stretch.T
     box = np.concatenate([middle + half * box[:, :2], middle + half * box[:, 2:]], axis=1)
-    return Truth(
-        picture=objects.picture, likeness=alike * seen[:, None], color=np.where(mixed, -100, objects.color), box=box
-    )
+    return Truth(picture=objects.picture, likeness=alike * seen[:, None], color=color, box=box)
 
 
-def _smooth(generator: torch.Generator, batch: int, channels: int, side: int, cells: int) -> Tensor:
-    noise = torch.randn(batch, channels, cells, cells, generator=generator)
-    return F.interpolate(noise, size=(side, side), mode="bicubic", align_corners=False)
-
-
-def _some(generator: torch.Generator, batch: int, most: float, share: float) -> Tensor:
-    """A strength for each picture [B, 1, 1, 1]: up to `most` in this share of them, else 0."""
-    drawn = torch.rand(2, batch, 1, 1, 1, generator=generator)
-    return drawn[0] * most * (drawn[1] < share)
-
-
-def weather(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What a model does to a whole picture [B, 3, H, W] in [-1, 1]: bends it, blotches, a grid of patches, halos."""
-    batch, _, side, _ = images.shape
-    cells = (4, 6, 8)[int(torch.randint(0, 3, (1,), generator=generator))]
-    bend = _smooth(generator, batch, 2, side, cells) * _some(generator, batch, 1.2, 0.8) * 2 / side
-    straight = F.affine_grid(torch.eye(2, 3).expand(batch, 2, 3), list(images.shape), align_corners=False)
-    images = F.grid_sample(images, straight + bend.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
-    cells = (6, 12, 16)[int(torch.randint(0, 3, (1,), generator=generator))]
-    images = images + _some(generator, batch, 0.12, 0.7) * _smooth(generator, batch, 3, side, cells)
-    tile = torch.randn(batch, 3, 8, 8, generator=generator).repeat(1, 1, side // 8, side // 8)
-    images = images + _some(generator, batch, 0.06, 0.4) * tile
-    blurred = F.avg_pool2d(F.pad(images, [2] * 4, mode="replicate"), 5, 1)
-    return images + (_some(generator, batch, 0.8, 0.5) - _some(generator, batch, 0.3, 0.3)) * (images - blurred)
+def mirrored(truth: Truth) -> Truth:
+    """The truth of the same pictures with left and right exchanged; all six shapes are their own mirror images."""
+    x0, y0, x1, y1 = truth.box.T
+    return replace(truth, box=np.stack([1 - x1, y0, 1 - x0, y1], axis=1))

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 RESOLUTION, STRIDE = 48, 4
 GRID = RESOLUTION // STRIDE
 WEIGHTS = Path(__file__).parent / "weights" / "detector.safetensors"
-NUM_SHAPES, NUM_COLORS = len(SHAPES), len(COLORS)
+NUM_SHAPES = len(SHAPES)
+SEEN_COLORS = (*COLORS, "gray")  # gray: an object that has lost its colour; no prompt asks for it
 
 
 def _conv(num_in: int, num_out: int, stride: int = 1) -> nn.Sequential:
@@ -50,7 +51,7 @@ class _Residual(nn.Module):
 class ShapeDetector(nn.Module):
     """The network: pictures in [-1, 1] [B, 3, 48, 48] -> cells [B, shapes + 4 + colours, 12, 12]."""
 
-    def __init__(self, channels: int = 16):
+    def __init__(self, channels: int, num_colors: int = len(SEEN_COLORS)):
         super().__init__()
         c = channels
         self.stem = _conv(3, c, 2)
@@ -58,7 +59,7 @@ class ShapeDetector(nn.Module):
         self.down8 = nn.Sequential(_conv(2 * c, 3 * c, 2), _Residual(3 * c))
         self.down16 = nn.Sequential(_conv(3 * c, 4 * c, 2), _Residual(4 * c))
         self.up8, self.up4 = nn.Conv2d(4 * c, 3 * c, 1), nn.Conv2d(3 * c, 2 * c, 1)
-        cells = nn.Conv2d(2 * c, NUM_SHAPES + 4 + NUM_COLORS, 1)
+        cells = nn.Conv2d(2 * c, NUM_SHAPES + 4 + num_colors, 1)
         nn.init.constant_(cells.bias[:NUM_SHAPES], -3.0)  # type: ignore[index]  # centres are rare
         self.head = nn.Sequential(_conv(2 * c, 2 * c), cells)
         self.calibration: Tensor
@@ -93,7 +94,7 @@ def find(network: ShapeDetector, pictures: Tensor) -> list[list[Detection]]:
         left, top, right, bottom = cells[i, NUM_SHAPES : NUM_SHAPES + 4, row, column].tolist()
         x, y = column + 0.5, row + 0.5
         sides = (x - left, y - top, x + right, y + bottom)
-        color = COLORS[int(cells[i, NUM_SHAPES + 4 :, row, column].argmax())]
+        color = SEEN_COLORS[int(cells[i, NUM_SHAPES + 4 :, row, column].argmax())]
         corners = (STRIDE * sides[0], STRIDE * sides[1], STRIDE * sides[2], STRIDE * sides[3])
         found[i].append(
             Detection(label=SHAPES[shape[i, row, column]], box=corners, score=float(score[i, row, column]), color=color)
@@ -104,7 +105,7 @@ def find(network: ShapeDetector, pictures: Tensor) -> list[list[Detection]]:
 def save(network: ShapeDetector, path: Path = WEIGHTS) -> None:
     """Write the weights as safetensors (temporary name, then renamed)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), path.with_suffix(".tmp"))
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").rename(path)
 
 
@@ -118,7 +119,7 @@ def load(path: Path = WEIGHTS) -> Judge:
             f"no detector weights at {path}; train them: python -m reproduce.miniature.pretrain detector"
         )
     state = load_file(path)
-    network = ShapeDetector(len(state["stem.0.weight"]))
+    network = ShapeDetector(len(state["stem.0.weight"]), len(state["head.1.bias"]) - NUM_SHAPES - 4)
     network.load_state_dict(state)
     network.eval()
 

@@ -236,7 +236,7 @@ def detector(
 ) -> None:
     """Train the shape detector on deformed renders into OUT.
 
-    Example: python -m reproduce.miniature.pretrain detector --num-steps 6000
+    Example: python -m reproduce.miniature.pretrain detector
     """
     prepare_processor()
     config = DetectorConfig(num_steps=num_steps, channels=channels, seed=seed)

@@ -69,9 +69,11 @@ class Recipe:
 
     `source` is a hub id or the folder of a diffusers pipeline, a relative one seen from the repository (`source_of`).
     `judges` name each benchmark's judge, `package.module:function`, a loader without arguments; `judge_checks` are
-    functions without arguments that measure those judges where the truth is known, and return {"judge", "what",
-    "value", "n"}: the ceiling of any score. `num_processes` None = one a GPU. Another `transfer.seed` is the same
-    recipe, repeated. `study` says what an ablation varies: its runs judge no claim but the one that it is made for.
+    functions without arguments that measure those judges where the truth is known, and return a row {"judge", "what",
+    "value", "n"} or several: the ceiling of any score. `cross_check` is a function of the run's folder that holds a
+    second judge against the scores there (`reproduce.miniature.agreement.disagreement`). `num_processes` None =
+    one a GPU. Another `transfer.seed` is the same recipe, repeated. `study` says what an ablation varies: its runs
+    judge no claim but the one that it is made for.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Recipe:
     suites: tuple[Suite, ...]
     judges: Mapping[str, str]
     judge_checks: tuple[str, ...] = ()
+    cross_check: str | None = None
     sample_seed: int = 0
     num_processes: int | None = None
     study: str | None = None

@@ -31,7 +31,12 @@ def miniature(*, name: str, family: str) -> Recipe:
             "geneval": "reproduce.miniature.detector:load",
             "dpg": "reproduce.miniature.answers:answerer",
         },
-        judge_checks=("reproduce.miniature.check:judge_check", "reproduce.miniature.answers:judge_check"),
+        judge_checks=(
+            "reproduce.miniature.check:judge_check",
+            "reproduce.miniature.answers:judge_check",
+            "reproduce.miniature.agreement:judge_rows",
+        ),
+        cross_check="reproduce.miniature.agreement:cross_check",
         sample_seed=REPORT_SEED,
         num_processes=2,
     )

@@ -17,7 +17,7 @@ from reproduce.stages.sample import suite_prompts, suite_samples
 
 
 def run(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
-    """Write `scores/{source,l2p}/<suite>/` and `scores/checks.json`; each judge is loaded once.
+    """Write `scores/{source,l2p}/<suite>/`, `scores/checks.json` and `disagreement.json`; each judge is loaded once.
 
     Returns the judges' hashes, which run.json keeps. Raises ValueError when other judges began to score this run.
     """
@@ -28,8 +28,19 @@ def run(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
             for benchmark in suite.benchmarks:
                 score(recipe, suite, benchmark, judges[benchmark], subject, run_dir)
     if PartialState().is_main_process:
-        write_json(run_dir / "scores" / "checks.json", [load_function(check)() for check in recipe.judge_checks])
+        write_json(run_dir / "scores" / "checks.json", judge_checks(recipe))
+        if recipe.cross_check is not None:
+            write_json(run_dir / "scores" / "disagreement.json", load_function(recipe.cross_check)(run_dir))
     return {"inputs": {"judges": judges_sha256(recipe, judges)}}
+
+
+def judge_checks(recipe: Recipe) -> list[dict[str, Any]]:
+    """What the judges are worth where the truth is known: the rows of all checks."""
+    rows: list[dict[str, Any]] = []
+    for check in recipe.judge_checks:
+        found = load_function(check)()
+        rows += found if isinstance(found, list) else [found]
+    return rows
 
 
 def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: str, run_dir: Path) -> None:

@@ -1,6 +1,5 @@
 """The benchmarks as values: official layouts, scores as the packages' own functions give them, one more benchmark."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,7 +176,8 @@ def test_scores_are_what_the_packages_own_functions_give(drawn, tmp_path):
     rows = [row for row in read_jsonl(tmp_path / "out" / "scores.jsonl") if row["prompt_id"] not in left_out]
     values = [benchmark.scale * row["value"] for row in rows]
     units = [benchmark.resampled(row, summary.passport) for row in rows]
-    estimate = bootstrap_ci([benchmark.category(row) for row in rows], units, values)
+    bounds = (0.0, benchmark.scale)
+    estimate = bootstrap_ci([benchmark.category(row) for row in rows], units, values, bounds=bounds)
     assert [estimate.value, estimate.low, estimate.high] == pytest.approx([summary.overall, *summary.overall_ci95])
     assert estimate.low < estimate.high and len(set(units)) > 1
 
@@ -279,7 +279,7 @@ TONE = Benchmark(
     title="Tone distance",
     unit="grey levels",
     decimals=2,
-    scale=1.0,
+    scale=4.0,
     higher_is_better=False,
     category=lambda row: "all",
     resampled=lambda row, passport: row["prompt_id"],
@@ -315,7 +315,8 @@ def test_a_benchmark_is_added_by_one_line(tone, tmp_path, capsys):
     assert (summary.overall, summary.num_scored) == (39.5, 4)
     assert read_summary(out / "summary.json") == summary
     assert main(["rescore", str(out)]) == 0
-    assert read_summary(out / "summary.json").overall == 20.5
+    assert read_summary(tmp_path / "scores-rescored" / "summary.json").overall == 20.5
+    assert read_summary(out / "summary.json").overall == 39.5
     assert main(["rescore", str(out), "--variant", "dsg"]) == 2
     assert "rescore of Tone distance takes no options" in capsys.readouterr().err
     assert main(["compare", str(out), str(out)]) == 2
@@ -336,10 +337,21 @@ def test_a_benchmark_may_score_the_images_of_another(tone, drawn, tmp_path):
 
 def test_lower_may_be_better(tone, tmp_path, capsys):
     for name, value in (("a", 3.0), ("b", 2.0)):
-        rows = [{"prompt_id": f"p{k}", "index": 0, "category": "all", "value": value + k / 9} for k in range(9)]
+        rows = [{"prompt_id": f"p{k}", "index": 0, "category": "all", "value": (value + k / 99) / 4} for k in range(99)]
         write_jsonl(tmp_path / name / "scores.jsonl", rows)
-        summary = {"benchmark": "tone", "variant": "mean", "passport": {}}
-        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+        summary = Summary(
+            benchmark="tone",
+            version="1",
+            variant="mean",
+            subject=name,
+            overall=value + 49 / 99,
+            overall_ci95=(0.0, 9.0),
+            by_category={},
+            num_expected=99,
+            num_scored=99,
+            passport={},
+        )
+        write_json(tmp_path / name / "summary.json", summary)
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     assert "B - A = -1.0000" in (shown := capsys.readouterr().out) and "B is better" in shown
 

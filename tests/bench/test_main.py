@@ -1,6 +1,5 @@
 """The command line: exit statuses, one-line errors, an example in every help."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from bench.__main__ import main
 from bench.benchmarks import BENCHMARKS
 from bench.geneval.prompts import write_suite
-from bench.records import read_json
+from bench.records import Summary, read_json, to_json, write_json, write_jsonl
 
 OWN = "tests.bench.test_main:nothing"
 
@@ -81,16 +80,35 @@ def test_an_interrupted_run_is_status_3(monkeypatch, capsys, tmp_path):
     assert "goes on from there" in capsys.readouterr().err
 
 
+def write_score(folder, values, **changes):
+    """A folder of GenEval scores, one image a prompt."""
+    folder.mkdir()
+    rows = [
+        {"prompt_id": f"{i:05}", "index": 0, "category": "t", "value": value, "text": f"p{i}"}
+        for i, value in enumerate(values)
+    ]
+    summary = Summary(
+        benchmark="geneval",
+        version="suite",
+        variant="published",
+        subject="toy",
+        overall=0.5,
+        overall_ci95=(0.0, 1.0),
+        by_category={},
+        num_expected=len(rows),
+        num_scored=len(rows),
+        passport={"thresholds": folder.name},
+    )
+    write_jsonl(folder / "scores.jsonl", rows)
+    write_json(folder / "summary.json", to_json(summary) | changes)
+
+
 def test_compare_says_what_b_is(tmp_path, capsys):
     for name, value in (("a", 1.0), ("b", 0.0)):
-        (tmp_path / name).mkdir()
-        rows = [
-            {"prompt_id": f"{i:05}", "index": 0, "category": "t", "value": value, "text": f"p{i}"} for i in range(9)
-        ]
-        (tmp_path / name / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        summary = {"benchmark": "geneval", "variant": "published", "passport": {"thresholds": name}}
-        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+        write_score(tmp_path / name, [value] * 9)
     out = tmp_path / "comparison.json"
-    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 0
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 1  # a finding
     assert "B is worse" in capsys.readouterr().out
     assert read_json(out)["difference"]["value"] == -1 and read_json(out)["verdict"] == "worse"
+    assert main(["compare", str(tmp_path / "b"), str(tmp_path / "a")]) == 0 and "B is better" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 0

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from bench.statistics import bootstrap_ci, category_means, paired_difference, retention
 
@@ -54,12 +55,95 @@ def test_the_order_of_rows_does_not_matter():
     assert bootstrap_ci(*rows) == bootstrap_ci(*[[column[i] for i in order] for column in rows])
 
 
+def right_or_wrong(chance, num_categories, num_clusters, images, alike, random):
+    """Rows of verdicts that are right with `chance`; prompts differ by the beta distribution of correlation `alike`."""
+    rows = []
+    for category in range(num_categories):
+        for cluster in range(num_clusters):
+            spread = (1 - alike) / alike if alike else 0
+            own = random.beta(chance * spread, (1 - chance) * spread) if spread and chance < 1 else chance
+            rows += [(f"c{category}", f"{category}/{cluster}", float(random.random() < own)) for _ in range(images)]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+SUITES = [
+    (1, 20, 1, 0.0),
+    (1, 100, 1, 0.0),
+    (1, 50, 2, 0.2),
+    (6, 14, 4, 0.3),
+    (6, 16, 1, 0.0),
+    (6, 50, 1, 0.0),
+    (6, 40, 4, 0.3),
+]
+"""Categories, prompts of each, images of a prompt, their correlation."""
+
+
+@pytest.mark.parametrize("chance", [0.9, 0.98])
+def test_the_interval_covers_the_truth_near_the_edge(chance):
+    covered = []
+    for suite in SUITES:  # the coverage of one suite moves with the few values that its score can have: their mean
+        random = np.random.default_rng(7)
+        for seed in range(200):
+            estimate = bootstrap_ci(*right_or_wrong(chance, *suite, random), num_resamples=400, seed=seed)
+            covered.append(estimate.low <= chance <= estimate.high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_all_right_is_not_certain(suite):
+    rows = right_or_wrong(1.0, *suite, np.random.default_rng(0))
+    estimate, num_clusters = bootstrap_ci(*rows), suite[0] * suite[1]
+    assert estimate.value == estimate.high == 1
+    # Jeffreys' lower end for all of n prompts right, n the clusters of one category or of all together
+    assert estimate.low == pytest.approx(beta.ppf(0.025, num_clusters + 0.5, 0.5), abs=0.6 / num_clusters)
+    kept, difference = retention(*rows, *rows), paired_difference(*rows, *rows).difference
+    assert kept.low < 1 < kept.high and difference.low < 0 < difference.high
+
+
+@pytest.mark.parametrize(("num_right", "num"), [(20, 20), (19, 20), (0, 20), (50, 100)])
+def test_one_category_of_single_verdicts_has_jeffreys_interval(num_right, num):
+    values = [1.0] * num_right + [0.0] * (num - num_right)
+    estimate = bootstrap_ci(["a"] * num, [str(i) for i in range(num)], values, num_resamples=20_000)
+    low, high = beta.ppf([0.025, 0.975], num_right + 0.5, num - num_right + 0.5)
+    assert estimate.low == pytest.approx(0 if num_right == 0 else low, abs=0.005)
+    assert estimate.high == pytest.approx(1 if num_right == num else high, abs=0.005)
+
+
+@pytest.mark.parametrize(("source", "other"), [(0.98, 0.93), (0.98, 0.98), (1.0, 0.98)])
+def test_retention_and_difference_cover_the_truth_near_the_edge(source, other):
+    random, kept, differed = np.random.default_rng(3), [], []
+    for seed in range(200):
+        first, second = (right_or_wrong(chance, 6, 50, 1, 0.0, random) for chance in (source, other))
+        ratio = retention(*first, *second, num_resamples=400, seed=seed)
+        difference = paired_difference(*first, *second, num_resamples=400, seed=seed).difference
+        kept.append(ratio.low <= other / source <= ratio.high)
+        differed.append(difference.low <= other - source <= difference.high)
+    assert 0.93 <= np.mean(kept) <= 0.99 and 0.93 <= np.mean(differed) <= 0.99
+
+
+def test_points_have_the_interval_of_their_shares():
+    rows = drawn()
+    shares, points = bootstrap_ci(*rows), bootstrap_ci(*rows[:2], [100 * v for v in rows[2]], bounds=(0, 100))
+    assert (points.low, points.value, points.high) == pytest.approx(
+        (100 * shares.low, 100 * shares.value, 100 * shares.high)
+    )
+
+
+def test_values_far_from_the_bounds_hardly_know_of_them():
+    random = np.random.default_rng(0)
+    values = list(random.normal(0.9, 0.02, 400))
+    estimate = bootstrap_ci(["a"] * 400, [str(i) for i in range(400)], values)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * np.std(values) / 400**0.5, rel=0.1)
+
+
 def test_a_score_compared_with_itself_is_within_noise():
     rows = drawn()
-    comparison = paired_difference(*rows, *rows)
-    assert (comparison.difference.low, comparison.difference.high) == (0, 0)
-    assert (comparison.p_value, comparison.verdict) == (1, "within noise")
-    assert retention(*rows, *rows).low == retention(*rows, *rows).high == 1
+    comparison, kept = paired_difference(*rows, *rows), retention(*rows, *rows)
+    assert (
+        comparison.difference.value == 0 and -0.01 < comparison.difference.low < 0 < comparison.difference.high < 0.01
+    )
+    assert comparison.p_value > 0.5 and comparison.verdict == "within noise"
+    assert kept.value == 1 and 0.98 < kept.low < 1 < kept.high < 1.02
 
 
 def test_a_real_difference_is_found_and_has_its_sign():
@@ -104,5 +188,8 @@ def test_what_cannot_be_estimated_is_refused():
         paired_difference(*rows, *drawn(num_clusters=59))
     with pytest.raises(ValueError, match="too little"):
         retention(rows[0], rows[1], [0.0] * len(rows[2]), *rows)
+    for value in (float("nan"), 1.5, -0.1):
+        with pytest.raises(ValueError, match="outside 0 to 1"):
+            bootstrap_ci(rows[0], rows[1], [value, *rows[2][1:]])
     with pytest.raises(ValueError, match="nothing"):
         bootstrap_ci([], [], [])

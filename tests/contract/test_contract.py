@@ -60,7 +60,7 @@ def absent(monkeypatch) -> set[str]:
     return Watched.absent
 
 
-def test_all_six_stages_end_well_in_under_a_minute(contract_run):
+def test_all_six_stages_end_well(contract_run):
     manifest = json.loads((contract_run / "run.json").read_text())
     assert list(manifest["stages"]) == list(NEEDS)
     assert all(stage["finished"] for stage in manifest["stages"].values())

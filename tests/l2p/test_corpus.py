@@ -150,3 +150,64 @@ def test_each_prompt_is_encoded_once_and_comes_back_padded(tmp_path: Path) -> No
     assert len(asked) == 300
     with pytest.raises(ValueError, match="embeddings of other prompts"):
         cache_prompts(encode, ["another"], tmp_path / "prompts")
+
+
+def test_captions_and_names_of_every_kind_stay_whole(tmp_path: Path) -> None:
+    """Line separators in a caption, quotes, CRLF, a byte order mark, the files of other systems beside the images."""
+    captions = ["one\u2028two", 'a "quoted", red\nstar', "three"]
+    names = write_images(tmp_path)
+    rows = [{"file_name": n, "text": t} for n, t in zip(names, captions, strict=True)]
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_bytes(("\ufeff" + lines).encode())
+    for name in (".DS_Store", "._0.png", "._metadata.jsonl", "._captions.csv", "._a.tar"):
+        (tmp_path / name).write_bytes(b"\0\5\26\7")
+    assert load_corpus(tmp_path).texts == captions
+    (tmp_path / "metadata.jsonl").unlink()
+    with open(tmp_path / "captions.csv", "w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([["file_name", "text"], *zip(names, captions, strict=True)])
+    assert load_corpus(tmp_path).texts == captions
+
+
+def test_the_files_of_other_systems_in_a_shard_are_ignored(tmp_path: Path) -> None:
+    write_images(tmp_path / "raw")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("__MACOSX/._00000.png", "._00000.png", "._00000.txt", ".DS_Store"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            archive.addfile(member, io.BytesIO(b"\0\5\26\7"))
+        archive.add(tmp_path / "raw" / "0.png", "00000.png")
+        member = tarfile.TarInfo("00000.txt")
+        member.size = 5
+        archive.addfile(member, io.BytesIO(b"a cat"))
+    corpus = load_corpus(tmp_path / "a.tar")
+    assert corpus.texts == ["a cat"] and (corpus.pixels(0).permute(1, 2, 0).numpy() == picture(0)).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ('{"file_name": "0.png", "text": NaN}', "metadata.jsonl, line 2: NaN"),
+        ('{"file_name": "0.png", "text": 3}', "metadata.jsonl:2 needs file_name and text, each a string"),
+        ('{"file_name": "0.png"', "metadata.jsonl, line 2 is not valid JSON"),
+        ("[1]", "metadata.jsonl:2 needs"),
+    ],
+)
+def test_a_row_that_is_no_row_is_named_by_its_line(tmp_path: Path, row: str, told: str) -> None:
+    write_images(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n' + row + "\n")
+    with pytest.raises(ValueError, match=told):
+        load_corpus(tmp_path)
+
+
+def test_deep_turned_and_misnamed_pictures_of_a_corpus(tmp_path: Path) -> None:
+    folder = write_jsonl(tmp_path)
+    Image.fromarray(np.full((16, 16), 40_000, np.uint16)).save(folder / "images/1.png")
+    (folder / "images/2.png").rename(folder / "images/2.jpg")
+    told = r"images/1.png \(unreadable: it has more than 8 bits a channel.*images/2.png \(missing, but 2.jpg is there"
+    with pytest.raises(ValueError, match=told):
+        load_corpus(folder)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(1)).save(folder / "images/1.png", exif=exif)
+    (folder / "images/2.jpg").rename(folder / "images/2.png")
+    assert (load_corpus(folder).pixels(1).permute(1, 2, 0).numpy() == np.rot90(picture(1), -1)).all()

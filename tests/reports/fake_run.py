@@ -120,7 +120,8 @@ def _recipe(name: str, family: str, size: str, transfer: dict) -> dict:
             for suite, title, count, benchmark in suites
         ],
         "judges": {"geneval": "fixture:detector", "dpg": "fixture:answerer"},
-        "judge_checks": [], "sample_seed": 0, "num_processes": 1, "study": None, "family_title": TITLES[family],
+        "judge_checks": [], "cross_check": None,
+        "sample_seed": 0, "num_processes": 1, "study": None, "family_title": TITLES[family],
     }  # fmt: skip
 
 
@@ -224,7 +225,7 @@ def _dpg(path: Path, subject: str, accuracy: float, dice: random.Random) -> None
             "prompt_id": f"item{k}",
             "index": 0,
             "category": "dense",
-            "value": min(1, dice.gauss(accuracy, 0.05)),
+            "value": min(1, max(0, dice.gauss(accuracy, 0.05))),
             "reason": "",
         }
         for k in range(40)

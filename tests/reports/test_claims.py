@@ -57,14 +57,16 @@ def test_c1_and_c14_follow_the_scores(tmp_path, accuracy, expected):
 
 
 def test_too_few_images_decide_nothing(tmp_path):
-    """One item has an interval of no width: certain of nothing, though it looks certain."""
+    """Five equal items decide nothing, however narrow their interval."""
     path = fake_run(tmp_path / "flux-mini", num_prompts=6, num_images=1)
     for subject, value in (("source", 0.5), ("l2p", 0.9)):
-        rows = [{"prompt_id": "a", "index": 0, "category": "dense", "value": value, "reason": ""}]
+        rows = [{"prompt_id": item, "index": 0, "category": "dense", "value": value, "reason": ""} for item in "abcde"]
         write_jsonl(path / f"scores/{subject}/dpg/scores-corrected.jsonl", rows)
+        summary = path / f"scores/{subject}/dpg/summary.json"
+        write_json(summary, {**read_json(summary), "overall": 100 * value, "num_expected": 5, "num_scored": 5})
     judged = verdicts([load_run(path)])
     assert judged["C1"].verdict == "not tested" and "too few images" in judged["C1"].why  # 36 prompts: wide
-    assert judged["C2"].evidence.ci95 == (1.8, 1.8)
+    assert judged["C2"].evidence.value == pytest.approx(1.8) and judged["C2"].evidence.num_clusters == 5
     assert judged["C2"].verdict == "not tested" and "At least 30" in judged["C2"].why
 
 

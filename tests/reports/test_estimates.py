@@ -42,7 +42,7 @@ def test_unscored_images_are_no_evidence_unless_the_summary_says_partial(tmp_pat
     rows = read_jsonl(scores)
     write_jsonl(scores, [{**rows[0], "value": None}, *rows[1:]])
     run = load_run(path)
-    with pytest.raises(NoEvidenceError, match="1 images of l2p on geneval are unscored"):
+    with pytest.raises(NoEvidenceError, match="l2p on geneval: 1 images are unscored"):
         score_rows(run, "l2p", "geneval")
     scored = run.scored["l2p", "geneval"]
     partial = replace(scored, summary=replace(scored.summary, passport={"partial": True}))

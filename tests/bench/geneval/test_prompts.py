@@ -37,11 +37,9 @@ def test_a_suite_is_laid_out_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"prompt": "a photo of a dog"}, "asks for cat, its prompt does not"),
         ({"include": []}, "at least one object"),
         ({"include": [{"class": "cat", "count": 0}]}, "at least 1"),
         ({"include": [{"class": "cat", "count": 1, "color": "mauve"}]}, "unknown colour"),
-        ({"include": [{"class": "cat", "count": 1, "color": "red"}]}, "asks for red"),
         ({"include": [{"class": "cat", "count": 1, "position": ["left of", 0]}]}, "earlier object"),
         ({"include": [{"class": "cat", "count": 1, "position": ["behind", 0]}]}, "relation"),
         ({"tag": None}, "object with"),

@@ -1,0 +1,358 @@
+"""A mutation study: faults planted one at a time in a copy of the project, each of which a test must catch.
+
+python tests/tools/mutations.py --out docs/log/<date>-mutations.md          about an hour on one core
+
+The list is our own: each fault is one that somebody could make, or that was once there unseen. A fault names the tests
+that are asked first; where they all pass, the whole room's tests are asked, and a fault that passes those has survived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LEFT_OUT = (".git", ".venv*", "runs", "docs", "*cache*", "__pycache__", ".benchmarks")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`before` stands once in `path` and becomes `after`; `tests` are asked first."""
+
+    path: str
+    before: str
+    after: str
+    tests: str
+
+
+PIPELINE = "tests/l2p/test_pipeline.py"
+SAMPLING = "tests/l2p/test_pipeline.py tests/l2p/test_diffusers_schedulers.py tests/l2p/test_diffusers_arguments.py"
+SOURCES = "tests/l2p/test_sources.py tests/l2p/test_families.py"
+TRAINING = "tests/l2p/test_training.py tests/l2p/test_transfer.py"
+GENEVAL = "tests/bench/geneval/test_rules.py"
+DPG = "tests/bench/dpg/test_rules.py"
+STATISTICS = "tests/bench/test_statistics.py"
+ESTIMATES = "tests/reports/test_estimates.py"
+
+FAULTS = (
+    # the flow and what it learns
+    Fault("l2p/flow.py", "(1 - s) * clean + s * noise", "s * clean + (1 - s) * noise", "tests/l2p/test_flow.py"),
+    Fault("l2p/flow.py", "return noise - clean", "return clean - noise", "tests/l2p/test_flow.py"),
+    Fault(
+        "l2p/flow.py",
+        "noisy - per_image(sigma) * velocity",
+        "noisy + per_image(sigma) * velocity",
+        "tests/l2p/test_flow.py",
+    ),
+    Fault("l2p/flow.py", "(1 + (shift - 1) * sigma)", "(1 + shift * sigma)", "tests/l2p/test_flow.py"),
+    Fault(
+        "l2p/flow.py", ".clamp(max=1).square()", ".clamp(max=1)", "tests/l2p/test_flow.py tests/l2p/test_training.py"
+    ),
+    # the sampler
+    Fault(
+        "l2p/pipeline.py",
+        "return uncond + self.guidance_scale * (cond - uncond)",
+        "return cond + self.guidance_scale * (cond - uncond)",
+        PIPELINE,
+    ),
+    Fault("l2p/pipeline.py", "uncond, cond = velocity.chunk(2)", "cond, uncond = velocity.chunk(2)", PIPELINE),
+    Fault(
+        "l2p/pipeline.py",
+        "sigma = timestep, self.scheduler.sigmas[i]",
+        "sigma = timestep, self.scheduler.sigmas[0]",
+        PIPELINE,
+    ),
+    Fault(
+        "l2p/pipeline.py",
+        "sigma = timestep, self.scheduler.sigmas[i]",
+        "sigma = timestep, self.scheduler.sigmas[i + 1]",
+        PIPELINE,
+    ),
+    Fault(
+        "l2p/pipeline.py",
+        "texts = [prompt] if isinstance(prompt, str) else list(prompt)",
+        "texts = [prompt] if isinstance(prompt, str) else list(prompt)[::-1]",
+        PIPELINE,
+    ),
+    Fault("l2p/pipeline.py", "return self._guidance_scale > 1", "return self._guidance_scale != 1", PIPELINE),
+    Fault(
+        "l2p/pipeline.py",
+        "split_prompts(uncond) + split_prompts(cond)",
+        "split_prompts(cond) + split_prompts(uncond)",
+        PIPELINE,
+    ),
+    Fault("l2p/pipeline.py", "max_sequence_length - longer", "max_sequence_length", SAMPLING),
+    Fault(
+        "l2p/sampling.py",
+        "torch.linspace(1, 1 / num_inference_steps, num_inference_steps)",
+        "torch.linspace(1, 0, num_inference_steps)",
+        SAMPLING,
+    ),
+    Fault("l2p/sampling.py", "k = mu if config.get", "k = 1.0 if config.get", SAMPLING),
+    Fault(
+        "l2p/sampling.py",
+        "[s / (k - (k - 1) * s) for s in levels]",
+        "[s / (k - (k + 1) * s) for s in levels]",
+        SAMPLING,
+    ),
+    Fault(
+        "l2p/sampling.py",
+        "each = generator if isinstance(generator, list) else [generator] * batch_size",
+        "each = [generator[0] if isinstance(generator, list) else generator] * batch_size",
+        PIPELINE,
+    ),
+    Fault("l2p/sampling.py", "return given.float()", "return given.float() * 0.5", SAMPLING),
+    # the head and the transformer
+    Fault("l2p/detailer.py", "x = F.max_pool2d(x, 2)", "x = F.avg_pool2d(x, 2)", "tests/l2p/test_detailer.py"),
+    Fault(
+        "l2p/detailer.py",
+        "torch.cat([x, token_map], dim=1)",
+        "torch.cat([x, token_map * 0], dim=1)",
+        "tests/l2p/test_detailer.py",
+    ),
+    Fault(
+        "l2p/detailer.py",
+        "torch.cat([x, skips.pop()], dim=1)",
+        "torch.cat([x, skips.pop() * 0], dim=1)",
+        "tests/l2p/test_detailer.py",
+    ),
+    Fault("l2p/detailer.py", "nn.init.zeros_(parameter)", "nn.init.ones_(parameter)", "tests/l2p/test_detailer.py"),
+    Fault(
+        "l2p/pixel_transformer.py",
+        "return (noisy - painted) / sigma",
+        "return (painted - noisy) / sigma",
+        "tests/l2p/test_pixel_transformer.py",
+    ),
+    Fault(
+        "l2p/pixel_transformer.py",
+        "tokens.transpose(1, 2).reshape(batch, -1, h, w)",
+        "tokens.transpose(1, 2).reshape(batch, -1, w, h).transpose(2, 3)",
+        "tests/l2p/test_pixel_transformer.py tests/l2p/test_families.py",
+    ),
+    Fault(
+        "l2p/pixel_transformer.py",
+        "family.velocity_sign if prediction",
+        "1 if prediction",
+        "tests/l2p/test_pixel_transformer.py tests/l2p/test_families.py",
+    ),
+    # the families
+    Fault(
+        "l2p/architectures/base.py",
+        "ids[..., 1] = torch.arange(height, device=device)[:, None]",
+        "ids[..., 1] = 0 * torch.arange(height, device=device)[:, None]",
+        SOURCES,
+    ),
+    Fault(
+        "l2p/architectures/flux2.py",
+        'text = prompt["prompt_embeds"].to(noisy.dtype)',
+        'text = 0 * prompt["prompt_embeds"].to(noisy.dtype)',
+        SOURCES,
+    ),
+    Fault("l2p/architectures/flux2.py", "text_ids[:, 3] = torch.arange", "text_ids[:, 3] = 0 * torch.arange", SOURCES),
+    Fault(
+        "l2p/architectures/flux.py",
+        'prompt["pooled_prompt_embeds"].to(noisy.dtype)',
+        '0 * prompt["pooled_prompt_embeds"].to(noisy.dtype)',
+        SOURCES,
+    ),
+    Fault("l2p/architectures/sd3.py", "timestep=sigma * 1000", "timestep=sigma", SOURCES),
+    Fault(
+        "l2p/architectures/sd3.py",
+        'prompt["pooled_prompt_embeds"].to(noisy.dtype)',
+        '0 * prompt["pooled_prompt_embeds"].to(noisy.dtype)',
+        SOURCES,
+    ),
+    Fault("l2p/architectures/zimage.py", "t=1 - sigma", "t=sigma", SOURCES),
+    Fault("l2p/architectures/zimage.py", "embeds[mask] for embeds, mask", "embeds for embeds, mask", SOURCES),
+    Fault(
+        "l2p/architectures/qwenimage.py",
+        'encoder_hidden_states_mask=prompt["mask"]',
+        'encoder_hidden_states_mask=torch.ones_like(prompt["mask"])',
+        SOURCES,
+    ),
+    Fault("l2p/architectures/qwenimage.py", "(1, noisy.shape[-2] //", "(1, noisy.shape[-1] //", SOURCES),
+    # the training
+    Fault(
+        "l2p/training/data.py",
+        "generator = seeded(rule.seed, 1, step, slot)",
+        "generator = seeded(rule.seed, 1, step)",
+        TRAINING,
+    ),
+    Fault("l2p/training/data.py", "seeded(seed, 2, epoch)", "seeded(seed, 2)", TRAINING),
+    Fault("l2p/training/data.py", 'texts = ["" if slot.dropped else', 'texts = ["" if not slot.dropped else', TRAINING),
+    Fault(
+        "l2p/training/data.py",
+        "return order[num_validation_images:], order[:num_validation_images]",
+        "return order, order[:num_validation_images]",
+        TRAINING,
+    ),
+    Fault("l2p/training/optimise.py", "return warm * max(decay, final_share)", "return warm * decay", TRAINING),
+    Fault("l2p/training/optimise.py", 'group["base_lr"] * self.rate_share(step)', 'group["base_lr"]', TRAINING),
+    Fault("l2p/training/optimise.py", 'self.max_grad_norm or float("inf")', 'float("inf")', TRAINING),
+    Fault(
+        "l2p/training/optimise.py", "/ len(batch)\n                yield loss", "\n                yield loss", TRAINING
+    ),
+    Fault("l2p/training/optimise.py", "self.ema.restore(parameters)", "pass", TRAINING),
+    Fault(
+        "l2p/trainable.py",
+        "blocks[:num_blocks] + blocks[len(blocks) - num_blocks :]",
+        "blocks[: 2 * num_blocks]",
+        TRAINING,
+    ),
+    Fault(
+        "l2p/trainable.py",
+        "if config.block_learning_rate is None else config.block_learning_rate",
+        "if True else config.block_learning_rate",
+        TRAINING,
+    ),
+    # the alarms and the conversion
+    Fault(
+        "l2p/alarms.py",
+        "variance / ((1 - sigma) ** 2 * variance + sigma**2)",
+        "variance / ((1 - sigma) * variance + sigma)",
+        "tests/l2p/test_alarms.py",
+    ),
+    Fault("l2p/alarms.py", "if max(gains.values()) > 0:", "if max(gains.values()) > -1:", "tests/l2p/test_alarms.py"),
+    # GenEval's rules
+    Fault("bench/geneval/rules.py", "if detection.score > threshold:", "if detection.score >= threshold:", GENEVAL),
+    Fault("bench/geneval/rules.py", 'if number >= clause["count"]:', 'if number > clause["count"]:', GENEVAL),
+    Fault(
+        "bench/geneval/rules.py",
+        "holds = (dx < -0.5, dx > 0.5, dy < -0.5, dy > 0.5)",
+        "holds = (dx > 0.5, dx < -0.5, dy < -0.5, dy > 0.5)",
+        GENEVAL,
+    ),
+    Fault("bench/geneval/rules.py", "length = hypot(offset_x, offset_y)", "length = hypot(dx, dy)", GENEVAL),
+    Fault(
+        "bench/geneval/rules.py",
+        "max(x1 - x0 + 1, 0) * max(y1 - y0 + 1, 0)",
+        "max(x1 - x0, 0) * max(y1 - y0, 0)",
+        GENEVAL,
+    ),
+    Fault("bench/geneval/rules.py", "< max_overlap for better", "<= max_overlap for better", GENEVAL),
+    Fault("bench/geneval/rules.py", "[: -max_objects - 1 : -1]", "[::-1]", GENEVAL),
+    Fault(
+        "bench/geneval/rules.py",
+        'return self.counting_threshold if task == "counting" else self.score_threshold',
+        "return self.score_threshold",
+        GENEVAL,
+    ),
+    Fault("bench/geneval/rules.py", "if colors.count(color) >= count:", "if color in colors:", GENEVAL),
+    # DPG-Bench's rules
+    Fault("bench/dpg/rules.py", "for row in file.rows[1:]:", "for row in file.rows:", DPG),
+    Fault(
+        "bench/dpg/rules.py",
+        "categories=_by_category(questions, [raw]))",
+        "categories=_by_category(questions, [raw, raw]))",
+        DPG,
+    ),
+    Fault(
+        "bench/dpg/rules.py",
+        "if any(value[parent] == 0 for parent in question.parents):",
+        "if any(raw[parent] == 0 for parent in question.parents):",
+        DPG,
+    ),
+    Fault("bench/dpg/rules.py", 'answer.strip().rstrip(".").strip().lower()', "answer.strip().lower()", DPG),
+    Fault("bench/dpg/rules.py", "float(all(crop[i] for i in above))", "float(any(crop[i] for i in above))", DPG),
+    Fault("bench/dpg/rules.py", "crop.get(parent, 1.0)", "crop.get(parent, 0.0)", DPG),
+    Fault(
+        "bench/dpg/rules.py",
+        "return 100 * _mean(values) if values else None",
+        "return 100 * sum(values) / len(items) if values else None",
+        DPG,
+    ),
+    # statistics
+    Fault("bench/statistics.py", "tail = (1 - CONFIDENCE) / 2", "tail = 1 - CONFIDENCE", STATISTICS),
+    Fault(
+        "bench/statistics.py", "return float(min(1.0, 2 * min(tails)", "return float(min(1.0, min(tails)", STATISTICS
+    ),
+    Fault(
+        "bench/statistics.py",
+        "means.append(sums / (cells.counts @ weights + unseen.sum(0)))",
+        "means.append(sums / (cells.counts @ weights))",
+        STATISTICS,
+    ),
+    Fault("bench/statistics.py", "_unseen_weight(cells) / len(table) / 2", "_unseen_weight(cells) / 2", STATISTICS),
+    Fault("bench/statistics.py", "high=float(max(high, value))", "high=float(high)", STATISTICS),
+    # what reports estimate
+    Fault("reports/estimates.py", "stdev(by_seed) / len(by_seed) ** 0.5", "stdev(by_seed)", ESTIMATES),
+    Fault("reports/estimates.py", "student.ppf(0.975, len(by_seed) - 1)", "student.ppf(0.975, 1000)", ESTIMATES),
+)
+
+
+def room_of(path: str) -> str:
+    """The tests of a file's whole room."""
+    return {"l2p": "tests/l2p", "bench": "tests/bench", "reports": "tests/reports"}[path.split("/")[0]]
+
+
+def passes(folder: Path, tests: str) -> bool:
+    """Whether the tests pass in a copy; files that are not there are left out, but not all of them."""
+    there = [name for name in tests.split() if (folder / name).exists()]
+    if not there:
+        raise SystemExit(f"none of {tests} is there")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *there]
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode == 0
+
+
+def outcome(folder: Path, fault: Fault) -> str:
+    """ "caught", "caught by the room's other tests" or "survived"; the copy is as it was afterwards."""
+    path = folder / fault.path
+    text = path.read_text("utf-8")
+    if text.count(fault.before) < 1:
+        raise SystemExit(f"{fault.path} has no {fault.before!r} any more: mend the list")
+    path.write_text(text.replace(fault.before, fault.after), "utf-8")
+    try:
+        if not passes(folder, fault.tests):
+            return "caught"
+        return "survived" if passes(folder, room_of(fault.path)) else "caught by the room's other tests"
+    finally:
+        path.write_text(text, "utf-8")
+
+
+def main() -> None:
+    """Plant every fault and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", default="", help="faults of files whose path holds this")
+    given = parser.parse_args()
+    rows, faults = [], [fault for fault in FAULTS if given.only in fault.path]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "copy"
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        shutil.copytree(ROOT / "docs", folder / "docs")
+        for number, fault in enumerate(faults, 1):
+            started = time.monotonic()
+            result = outcome(folder, fault)
+            rows.append((fault, result))
+            print(
+                f"{number}/{len(faults)} {result}, {time.monotonic() - started:.0f} s: {fault.path}: {fault.after}",
+                flush=True,
+            )
+            given.out.write_text(table(rows), "utf-8")
+
+
+def table(rows: list[tuple[Fault, str]]) -> str:
+    """The outcomes as Markdown."""
+    caught = sum(result != "survived" for _, result in rows)
+    lines = [
+        f"{caught} of {len(rows)} faults were caught ({caught / len(rows):.0%}).",
+        "",
+        "| file | fault | outcome |",
+        "|---|---|---|",
+    ]
+    for fault, result in rows:
+        cell = " ".join(f"`{fault.before}` → `{fault.after}`".split()).replace("|", "\\|")
+        lines.append(f"| {fault.path} | {cell} | {result} |")
+    return "# Faults planted one at a time\n\n" + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
