@@ -125,7 +125,7 @@ def test_damaged_sources_are_named(flux: FluxPipeline, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot be loaded: .*diffusion_pytorch_model.safetensors is no whole"):
         load_source(tmp_path)
     weights.unlink()
-    with pytest.raises(ValueError, match="cannot be loaded: .*diffusion_pytorch_model"):
+    with pytest.raises(ValueError, match="transformer holds no .safetensors file"):
         load_source(tmp_path)
     weights.write_bytes(good)
     rewrite(weights, lambda tensors: tensors["x_embedder.bias"][:1].fill_(float("inf")))
