@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nets this small are faster so, and bytes do not depend on the machine
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Processes that tests start find this checkout first, wherever they are started.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 
 import pytest
 

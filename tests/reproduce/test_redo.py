@@ -128,7 +128,7 @@ def test_a_quick_look_is_marked_and_lies_in_a_folder_of_its_own(tiny_source, chi
     assert manifest["asked"]["limit"] == 8 and "no score" in manifest["recipe"]["study"]
     assert len(list((run_dir / "corpus/images").iterdir())) == 8
     assert "a quick look (--limit 8)" in (run_dir / "report/index.html").read_text()
-    closing = json.loads(output)
+    closing = json.loads(output[re.search(r"^\{", output, re.MULTILINE).start() :])  # alarms stand on stderr
     assert closing["run"] == "runs/tiny-limit8" and closing["scores"] and closing["claims"]
     assert child(tiny.command, "flux", "--run", str(run_dir), "--status")[0] == 0
 
