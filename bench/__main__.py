@@ -6,9 +6,9 @@ Exit status: 0 done, 1 a finding, 2 bad input or incomplete data, 3 interrupted 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,20 +67,20 @@ def rescore(
         "variant": variant,
         "malformed": malformed,
     }
-    given = {name: value for name, value in options.items() if value is not None}
     chosen = find_benchmark(benchmark) if benchmark else _saved_benchmark(directory)
-    if chosen.rescore is None:
-        raise ValueError(f"{chosen.title} saves no findings that could be scored again.")
-    _refuse_others_options(chosen, given)
-    chosen.rescore(directory, out, given)
+    _rescore(chosen, directory, out, {name: value for name, value in options.items() if value is not None})
 
 
-def _refuse_others_options(benchmark: Benchmark, given: Iterable[str]) -> None:
+def _rescore(benchmark: Benchmark, directory: Path | None, out: Path | None, given: Mapping[str, Any]) -> None:
+    """Let the benchmark score its findings again; ValueError for options that are another one's."""
+    if benchmark.rescore is None:
+        raise ValueError(f"{benchmark.title} saves no findings that could be scored again.")
     names = {name: f"--{name.replace('_', '-')}" for name in (*given, *benchmark.rescore_options)}
     others = [names[name] for name in given if name not in benchmark.rescore_options]
     if others:
         own = ", ".join(names[name] for name in benchmark.rescore_options) or "no options"
         raise ValueError(f"{', '.join(others)} would change nothing: rescore of {benchmark.title} takes {own}.")
+    benchmark.rescore(directory, out, given)
 
 
 def _saved_benchmark(directory: Path | None) -> Benchmark:

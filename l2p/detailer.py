@@ -55,7 +55,7 @@ _OUTER_4K = (
 
 # Patch size -> ladder. 16: paper table 3 and the 1K release; 64, 128, 160: the high-resolution releases.
 LADDERS = {
-    8: Ladder(  # ours, for the miniature
+    8: Ladder(  # ours, for small images
         levels=(_level("1", 16, 16, 16), _level("2", 32, 32, 32), _level("3", 64, 64, 64)), bottleneck=128
     ),
     16: Ladder(

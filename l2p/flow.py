@@ -18,6 +18,18 @@ def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
     return noise - clean
 
 
+def transfer_loss(velocity: Tensor, target: Tensor, sigma: Tensor, loss_weight_below: float = 0.0) -> Tensor:
+    """Return the mean squared velocity error (paper eq. 5), weighted by min(sigma / below, 1)^2.
+
+    velocity, target [B, 3, H, W]; sigma [B]. For a clean-image head the weight keeps the error of the clean image from
+    counting 1 / sigma^2 where there is hardly any noise.
+    """
+    error = (velocity.float() - target).square().mean(dim=(1, 2, 3))  # [B]
+    if loss_weight_below > 0:
+        error = error * (sigma / loss_weight_below).clamp(max=1).square()
+    return error.mean()
+
+
 def clean_estimate(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     """Return the clean image x_t - sigma v that a velocity implies, [B, C, H, W]; sigma [B]."""
     return noisy - per_image(sigma) * velocity

@@ -15,7 +15,7 @@ from l2p.detailer import DetailerConfig, DetailerHead
 from l2p.flow import per_image
 
 SMALLEST_SIGMA = 0.05  # a clean-image head's velocity divides by sigma: never by less
-SIGMA_DATA = 0.33  # standard deviation of pixels in [-1, 1], as the miniature's corpus has it
+SIGMA_DATA = 0.33  # standard deviation of pixels in [-1, 1] that "preconditioned" counts on
 
 
 def _velocity(painted: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:

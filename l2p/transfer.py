@@ -2,34 +2,32 @@
 
 import json
 import shutil
-import signal
-import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
 
-from l2p import checkpoint
-from l2p.alarms import Alarm, Probe, check_alarms
+from l2p.alarms import Probe, check_alarms
+from l2p.architectures import EncodedPrompt, architecture_of, encode_prompt, split_prompts
+from l2p.config import FROZEN_DTYPES, TransferConfig, options, refuse_other_options
 from l2p.conversion import save_delta
-from l2p.flow import noisy_image, velocity_target
-from l2p.objective import seeded, transfer_loss
-from l2p.options import (
-    FROZEN_DTYPES,
-    TransferConfig,
-    frozen_sha256,
-    learning_rate_share,
-    refuse_other_options,
-    trainable_parameters,
-)
-from l2p.preparation import Micro, Run, prepare
-from l2p.progress import counted, say
+from l2p.corpus import Corpus, cache_prompts, load_corpus
+from l2p.initialise import initial_model, restore_model
+from l2p.pipeline import load_source
+from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.progress import say
+from l2p.trainable import choose_trained, make_accelerator, start_training
+from l2p.training import state as saved
+from l2p.training.data import Data, MicroBatch, SlotRule, seeded, split_indices
+from l2p.training.loop import Steps, train
+from l2p.training.optimise import Trainer
 
-__all__ = ["StopRequest", "TransferConfig", "TransferSummary", "run_transfer", "trainable_parameters"]
+__all__ = ["TransferConfig", "TransferSummary", "run_transfer"]
 
 VALIDATION_SIGMAS = (0.15, 0.3, 0.5, 0.7, 0.85, 0.97)
 NUM_ALARM_IMAGES = 16
@@ -54,26 +52,22 @@ class TransferSummary:
     rejected: list[tuple[str, str]]
 
 
-class StopRequest:
-    """While open, Ctrl-C and SIGTERM only set `requested`: no step is cut in two. A second one is final."""
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """The live objects of one transfer; `facts` is what the saved state remembers beside weights."""
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
+    config: TransferConfig
+    out_dir: Path
+    accelerator: Accelerator
+    model: PixelTransformer2DModel
+    trainer: Trainer
+    data: Data
+    facts: dict[str, Any]
 
-    def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Return what the source does not have: the trained tensors and the new ones."""
+        names = {*self.trainer.trained, *self.facts["conversion"]["new"]}
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name in names}
 
 
 def run_transfer(
@@ -91,69 +85,109 @@ def run_transfer(
         summary = json.loads((out_dir / "summary.json").read_text("utf-8"))
         refuse_other_options(summary["options"], config, out_dir)
         return TransferSummary(**summary)
-    run = prepare(source, corpus, config, out_dir, progress)
-    with StopRequest() as stop, run.loader:
-        _train(run, stop, progress and run.accelerator.is_main_process)
+    run = _prepare(source, corpus, config, out_dir, progress)
+    steps = Steps(
+        num_steps=config.num_train_steps,
+        save_every=config.save_every,
+        load=partial(_batch, run),
+        take=lambda batch: _step(run, batch),
+        report=lambda: _report(run),
+        save=partial(_save, run),
+    )
+    train(steps, run.facts, run.accelerator, "transfer", progress)
     return _finish(run)
 
 
-def _train(run: Run, stop: StopRequest, shown: bool) -> None:
-    config, facts = run.config, run.facts
-    pending = run.loader.submit(_batch, run, facts["step"])  # the next batch is decoded while this one trains
-    with counted(config.num_train_steps, "transfer", done=facts["step"], shown=shown) as advance:
-        while facts["step"] < config.num_train_steps:
-            started = time.perf_counter()
-            batch = pending.result()
-            pending = run.loader.submit(_batch, run, facts["step"] + 1)
-            facts["losses"].append(_step(run, batch))
-            facts["step"] += 1
-            facts["seconds"] += time.perf_counter() - started
-            _report(run)
-            advance(f"loss {facts['final_loss']:.4f}" if "final_loss" in facts else "")
-            stopped = _agree(run.accelerator, stop.requested)
-            if stopped or facts["step"] % config.save_every == 0 or facts["step"] == config.num_train_steps:
-                _save(run)
-            if stopped:
-                raise KeyboardInterrupt(f"stopped at step {facts['step']}; the same command goes on from there")
+# --- before the first step ------------------------------------------------------------------------------------------
 
 
-def _batch(run: Run, step: int) -> list[Micro]:
+def _prepare(source: str | Path, corpus: str | Path, config: TransferConfig, out_dir: Path, progress: bool) -> Transfer:
+    """Load and build everything, from the saved state where there is one; arguments as for run_transfer."""
+    facts = saved.load_facts(out_dir / "state")
+    if facts is not None:
+        refuse_other_options(facts["options"], config, out_dir)
+    accelerator = make_accelerator(config)
+    _check_split(config, accelerator.num_processes)
+    shown = progress and accelerator.is_main_process
+    images = load_corpus(corpus, resolution=config.resolution, allow_missing=config.allow_missing, progress=shown)
+    indices = split_indices(len(images), config.num_validation_images, config.seed)  # before anything is written
+    out_dir.mkdir(parents=True, exist_ok=True)
+    pipeline = load_source(source, FROZEN_DTYPES[config.mixed_precision]).to(accelerator.device)
+    with accelerator.main_process_first():
+        data = _data(pipeline, images, indices, config, out_dir / "prompts", shown)
+    model, conversion = initial_model(pipeline, data, config, resumed=facts is not None)
+    del pipeline
+    choose_trained(model, config)
+    if facts is None:
+        facts = {"step": 0, "seconds": 0.0, "losses": [], "alarms": [], "options": options(config)}
+        facts |= {"conversion": conversion, "frozen_sha256_before": saved.frozen_sha256(model)}
+    else:
+        facts["losses"] = facts["losses"][accelerator.process_index % len(facts["losses"])]
+        restore_model(model, facts, out_dir / "state")
+    trainer = start_training(model, config, accelerator, out_dir / "state" if facts["step"] else None)
+    if accelerator.is_main_process:
+        saved.cut_log(out_dir / "log.jsonl", facts["step"])
+    return Transfer(
+        config=config, out_dir=out_dir, accelerator=accelerator, model=model, trainer=trainer, data=data, facts=facts
+    )
+
+
+def _check_split(config: TransferConfig, num_processes: int) -> None:
+    if config.batch_size % (num_processes * config.gradient_accumulation_steps):
+        raise ValueError(
+            f"batch_size {config.batch_size} does not split over {num_processes} processes x "
+            f"{config.gradient_accumulation_steps} accumulation steps"
+        )
+
+
+def _data(
+    pipeline: Any,
+    corpus: Corpus,
+    indices: tuple[list[int], list[int]],
+    config: TransferConfig,
+    folder: Path,
+    shown: bool,
+) -> Data:
+    family = architecture_of(type(pipeline).__name__).name
+    training, validation = indices
+
+    def encode(texts: list[str]) -> list[EncodedPrompt]:
+        return split_prompts(encode_prompt(pipeline, family, texts, config.max_sequence_length))
+
+    slots = SlotRule(
+        seed=config.seed,
+        batch_size=config.batch_size,
+        num_images=len(training),
+        noise_shape=tuple(corpus.pixels(0).shape),
+        sigma_distribution=config.sigma_distribution,
+        shift=config.shift,
+        prompt_dropout=config.prompt_dropout,
+    )
+    prompts = cache_prompts(encode, [*corpus.texts, ""], folder, progress=shown)
+    return Data(corpus=corpus, prompts=prompts, training=training, validation=validation, slots=slots)
+
+
+# --- each step ------------------------------------------------------------------------------------------------------
+
+
+def _batch(run: Transfer, step: int) -> list[MicroBatch]:
     """Load this process's share of a step's batch."""
     share = run.config.batch_size // run.accelerator.num_processes
     first = run.accelerator.process_index * share
     return run.data.batch(step, first, share, run.config.gradient_accumulation_steps)
 
 
-def _step(run: Run, batch: list[Micro]) -> float:
-    """Take one optimizer step; return this process's loss. Weights stay as they are when a gradient is not finite."""
-    device, total = run.accelerator.device, 0.0
-    for i, micro in enumerate(batch):
-        clean, noise, sigma = (tensor.to(device, non_blocking=True) for tensor in micro[:3])
-        prompt = {name: tensor.to(device, non_blocking=True) for name, tensor in micro[3].items()}
-        with nullcontext() if i == len(batch) - 1 else run.accelerator.no_sync(run.wrapped):
-            velocity = run.wrapped(noisy_image(clean, noise, sigma), sigma, prompt, return_dict=False)[0]
-            target = velocity_target(clean, noise)
-            loss = transfer_loss(velocity, target, sigma, run.config.loss_weight_below) / len(batch)
-            run.accelerator.backward(loss)
-        total += loss.item()
-    # After the gradients were averaged every process sees the same norm, so all of them stop or none.
-    norm = run.accelerator.clip_grad_norm_(run.trained.values(), run.config.max_grad_norm or float("inf"))
-    if not torch.isfinite(norm):
+def _step(run: Transfer, batch: list[MicroBatch]) -> float:
+    try:
+        return run.trainer.step(batch, run.facts["step"])
+    except FloatingPointError as error:
         raise FloatingPointError(
-            f"the loss is not finite at step {run.facts['step'] + 1} (this process: {total}); the last good state is "
-            f"kept in {run.out_dir / 'state'}: lower learning_rate or set max_grad_norm, in another folder"
-        )
-    share = learning_rate_share(run.config, run.facts["step"])
-    for group in run.optimizer.param_groups:
-        group["lr"] = group["base_lr"] * share
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    if run.ema is not None:
-        run.ema.step(run.trained.values())
-    return total
+            f"{error}; the last good state is kept in {run.out_dir / 'state'}: lower learning_rate or set "
+            "max_grad_norm, in another folder"
+        ) from error
 
 
-def _report(run: Run) -> None:
+def _report(run: Transfer) -> None:
     """Write the log's rows that are due at this step: loss, validation, alarms."""
     config, facts = run.config, run.facts
     step, last = facts["step"], facts["step"] == config.num_train_steps
@@ -161,31 +195,33 @@ def _report(run: Run) -> None:
         mean = torch.tensor(facts["losses"], device=run.accelerator.device).mean()
         facts["final_loss"] = run.accelerator.reduce(mean, "mean").item()
         facts["losses"] = []
-        rate = config.learning_rate * learning_rate_share(config, step - 1)
+        rate = config.learning_rate * run.trainer.rate_share(step - 1)
         counts = {"num_images": step * config.batch_size, "seconds": round(facts["seconds"], 3)}
         _log(run, {"step": step, "loss": facts["final_loss"], "learning_rate": rate, **counts})
     if step % config.validate_every == 0 or last:
         _log(run, {"step": step, "validation_loss": _validate(run)})
     if step == max(1, config.num_train_steps // 5):
-        for alarm in _alarms(run):
+        with run.trainer.averaged(), run.accelerator.autocast():
+            alarms = check_alarms(_probe(run, run.data.validation[:NUM_ALARM_IMAGES]))
+        for alarm in alarms:
             facts["alarms"].append({"step": step, "alarm": alarm.kind, "message": alarm.message})
             _log(run, facts["alarms"][-1])
             if run.accelerator.is_main_process:
                 say(f"ALARM at step {step}: {alarm.kind}: {alarm.message}")
 
 
-def _log(run: Run, row: dict[str, Any]) -> None:
+def _log(run: Transfer, row: dict[str, Any]) -> None:
     if run.accelerator.is_main_process:
-        checkpoint.append_row(run.out_dir / "log.jsonl", row)
+        saved.append_row(run.out_dir / "log.jsonl", row)
 
 
 @torch.no_grad()
-def _validate(run: Run) -> dict[str, float]:
+def _validate(run: Transfer) -> dict[str, float]:
     """Return the averaged model's loss on held-back images at fixed noise, by sigma; the work is shared."""
     held_back = run.data.validation
     mine = held_back[run.accelerator.process_index :: run.accelerator.num_processes]
     totals = torch.zeros(len(VALIDATION_SIGMAS), device=run.accelerator.device)
-    with run.averaged():
+    with run.trainer.averaged():
         for start in range(0, len(mine), run.config.batch_size):
             probe = _probe(run, mine[start : start + run.config.batch_size])
             losses = [probe.loss(sigma) * len(probe.clean) for sigma in VALIDATION_SIGMAS]
@@ -194,12 +230,7 @@ def _validate(run: Run) -> dict[str, float]:
     return {str(sigma): mean for sigma, mean in zip(VALIDATION_SIGMAS, means.tolist(), strict=True)}
 
 
-def _alarms(run: Run) -> list[Alarm]:
-    with run.averaged(), run.accelerator.autocast():
-        return check_alarms(_probe(run, run.data.validation[:NUM_ALARM_IMAGES]))
-
-
-def _probe(run: Run, indices: list[int]) -> Probe:
+def _probe(run: Transfer, indices: list[int]) -> Probe:
     data, device = run.data, run.accelerator.device
     clean = data.corpus.images(indices)
     noise = torch.stack([torch.randn(clean.shape[1:], generator=seeded(run.config.seed, 4, i)) for i in indices])
@@ -208,51 +239,48 @@ def _probe(run: Run, indices: list[int]) -> Probe:
     return Probe(model=run.model, clean=clean.to(device), prompt=prompt, noise=noise.to(device))
 
 
-def _agree(accelerator: Accelerator, requested: bool) -> bool:
-    """Return whether any process was asked to stop, so that all stop at the same step."""
-    if accelerator.num_processes == 1:
-        return requested
-    return accelerator.reduce(torch.tensor(float(requested), device=accelerator.device), "sum").item() > 0
-
-
-def _save(run: Run) -> None:
+def _save(run: Transfer) -> None:
+    facts = {**run.facts, "losses": gather_object([run.facts["losses"]])}  # each process goes on with its own
     if run.accelerator.is_main_process:
-        states = {"optimizer": run.optimizer.state_dict()}
-        if run.ema is not None:
-            states["ema"] = run.ema.state_dict()
-        checkpoint.save_state(run.out_dir / "state", run.facts["step"], run.own_tensors(), states, run.facts)
+        states = {"optimizer": run.trainer.optimizer.state_dict()}
+        if run.trainer.ema is not None:
+            states["ema"] = run.trainer.ema.state_dict()
+        saved.save_state(run.out_dir / "state", run.facts["step"], run.own_tensors(), states, facts)
     run.accelerator.wait_for_everyone()
 
 
-def _finish(run: Run) -> TransferSummary:
-    config, facts = run.config, run.facts
+# --- after the last step --------------------------------------------------------------------------------------------
+
+
+def _finish(run: Transfer) -> TransferSummary:
+    config, facts, trained = run.config, run.facts, run.trainer.trained
     summary = TransferSummary(
         num_train_steps=config.num_train_steps,
         batch_size=config.batch_size,
-        num_trainable_parameters=sum(p.numel() for p in run.trained.values()),
+        num_trainable_parameters=sum(p.numel() for p in trained.values()),
         num_parameters=sum(p.numel() for p in run.model.parameters()),
         num_trainable_blocks=config.num_trainable_blocks,
         seconds=facts["seconds"],
         final_loss=facts["final_loss"],
         options=facts["options"],
         frozen_sha256_before=facts["frozen_sha256_before"],
-        frozen_sha256_after=frozen_sha256(run.model),
+        frozen_sha256_after=saved.frozen_sha256(run.model),
         conversion=facts["conversion"],
         alarms=facts["alarms"],
         rejected=run.data.corpus.rejected,
     )
-    if run.ema is not None:
-        run.ema.copy_to(list(run.trained.values()))
+    if run.trainer.ema is not None:
+        run.trainer.ema.copy_to(list(trained.values()))
     if run.accelerator.is_main_process:
         save_delta(run.model, run.own_tensors(), run.out_dir / "delta.safetensors")
         _save_model(run)
         shutil.rmtree(run.out_dir / "prompts", ignore_errors=True)
-        checkpoint.write_json(run.out_dir / "summary.json", asdict(summary))
+        saved.write_json(run.out_dir / "summary.json", asdict(summary))
     run.accelerator.wait_for_everyone()
     return summary
 
 
-def _save_model(run: Run) -> None:
+def _save_model(run: Transfer) -> None:
     folder, temporary = run.out_dir / "model", run.out_dir / "model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     if run.config.mixed_precision != "no":

@@ -131,7 +131,8 @@ def prepare_processor() -> None:
     """Make this process fast on a CPU: one thread, and freed memory kept for the next tensor instead of given back.
 
     Nets this small gain nothing from more threads, and bytes would depend on their number. The C library gives large
-    blocks back to the system whenever they are freed; that alone is a tenth of a transfer step (docs/speed.md).
+    blocks back to the system whenever they are freed; that alone is a tenth of a transfer step
+    (docs/log/2026-11-24-speed.md).
     """
     import torch
 

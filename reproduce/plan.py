@@ -21,7 +21,7 @@ from bench.cost.cases import Case, Kind
 from bench.cost.families import FAMILIES, Family, Sampler, family_from_folder, family_named
 from bench.cost.predict import count_parameters, predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
-from l2p.options import TransferConfig
+from l2p.config import TransferConfig
 from reproduce.ending import clock
 from reproduce.launch import prepare_processor
 from reproduce.recipes import Recipe, source_of

@@ -350,5 +350,7 @@ def _component_from(path: Path) -> Component:
             f"{path} is missing: a source folder holds a diffusers pipeline with transformer/ and vae/"
         )
     config = json.loads(path.read_text())
+    if "_class_name" not in config:
+        raise ValueError(f"{path} names no class (_class_name): it is not the config of a diffusers model")
     own = {key: value for key, value in config.items() if not key.startswith("_")}
     return Component(cls=f"diffusers:{config['_class_name']}", config=own)

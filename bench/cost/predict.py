@@ -7,7 +7,7 @@ This is the one file of `bench` that may build `l2p` models.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from bench.cost.families import Family, family_named
 from bench.cost.inputs import Shape, denoiser_inputs, encoded_prompt
 from bench.cost.meter import Meter, OperatorWork, materialise
 from bench.cost.roofline import latency_band_s
-from bench.cost.training import fill_state, make_optimizer, training_step
+from bench.cost.training import fill_state, make_optimizer
 from bench.records import CostRecord
 
 
@@ -144,6 +144,8 @@ def _prepare_l2p(case: Case, family: Family, dtype: torch.dtype, device: str) ->
 
 
 def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) -> Prepared:
+    from l2p.training.loop import train_step
+
     model: Any = pixel_model(case, family, dtype, device).train()
     trained = _choose_trained(model, case)
     if case.mixed:
@@ -159,8 +161,11 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
         with torch.autocast(torch.device(device).type, dtype=dtype, enabled=case.mixed):
             return model(**inputs)[0]
 
+    def losses() -> Iterator[torch.Tensor]:
+        yield (forward().float() - target.float()).square().mean()  # paper eq. 5
+
     return Prepared(
-        run=training_step(forward, target, optimizer),
+        run=lambda: train_step(losses(), optimizer),
         resident=(model, inputs, target, optimizer),
         num_parameters=_size(model),
         num_trainable_parameters=sum(parameter.numel() for parameter in trained),
@@ -169,7 +174,8 @@ def _prepare_train(case: Case, family: Family, dtype: torch.dtype, device: str) 
 
 
 def _choose_trained(model: Any, case: Case) -> list[nn.Parameter]:
-    from l2p.options import TransferConfig, trainable_parameters
+    from l2p.config import TransferConfig
+    from l2p.trainable import trainable_parameters
 
     if case.num_trainable_blocks is None:
         config = TransferConfig(trainable="all")

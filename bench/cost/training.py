@@ -1,8 +1,8 @@
-"""One training step as a callable, for the meter, for a real device and for any optimiser that the cases name."""
+"""The optimisers that the cases name, for the meter and for a real device, and their state after a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -76,17 +76,3 @@ def _parameters_behind(output: torch.Tensor) -> list[nn.Parameter]:
             seen.add(node)
             nodes += [following for following, _ in node.next_functions]
     return [node.variable for node in seen if hasattr(node, "variable")]
-
-
-def training_step(
-    forward: Callable[[], torch.Tensor], target: torch.Tensor, optimizer: torch.optim.Optimizer
-) -> Callable[[], None]:
-    """One step of the source's objective, equation 5: mean squared error on the velocity [B, 3, H, W], then the
-    optimiser."""
-
-    def step() -> None:
-        (forward().float() - target.float()).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step

@@ -56,10 +56,7 @@ def score_folder(
     for a VQA without answers.
     """
     images_dir, out_dir, config = Path(images_dir), Path(out_dir), config or ScoreConfig()
-    if config.variant not in VARIANTS:
-        raise ValueError(f"unknown variant {config.variant!r}; known: {', '.join(VARIANTS)}")
-    if out_dir.resolve().is_relative_to(images_dir.resolve()):
-        raise ValueError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
+    _check_arguments(images_dir, out_dir, config.variant)
     file = read_questions(questions, malformed=config.malformed)
     folder = read_folder(images_dir, file, pic_num=pic_num, resolution=resolution)
     if folder.missing and not (config.allow_partial and folder.items):
@@ -78,6 +75,13 @@ def score_folder(
         write_scores(out_dir, file, variant=config.variant, allow_partial=config.allow_partial)
     process.wait()
     return read_summary(out_dir / "summary.json")
+
+
+def _check_arguments(images_dir: Path, out_dir: Path, variant: str) -> None:
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+    if out_dir.resolve().is_relative_to(images_dir.resolve()):
+        raise ValueError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
 
 
 def _settings(file: QuestionFile, model: Mapping[str, Any], pic_num: int, resolution: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The miniature's transfer and sampler against what this machine can do at most; one process, one thread.
 
-Run on an idle machine: OMP_NUM_THREADS=1 pytest bench/perf/test_l2p.py -s     (docs/speed.md keeps what it printed)
+Run on an idle machine: OMP_NUM_THREADS=1 pytest bench/perf/test_l2p.py -s
+(docs/log/2026-11-24-speed.md keeps what it printed)
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from torch import Tensor
 from bench.cost.meter import Meter
 from bench.cost.roofline import best_s
 from l2p.architectures import encode_prompt
-from l2p.flow import noisy_image, velocity_target
-from l2p.objective import transfer_loss
-from l2p.options import parameter_groups, trainable_parameters
+from l2p.flow import noisy_image, transfer_loss, velocity_target
+from l2p.initialise import new_model
 from l2p.pipeline import L2PPipeline, load_source, pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
-from l2p.preparation import new_model
+from l2p.trainable import make_accelerator, start_training
 from l2p.transfer import run_transfer
 from reproduce.launch import prepare_processor
 from reproduce.miniature.prompts import task_entry
@@ -78,11 +78,10 @@ def test_a_transfer_step(benchmark, pipeline, corpus, tmp_path):
     """The whole loop, images decoded and weights averaged, in FLOP/s beside a matrix product's."""
     config = replace(RECIPE.transfer, num_train_steps=NUM_STEPS, num_validation_images=16, validate_every=NUM_STEPS)
     model = PixelTransformer2DModel.from_config(pipeline.transformer.config).train()
-    trainable_parameters(model, config)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=1e-3, fused=True)
+    trainer = start_training(model, config, make_accelerator(config), alone=True)
     prompts = [PROMPT] * config.batch_size
     prompt = encode_prompt(pipeline, RECIPE.family, prompts, config.max_sequence_length)
-    step = transfer_step(prompt, model, optimizer, config, RECIPE.resolution)
+    step = transfer_step(trainer, prompt, config, RECIPE.resolution)
     step()
     with Meter() as meter:
         step()
@@ -133,9 +132,7 @@ def test_where_a_step_goes(pipeline):
     """Seconds of each part of a training step."""
     config = RECIPE.transfer
     model = PixelTransformer2DModel.from_config(pipeline.transformer.config).train()
-    model.detailer.to(memory_format=torch.channels_last)
-    trained = trainable_parameters(model, config)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=1e-3, fused=True)
+    trainer = start_training(model, config, make_accelerator(config), alone=True)
     noise, clean = torch.randn(2, config.batch_size, 3, RECIPE.resolution, RECIPE.resolution).unbind()
     sigma = torch.full((config.batch_size,), 0.5)
     prompt = pipeline.encode_prompt(["a photo of a red circle"] * config.batch_size, config.max_sequence_length)
@@ -157,8 +154,8 @@ def test_where_a_step_goes(pipeline):
     parts["Detailer Head, backward"] = best_s(head, REPEATS) - parts["Detailer Head, forward"]
     both = best_s(lambda: tokens().square().sum().backward(), REPEATS)
     parts["DiT, backward (frozen middle: no weight gradients)"] = both - parts["DiT, forward"]
-    parts["AdamW"] = best_s(optimizer.step, REPEATS)
+    parts["AdamW"] = best_s(trainer.optimizer.step, REPEATS)
     total = sum(parts.values())
-    print(f"\n{len(trained)} trained tensors, batch {config.batch_size}\n| part | ms | share |\n|---|---|---|")
+    print(f"\n{len(trainer.trained)} trained tensors, batch {config.batch_size}\n| part | ms | share |\n|---|---|---|")
     for name, seconds in parts.items():
         print(f"| {name} | {1e3 * seconds:.1f} | {seconds / total:.2f} |")

@@ -20,18 +20,18 @@ from reproduce.miniature.render import EXTENT, render
 from reproduce.miniature.scenes import RESOLUTION, SceneObject
 
 if TYPE_CHECKING:
-    from bench.records import VQA, Detector
+    from bench.records import VQA
 
 CHECK_SEED = 904
 SURE_SCORE = PUBLISHED.score_threshold
 DARK_BELOW, LIGHT_ABOVE = 0.42, 0.62  # half-way between the backgrounds' tones
 
 
-def answerer() -> VQA:
+def answerer() -> Judge:
     """The VQA of the miniature world: the detector looks once at an image, then every question is answered from it."""
     from reproduce.miniature.detector import load
 
-    detect: Detector = load()
+    detect = load()
 
     def answer(image: Image.Image, questions: list[str]) -> list[str]:
         objects, background = seen(image, detect([image])[0])
@@ -40,6 +40,7 @@ def answerer() -> VQA:
     passport = {
         "vqa": "miniature scene answers",
         "model": "reproduce.miniature.detector",
+        "weights_sha256": detect.passport["sha256"],
         "threshold": SURE_SCORE,
         "comparability": "miniature world only",
     }

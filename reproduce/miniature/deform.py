@@ -8,6 +8,7 @@ shape. No generated picture is used: a judge that has seen a model's pictures is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reproduce.miniature.render import EXTENT, RGB, SIGNED_DISTANCE
-from reproduce.miniature.scenes import COLORS, SHAPES, Scene
+from reproduce.miniature.scenes import COLORS, SHAPES, Scene, SceneObject
 
 REACH, FINE = 1.5, 48  # an object is deformed in its own frame: [-1.5, 1.5] radii, 48 x 48 points
 _STEP = 2 * REACH / FINE
@@ -249,7 +250,7 @@ def _stranger(rng: np.random.Generator, scene: Scene) -> tuple | None:
     return None
 
 
-def _free(x: float, y: float, radius: float, others: object) -> bool:
+def _free(x: float, y: float, radius: float, others: Sequence[SceneObject]) -> bool:
     inside = radius < min(x, y, 1 - x, 1 - y)
     return inside and all(np.hypot(x - item.x, y - item.y) > radius + item.radius + 0.02 for item in others)
 

@@ -108,7 +108,7 @@ def save(network: ShapeDetector, path: Path = WEIGHTS) -> None:
     path.with_suffix(".tmp").rename(path)
 
 
-def load(path: Path = WEIGHTS) -> Detector:
+def load(path: Path = WEIGHTS) -> Judge:
     """The shipped detector as a `bench.records.Detector`: square pictures of any size, boxes in their own pixels.
 
     Raises FileNotFoundError where the weights are missing, ValueError for a picture that is not square.

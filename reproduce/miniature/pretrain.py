@@ -113,6 +113,7 @@ def pretrain(
 
     Raises ValueError for an unknown family or for a folder that was begun with other options.
     """
+    PartialState(cpu=not torch.cuda.is_available())  # before any other: without a GPU it would not look for a launcher
     torch.manual_seed(config.seed)
     pipeline = load_source(start) if start else build(family)
     trained, vae_sha256 = trained_vae(family, vae)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL
 
-from l2p.architectures import TinySizes, get_architecture
+from l2p.architectures import ARCHITECTURES, TinySizes, get_architecture
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, vocabulary
 from reproduce.miniature.scenes import DEFAULT_LAYOUT, RESOLUTION, Layout
 
@@ -40,22 +40,22 @@ class MiniatureSource:
     guidance_scale: what the source draws best with, 1 = off.
     """
 
-    sizes: TinySizes
+    sizes: TinySizes = field(default_factory=miniature_sizes)
     prompt_starts: tuple[int, ...] = (0,)
     max_sequence_length: int = MAX_SEQUENCE_LENGTH
     guidance_scale: float = 3.0
 
 
-SOURCES = {
-    "flux": MiniatureSource(sizes=miniature_sizes()),
+# What a family needs differently, and why.
+_OTHERWISE = {
     # CLIP's tokens come first, then T5's.
-    "sd3": MiniatureSource(sizes=miniature_sizes(), prompt_starts=(0, MAX_SEQUENCE_LENGTH)),
-    "zimage": MiniatureSource(sizes=miniature_sizes()),
+    "sd3": MiniatureSource(prompt_starts=(0, MAX_SEQUENCE_LENGTH)),
     # The pipeline drops 34 tokens of its template; with one token a word or sign it has 36.
-    "qwenimage": MiniatureSource(sizes=miniature_sizes(), prompt_starts=(2,), max_sequence_length=32),
+    "qwenimage": MiniatureSource(prompt_starts=(2,), max_sequence_length=32),
     # Three of 30 text layers side by side; the pipeline knows no true guidance.
     "flux2": MiniatureSource(sizes=miniature_sizes(text_width=64), guidance_scale=1.0),
 }
+SOURCES = {family: _OTHERWISE.get(family, MiniatureSource()) for family in ARCHITECTURES}
 
 
 def miniature_source(family: str) -> MiniatureSource:

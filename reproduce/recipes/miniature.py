@@ -26,27 +26,7 @@ def miniature(*, name: str, family: str) -> Recipe:
         transfer=miniature_transfer(num_train_steps=2000),
         source_sampler=miniature_sampler(num_inference_steps=10),
         l2p_sampler=miniature_sampler(num_inference_steps=20),
-        suites=(
-            Suite(
-                name="geneval",
-                title="GenEval",
-                prompts="reproduce.miniature.prompts:geneval_suite",
-                arguments={"num_per_task": 15, "seed": REPORT_SEED},
-            ),
-            Suite(
-                name="heldout",
-                title="Held-out pairs",
-                prompts="reproduce.miniature.prompts:heldout_suite",
-                images_per_prompt=16,
-            ),
-            Suite(
-                name="dpg",
-                title="DPG-Bench",
-                prompts="reproduce.miniature.questions:write_questions",
-                arguments={"num_items": 100, "seed": REPORT_SEED},
-                benchmarks=("dpg",),
-            ),
-        ),
+        suites=miniature_suites(),
         judges={
             "geneval": "reproduce.miniature.detector:load",
             "dpg": "reproduce.miniature.answers:answerer",
@@ -54,6 +34,31 @@ def miniature(*, name: str, family: str) -> Recipe:
         judge_checks=("reproduce.miniature.check:judge_check", "reproduce.miniature.answers:judge_check"),
         sample_seed=REPORT_SEED,
         num_processes=2,
+    )
+
+
+def miniature_suites() -> tuple[Suite, ...]:
+    """GenEval's six tasks, the pairs of shape and colour that no training image shows, DPG-Bench's dense prompts."""
+    return (
+        Suite(
+            name="geneval",
+            title="GenEval",
+            prompts="reproduce.miniature.prompts:geneval_suite",
+            arguments={"num_per_task": 15, "seed": REPORT_SEED},
+        ),
+        Suite(
+            name="heldout",
+            title="Held-out pairs",
+            prompts="reproduce.miniature.prompts:heldout_suite",
+            images_per_prompt=16,
+        ),
+        Suite(
+            name="dpg",
+            title="DPG-Bench",
+            prompts="reproduce.miniature.questions:write_questions",
+            arguments={"num_items": 100, "seed": REPORT_SEED},
+            benchmarks=("dpg",),
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import PartialState
@@ -16,10 +16,11 @@ from accelerate import PartialState
 from bench.cost.measure import measure_step
 from bench.records import CostRecord, Training, write_json
 from l2p.architectures import EncodedPrompt, encode_prompt
-from l2p.flow import noisy_image, velocity_target
-from l2p.objective import transfer_loss
-from l2p.options import TransferConfig, parameter_groups, trainable_parameters
+from l2p.config import FROZEN_DTYPES, TransferConfig
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.trainable import make_accelerator, start_training
+from l2p.training.data import MicroBatch
+from l2p.training.optimise import Trainer
 from reproduce.draw import SUBJECTS, give_back_memory, text_pipeline
 from reproduce.plan import num_blocks_trained
 from reproduce.recipes import Recipe
@@ -70,49 +71,54 @@ def sampling_record(recipe: Recipe, run_dir: Path, subject: Literal["source", "l
 
 
 def transfer_record(recipe: Recipe, run_dir: Path, case: str, config: TransferConfig) -> CostRecord:
-    """One training step of the recipe's whole batch in one process, float32 weights, AdamW as in the transfer."""
+    """One step of the transfer itself on the recipe's whole batch, in one process: precision, clipping, averages."""
     device, prompts = PartialState().device, [PROMPT] * config.batch_size
     text = text_pipeline(recipe).to(device)
     prompt = encode_prompt(text, recipe.family, prompts, config.max_sequence_length)
     del text
     give_back_memory()
-    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", dtype=torch.float32)
-    model = model.to(device).train()
-    num_trained = sum(parameter.numel() for parameter in trainable_parameters(model, config).values())
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.learning_rate, fused=True)
+    dtype = FROZEN_DTYPES[config.mixed_precision]
+    model = PixelTransformer2DModel.from_pretrained(run_dir / "transfer" / "model", dtype=dtype)
+    trainer = start_training(model.to(device).train(), config, make_accelerator(config), alone=True)
+    num_trained = sum(parameter.numel() for parameter in trainer.trained.values())
     what = CostRecord(
         case=case,
         kind="measured",
         family=recipe.family,
         model="l2p",
         training=Training(
-            num_trainable_blocks=num_blocks_trained(config), released=config.trainable == "released", optimizer="fused"
+            num_trainable_blocks=num_blocks_trained(config),
+            released=config.trainable == "released",
+            checkpointed=config.gradient_checkpointing,
+            mixed=config.mixed_precision != "no",
+            optimizer="fused",
         ),
         resolution=recipe.resolution,
         batch_size=config.batch_size,
         patch_size=config.patch_size,
-        dtype="float32",
-        protocol=f"training step, {num_trained} parameters trained ({config.trainable}), float32, AdamW fused",
+        dtype=str(dtype).removeprefix("torch."),
+        protocol=f"step of the transfer, {num_trained} parameters trained ({config.trainable}), AdamW fused",
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_trainable_parameters=num_trained,
     )
-    step = transfer_step(prompt, model, optimizer, config, recipe.resolution)
-    return measure_step(step, what, resident=[model, optimizer], device=str(device))
+    averages = trainer.ema.shadow_params if trainer.ema else []
+    step = transfer_step(trainer, prompt, config, recipe.resolution)
+    return measure_step(step, what, resident=[model, trainer.optimizer, *averages], device=str(device))
 
 
 def transfer_step(
-    prompt: EncodedPrompt, model: PixelTransformer2DModel, optimizer: Any, config: TransferConfig, resolution: int
-) -> Callable[[], None]:
+    trainer: Trainer, prompt: EncodedPrompt, config: TransferConfig, resolution: int
+) -> Callable[[], float]:
     """A function that takes one step on images of noise: the cost does not depend on what they show."""
-    shape = (config.batch_size, 3, resolution, resolution)
-    clean, noise = torch.rand(shape).to(model.device), torch.randn(shape).to(model.device)  # [B, 3, H, W]
-    sigma = torch.full((config.batch_size,), 0.5, device=model.device)  # [B]
-    prompt = {name: tensor.float() for name, tensor in prompt.items()}
-
-    def step() -> None:
-        velocity = model(noisy_image(clean, noise, sigma), sigma, prompt, return_dict=False)[0]
-        transfer_loss(velocity, velocity_target(clean, noise), sigma, config.loss_weight_below).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
+    parts = config.gradient_accumulation_steps
+    size = config.batch_size // parts
+    batch = [
+        MicroBatch(
+            clean=torch.rand(size, 3, resolution, resolution),  # [b, 3, H, W]
+            noise=torch.randn(size, 3, resolution, resolution),
+            sigma=torch.full((size,), 0.5),  # [b]
+            prompt={name: tensor[:size] for name, tensor in prompt.items()},
+        )
+        for _ in range(parts)
+    ]
+    return lambda: trainer.step(batch, 0)

@@ -9,6 +9,7 @@ from bench.records import (
     Detection,
     Summary,
     append_jsonl,
+    differing,
     read_jsonl,
     to_json,
     write_json,
@@ -71,3 +72,10 @@ def test_a_broken_line_is_named(tmp_path):
     path.write_text('{"n": 1}\n{oops}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_jsonl(path)
+
+
+def test_differences_of_nested_settings_are_named_by_their_dotted_names():
+    theirs = {"a": 1, "deep": {"b": [1, 2], "c": None}, "only": 3}
+    ours = {"a": 1, "deep": {"b": [1], "c": None, "d": 0}}
+    assert list(differing(theirs, ours)) == [("deep.b", [1, 2], [1]), ("deep.d", None, 0), ("only", 3, None)]
+    assert not list(differing(theirs, theirs))

@@ -19,10 +19,11 @@ from l2p import transfer
 from l2p.conversion import copy_source_weights, load_delta
 from l2p.corpus import load_corpus
 from l2p.detailer import DetailerConfig
-from l2p.options import parameter_groups
 from l2p.pipeline import load_source
 from l2p.pixel_transformer import PixelTransformer2DModel
-from l2p.transfer import TransferConfig, run_transfer, trainable_parameters
+from l2p.trainable import parameter_groups, trainable_parameters
+from l2p.training import optimise, state
+from l2p.transfer import TransferConfig, run_transfer
 
 CONFIG = TransferConfig(
     patch_size=8,
@@ -145,7 +146,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(
     """Once by SIGTERM in step 3, once by a crash in step 5 (after the state of step 4)."""
     step = transfer._step
 
-    def disturbed(run: transfer.Run, batch: list) -> float:
+    def disturbed(run: transfer.Transfer, batch: list) -> float:
         if run.facts["step"] == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         if run.facts["step"] == 4:
@@ -172,22 +173,50 @@ def test_accumulation_changes_nothing_but_rounding(
     assert_same_run(tmp_path, finished)
 
 
+def test_a_row_torn_after_an_inner_brace_is_dropped(tmp_path: Path) -> None:
+    log, rows = tmp_path / "log.jsonl", [{"step": 1, "loss": 2.0}, {"step": 2, "validation_loss": {"0.5": 1.0}}]
+    whole = "".join(json.dumps(row) + "\n" for row in rows)
+    log.write_text(whole + '{"step": 2, "alarms": {"0.5": 1.0}')
+    state.cut_log(log, 2)
+    assert log.read_text() == whole
+    state.cut_log(log, 1)
+    assert log.read_text() == json.dumps(rows[0]) + "\n"
+
+
 SCRIPT = """
 import sys
-from l2p.transfer import run_transfer
+from dataclasses import replace
+from l2p import transfer
 sys.path.insert(0, {tests!r})
 from test_transfer import CONFIG
-run_transfer({source!r}, {corpus!r}, CONFIG, {out!r}, progress=False)
+transfer.run_transfer({source!r}, {corpus!r}, CONFIG, {out!r}, progress=False)
+config = replace(CONFIG, log_every=6)
+transfer.run_transfer({source!r}, {corpus!r}, config, {unbroken!r}, progress=False)
+step = transfer._step
+def crash(run, batch):
+    if run.facts["step"] == 3:
+        raise RuntimeError
+    return step(run, batch)
+transfer._step = crash
+try:
+    transfer.run_transfer({source!r}, {corpus!r}, config, {resumed!r}, progress=False)
+except RuntimeError:
+    transfer._step = step
+transfer.run_transfer({source!r}, {corpus!r}, config, {resumed!r}, progress=False)
 """
 
 
 def test_two_processes_train_what_one_trains(
     finished: Path, flux_folder: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    """As `accelerate launch --cpu --num_processes 2` starts them, without the time that the launcher takes."""
+    """As `accelerate launch --cpu --num_processes 2` starts them, without the time that the launcher takes.
+
+    Then once more whole, and once more crashed after the state of step 2: each process goes on with its own losses.
+    """
     script, out = tmp_path / "run.py", tmp_path / "out"
     places = {"tests": str(Path(__file__).parent), "source": str(flux_folder), "corpus": str(corpus_folder)}
-    script.write_text(SCRIPT.format(out=str(out), **places))
+    outs = {"out": str(out), "unbroken": str(tmp_path / "unbroken"), "resumed": str(tmp_path / "resumed")}
+    script.write_text(SCRIPT.format(**outs, **places))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -206,6 +235,9 @@ def test_two_processes_train_what_one_trains(
         _, errors = rank.communicate(timeout=1200)
         assert rank.returncode == 0, errors[-3000:]
     assert_same_run(out, finished)
+    assert rows_of(tmp_path / "resumed") == rows_of(tmp_path / "unbroken")
+    deltas = [(tmp_path / name / "delta.safetensors").read_bytes() for name in ("resumed", "unbroken")]
+    assert deltas[0] == deltas[1]
 
 
 def assert_same_run(out: Path, reference: Path) -> None:
@@ -222,14 +254,14 @@ def assert_same_run(out: Path, reference: Path) -> None:
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
     flux_folder: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = transfer.transfer_loss
+    loss = optimise.transfer_loss
     calls: list[int] = []
 
     def poisoned(*arguments: object) -> torch.Tensor:
         calls.append(1)
         return loss(*arguments) * (float("nan") if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(transfer, "transfer_loss", poisoned)
+    monkeypatch.setattr(optimise, "transfer_loss", poisoned)
     with pytest.raises(FloatingPointError, match="not finite at step 4 .* last good state is kept in"):
         run_transfer(flux_folder, corpus_folder, CONFIG, tmp_path, progress=False)
     assert json.loads((tmp_path / "state/latest.json").read_text()) == {"state": "step-00000002"}
@@ -239,7 +271,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
 def test_a_changed_source_is_refused_on_resuming(
     flux_folder: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(run: transfer.Run, bar: object) -> None:
+    def crash(run: transfer.Transfer) -> None:
         if run.facts["step"] == 3:
             raise RuntimeError("crash")
 

@@ -38,7 +38,7 @@ def refused(*arguments: str) -> str:
         (("fluks",), ["fluks", "flux"]),
         (("fluks", "--recipe", "tests.reproduce.tiny:recipe"), ["fluks", "flux", "sd3"]),
         (("sd3",), ["sd3", "flux"]),
-        (("sd3", "--recipe", "tests.reproduce.tiny:recipe"), ["tests.reproduce.tiny:recipe", "flux", "sd3"]),
+        (("sd3", "--recipe", "reproduce.recipes.flux:flux_mini"), ["flux_mini", "flux", "sd3"]),
         (("flux", "--reuse", "no/such/run"), ["no/such/run", "run.json"]),
         (("flux", "--recipe", "flux_maxi"), ["flux_maxi", "flux_mini", "flux_mini_long", "flux_paper"]),
         (("flux", "--size", "huge"), ["huge", "miniature", "paper"]),

@@ -31,7 +31,7 @@ def whole(child, tmp_path_factory):
 def test_a_run_that_was_copied_with_its_source_goes_on(whole, child, tiny_source, tmp_path):
     there, here = tmp_path / "there", tmp_path / "here"
     shutil.copytree(tiny_source, there / "flux")
-    code, output = child(tiny.command_killed, "l2p.checkpoint:append_row", 5, *RECIPE, str(there / "run"))
+    code, output = child(tiny.command_killed, "l2p.training.state:append_row", 5, *RECIPE, str(there / "run"))
     assert code == -signal.SIGKILL, output
     shutil.copytree(there, here)
     shutil.rmtree(there)

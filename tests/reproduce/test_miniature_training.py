@@ -64,7 +64,7 @@ def pool_of(family, source, num_scenes=64):
 
 
 def test_every_family_has_a_miniature_of_the_same_size():
-    assert set(SOURCES) == set(ARCHITECTURES)
+    assert list(SOURCES) == list(ARCHITECTURES)
     with pytest.raises(ValueError, match="sdxl.*flux, sd3"):
         build("sdxl")
 
@@ -247,3 +247,17 @@ def test_checks_name_what_there_is(tmp_path):
     assert unknown.exit_code == 2 and "flux, sd3" in unknown.output
     missing = CliRunner().invoke(check.app, ["vae", "--family", "flux", "--weights", str(tmp_path)])
     assert missing.exit_code == 2 and "there: none" in missing.output
+
+
+def test_what_is_shipped_is_half_as_large_and_loaded_in_float32(family, source, tmp_path):
+    source.save_pretrained(tmp_path / "run" / "pipeline")
+    assert CliRunner().invoke(pretrain.app, ["ship", str(tmp_path / "run"), str(tmp_path / "out")]).exit_code == 0
+    whole, half = (
+        sum(path.stat().st_size for path in (tmp_path / folder).rglob("*.safetensors")) for folder in ("run", "out")
+    )
+    assert half < 0.52 * whole and half < 12e6
+    loaded = load_source(tmp_path / "out")
+    parts = [part for part in loaded.components.values() if isinstance(part, torch.nn.Module)]
+    assert {p.dtype for part in parts for p in part.parameters()} == {torch.float32}
+    for mine, theirs in zip(source.transformer.parameters(), loaded.transformer.parameters(), strict=True):
+        assert torch.equal(mine.bfloat16().float(), theirs)

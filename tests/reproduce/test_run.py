@@ -74,7 +74,7 @@ def test_images_differ_from_each_other(whole):
 
 KILLS = (  # where SIGKILL falls, at which call, what must be unfinished then
     ("corpus", "reproduce.draw:save_image", 7),
-    ("transfer", "l2p.checkpoint:append_row", 5),
+    ("transfer", "l2p.training.state:append_row", 5),
     ("sample", "reproduce.draw:save_image", 30),
     ("score", "bench.runner:append_jsonl", 2),
 )

@@ -1,5 +1,7 @@
 """How true: the real diffusers classes, small, on fake tensors against the CPU allocator's own events."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from bench.cost.cases import Case
 from bench.cost.meter import Meter, resident_bytes
 from bench.cost.predict import Prepared, count, prepare
 from bench.cost.torch_private import fake_tensors, profiled_growth_bytes
-from bench.cost.training import fill_state, make_optimizer, training_step
+from bench.cost.training import fill_state, make_optimizer
+from l2p.training.loop import train_step
 from tests.bench.cost.small import CONFIGS, small_family
 
 SIDE = 128  # pixels: 8 x 8 tokens
@@ -59,10 +62,15 @@ def _training(name: str, frozen: bool, checkpointed: bool, dtype: torch.dtype) -
     with torch.no_grad():
         target = torch.zeros_like(forward())
     optimizer = make_optimizer("fused", parameters)
-    step = training_step(forward, target, optimizer)
-    resident = (model, inputs, target, optimizer)
+
+    def losses() -> Iterator[torch.Tensor]:
+        yield (forward().float() - target.float()).square().mean()
+
     return Prepared(
-        run=step, resident=resident, num_parameters=len(parameters), warm_up=lambda: fill_state(optimizer, forward())
+        run=lambda: train_step(losses(), optimizer),
+        resident=(model, inputs, target, optimizer),
+        num_parameters=len(parameters),
+        warm_up=lambda: fill_state(optimizer, forward()),
     )
 
 

@@ -89,7 +89,13 @@ def test_a_source_folder_s_configurations_replace_the_published_ones(tmp_path):
     with pytest.raises(FileNotFoundError, match="transformer/ and vae/"):
         family_from_folder("flux", tmp_path, text_tokens=8, sampler=sampler)
     small = small_family("flux")
-    vae = {**small.vae.config, "block_out_channels": [8, 16, 16], "norm_num_groups": 4, "latent_channels": 4}
+    vae = {
+        **small.vae.config,
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [8, 16, 16],
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+    }
     vae |= {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
     transformer = {**small.transformer.config, "in_channels": 16, "_class_name": "FluxTransformer2DModel"}
     for name, config in (("vae", vae), ("transformer", transformer)):

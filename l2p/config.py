@@ -1,4 +1,4 @@
-"""TransferConfig: every choice of a transfer, which weights train, and at which rate."""
+"""TransferConfig: every choice of a transfer, in one flat record."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from l2p.architectures import get_architecture
-from l2p.checkpoint import sha256_of
 from l2p.detailer import DetailerConfig
-from l2p.objective import SIGMA_DISTRIBUTIONS, seeded
-from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.trainable import TRAINABLE
+from l2p.training.data import SIGMA_DISTRIBUTIONS
 
 # Mixed precision -> the dtype of weights that are not trained; trained ones are float32 always.
 FROZEN_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
@@ -89,76 +86,9 @@ def _known(name: str, value: Any, choices: Any) -> None:
         raise ValueError(f"unknown {name} {value!r}; known: {sorted(choices)}")
 
 
-def _ends(model: PixelTransformer2DModel, num_blocks: int) -> list[nn.Module]:
-    blocks = model.blocks()
-    chosen = blocks if 2 * num_blocks >= len(blocks) else blocks[:num_blocks] + blocks[len(blocks) - num_blocks :]
-    return [model.input_projection(), *chosen, model.detailer]
-
-
-def _released(model: PixelTransformer2DModel, num_blocks: int) -> list[nn.Module]:
-    refiners = get_architecture(model.config.architecture).refiners
-    return [*_ends(model, num_blocks), *(getattr(model.transformer, name) for name in refiners)]
-
-
-# Name -> the modules and parameters that train. "ends": input projection, first and last n blocks, Detailer Head (paper
-# section 3.3). "released": also the embedders and refiners, as the public release does.
-TRAINABLE = {
-    "ends": _ends,
-    "released": _released,
-    "head": lambda model, num_blocks: [model.detailer],
-    "all": lambda model, num_blocks: [model],
-}
-
-
-def trainable_parameters(model: PixelTransformer2DModel, config: TransferConfig) -> dict[str, nn.Parameter]:
-    """Mark what trains and freeze the rest; return the trainable parameters by name, in the model's order."""
-    model.requires_grad_(False)
-    for part in TRAINABLE[config.trainable](model, config.num_trainable_blocks):
-        part.requires_grad_(True)
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def parameter_groups(model: PixelTransformer2DModel, config: TransferConfig) -> list[dict[str, Any]]:
-    """Return AdamW's two groups: new layers (input projection, head), and the transformer's own, each with its rate."""
-    new = {id(p) for part in (model.input_projection(), model.detailer) for p in part.parameters()}
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    rate = config.learning_rate if config.block_learning_rate is None else config.block_learning_rate
-    return [
-        {"params": [p for p in parameters if id(p) in new], "base_lr": config.learning_rate},
-        {"params": [p for p in parameters if id(p) not in new], "base_lr": rate},
-    ]
-
-
-def learning_rate_share(config: TransferConfig, step: int) -> float:
-    """Return the factor on the learning rates at a step counted from 0: linear warm-up, hold, linear decay."""
-    warm = min(1.0, (step + 1) / config.num_warmup_steps) if config.num_warmup_steps else 1.0
-    left = config.num_train_steps - step
-    decay = min(1.0, left / config.num_decay_steps) if config.num_decay_steps else 1.0
-    return warm * max(decay, config.final_learning_rate_share)
-
-
-def split_indices(num_images: int, config: TransferConfig) -> tuple[list[int], list[int]]:
-    """Split a corpus into the indices that train and those held back for validation.
-
-    Raises ValueError when holding back leaves fewer images than are held back.
-    """
-    if num_images < 2 * config.num_validation_images:
-        raise ValueError(
-            f"a corpus of {num_images} images cannot hold back {config.num_validation_images} for validation; "
-            "draw more images or lower num_validation_images"
-        )
-    order = torch.randperm(num_images, generator=seeded(config.seed, 3)).tolist()
-    return order[config.num_validation_images :], order[: config.num_validation_images]
-
-
 def options(config: TransferConfig) -> dict[str, Any]:
     """Return a configuration as JSON has it, nested and with lists."""
     return json.loads(json.dumps(asdict(config)))
-
-
-def frozen_sha256(model: nn.Module) -> str:
-    """Return one SHA-256 over the names and bytes of all parameters that do not train."""
-    return sha256_of((name, p) for name, p in model.named_parameters() if not p.requires_grad)
 
 
 def refuse_other_options(saved: dict[str, Any], config: TransferConfig, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A running transfer on disk: a state that is whole or absent, a log, and fingerprints of frozen weights."""
+"""A running training on disk: a state that is whole or absent, a log, and fingerprints of frozen weights."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def save_state(
@@ -77,14 +77,18 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Drop the log's rows after a step, which a resumed run will write again, and a torn last line."""
+    """Drop the log's rows after a step, which a resumed run will write again, and a last line that has no end."""
     if not path.is_file():
         return
-    lines = [line for line in path.read_text("utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    whole = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), "utf-8")
+    temporary.write_text("".join(line for line in whole if json.loads(line)["step"] <= step), "utf-8")
     temporary.replace(path)
+
+
+def frozen_sha256(model: nn.Module) -> str:
+    """Return one SHA-256 over the names and bytes of all parameters that do not train."""
+    return sha256_of((name, p) for name, p in model.named_parameters() if not p.requires_grad)
 
 
 def sha256_of(tensors: Iterable[tuple[str, Tensor]]) -> str:

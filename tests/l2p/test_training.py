@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from l2p.objective import SlotRule, draw_slot, transfer_loss
-from l2p.options import TransferConfig, learning_rate_share, split_indices
+from l2p.config import TransferConfig
+from l2p.flow import transfer_loss
+from l2p.training.data import SlotRule, draw_slot, split_indices
+from l2p.training.optimise import learning_rate_share
 
 RULE = SlotRule(
     seed=0,
@@ -49,18 +51,19 @@ def test_the_loss_is_the_mean_square_and_its_weight_is_constant_for_the_clean_im
 
 
 def test_the_learning_rate_warms_up_holds_and_decays() -> None:
-    config = TransferConfig(num_train_steps=100, num_warmup_steps=10, num_decay_steps=50)
-    shares = [learning_rate_share(config, step) for step in range(100)]
+    schedule = {"num_train_steps": 100, "num_warmup_steps": 10, "num_decay_steps": 50, "final_share": 0.02}
+    shares = [learning_rate_share(step, **schedule) for step in range(100)]
     assert shares[0] == pytest.approx(0.1) and shares[9] == 1 and shares[49] == 1 and shares[50] == 1
     assert shares[75] == pytest.approx(0.5) and shares[99] == pytest.approx(0.02)
-    assert all(learning_rate_share(TransferConfig(num_train_steps=100), step) == 1 for step in range(100))
+    level = schedule | {"num_warmup_steps": 0, "num_decay_steps": 0}
+    assert all(learning_rate_share(step, **level) == 1 for step in range(100))
 
 
 def test_held_back_images_never_train() -> None:
-    training, validation = split_indices(200, TransferConfig(num_validation_images=50))
+    training, validation = split_indices(200, 50, seed=0)
     assert len(validation) == 50 and sorted(training + validation) == list(range(200))
     with pytest.raises(ValueError, match="a corpus of 99 images cannot hold back 50"):
-        split_indices(99, TransferConfig(num_validation_images=50))
+        split_indices(99, 50, seed=0)
 
 
 def test_the_defaults_are_the_papers() -> None:
