@@ -80,10 +80,8 @@ def checked_manifest(manifest: Any, path: Path, known_format: int) -> dict[str, 
     return manifest
 
 
-def checked_transfer(summary: Any, path: Path) -> dict[str, Any] | None:
-    """What ``transfer/summary.json`` holds, None where there is no such file."""
-    if summary is None:
-        return None
+def checked_transfer(summary: Any, path: Path) -> dict[str, Any]:
+    """What ``transfer/summary.json`` holds: counts as numbers, and the options."""
     if not isinstance(summary, dict) or not isinstance(summary.get("options"), dict):
         raise ValueError(f"{path} is no summary of a transfer: {str(summary)[:60]}")
     if absent := [name for name in TRANSFER_COUNTS if not is_number(summary.get(name))]:

@@ -219,18 +219,18 @@ def comparisons(name: str, models: Sequence[Model]) -> pd.DataFrame:
 
 
 def _difference(name: str, first: Model, other: Model) -> tuple[float, str]:
-    measures = [
-        {"variant": model.scored[name].summary.variant}
-        | {what: model.scored[name].summary.passport.get(what) for what in MEASURED_BY}
-        for model in (first, other)
-    ]
-    if found := [what for what, _, _ in differing(*measures)]:
+    if found := [what for what, _, _ in differing(_measure(name, first), _measure(name, other))]:
         raise NoEvidenceError(f"measured otherwise, {', '.join(found)} differ")
-    sides = [[scored_rows(model.scored[name], model.name)] for model in (first, other)]
-    result = tested(*sides, num_image_prompts=0, other_seeds=False)
-    shown, decimals = interval(*sides, result), first.scored[name].benchmark.decimals
+    before, after = ([scored_rows(model.scored[name], model.name)] for model in (first, other))
+    result = tested(before, after, num_image_prompts=0, other_seeds=False)
+    shown, decimals = interval(before, after, result), first.scored[name].benchmark.decimals
     signed = [f"{value:+.{decimals}f}" for value in (shown.value, shown.low, shown.high)]
     return result.p_value, f"{signed[0]} ({signed[1]}, {signed[2]})"
+
+
+def _measure(name: str, model: Model) -> dict[str, Any]:
+    summary = model.scored[name].summary
+    return {"variant": summary.variant, **{what: summary.passport.get(what) for what in MEASURED_BY}}
 
 
 def category_bars(raw: pd.DataFrame, scale: float, title: str, theme: Theme) -> Figure | None:

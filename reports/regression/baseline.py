@@ -168,7 +168,7 @@ def _run(row: dict[str, Any], suites: dict[str, Any], path: Path) -> Run:
         path=path.resolve() / row["name"],
         manifest=checked.checked_manifest(row["manifest"], path, FORMAT) if row["manifest"] else {},
         corpus=None,
-        transfer=checked.checked_transfer(row["transfer"], path),
+        transfer=checked.checked_transfer(row["transfer"], path) if row["transfer"] else None,
         log=checked.checked_log(row["log"], path) or [],
         suites={name: suite["title"] for name, suite in suites.items()},
         scored=scored,

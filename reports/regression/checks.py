@@ -101,7 +101,7 @@ def _suite_checks(
         if _equal(before, after):
             checks.append(replace(check, low=0.0, high=0.0, why="the same verdicts"))
         else:
-            checks.append(_tested(check, *sides, image_prompts(scored, category), other_seeds))
+            checks.append(_tested(check, sides[0], sides[1], image_prompts(scored, category), other_seeds))
     return checks
 
 

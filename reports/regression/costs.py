@@ -6,7 +6,7 @@ from math import exp, log
 from statistics import mean, median, variance
 
 from bench.records import CostRecord
-from reports.regression.outcome import BETTER, NOT_COMPARED, WORSE, Check
+from reports.regression.outcome import BETTER, NOT_COMPARED, WORSE, Check, Outcome
 from reports.runs import Run
 
 PREDICTED_FACTOR, MEASURED_MEMORY_FACTOR = 1.001, 1.05  # beyond these a cost has changed
@@ -65,7 +65,7 @@ def _amounts(name: str, before: Found, after: Found) -> Iterator[Check]:
             continue
         old, new = (max(side) / unit for side in amounts)
         ratio = new / old if old else float(new > 0) + 1
-        outcome = WORSE if ratio > factor else BETTER if ratio < 1 / factor else check.outcome
+        outcome: Outcome = WORSE if ratio > factor else BETTER if ratio < 1 / factor else check.outcome
         yield replace(check, before=old, after=new, change=ratio, outcome=outcome)
 
 
@@ -84,8 +84,8 @@ def _latency(name: str, before: Found, after: Found) -> Check:
     half = float(student.ppf(0.975, freedom)) * error
     p_value = float(2 * student.sf(abs(change) / error, freedom)) if error else float(change == 0)
     old, new = (1e3 * exp(mean(side)) for side in logs)
-    interval = {"low": exp(change - half), "high": exp(change + half)}
-    return replace(check, before=old, after=new, change=exp(change), p_value=p_value, **interval)
+    low, high = exp(change - half), exp(change + half)
+    return replace(check, before=old, after=new, change=exp(change), low=low, high=high, p_value=p_value)
 
 
 def _not_timed_alike(before: Found, after: Found) -> str:

@@ -1,10 +1,14 @@
 """One check of a regression as a value."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-BETTER, WORSE, NOISE, NOT_COMPARED = "better", "worse", "within noise", "not compared"
-OUTCOMES = (WORSE, NOT_COMPARED, BETTER, NOISE)
+Outcome = Literal["better", "worse", "within noise", "not compared"]
+BETTER: Final = "better"
+WORSE: Final = "worse"
+NOISE: Final = "within noise"
+NOT_COMPARED: Final = "not compared"
+OUTCOMES: tuple[Outcome, ...] = (WORSE, NOT_COMPARED, BETTER, NOISE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,7 @@ class Check:
 
     name: str
     part: str = "whole"
-    outcome: Literal["better", "worse", "within noise", "not compared"] = NOISE
+    outcome: Outcome = NOISE
     before: float | None = None
     after: float | None = None
     change: float | None = None

@@ -77,10 +77,19 @@ def test_three_seeds_see_what_one_does_not(tmp_path):
     (tmp_path / "all").mkdir()
     for k, run in enumerate(sides["before"]):
         shutil.copytree(run, tmp_path / f"all/run{k}")
-    assert status(sides["before"][0], sides["after"][0]) == 0
+    several = outcomes_of(sides["before"], sides["after"])["GenEval of pixel model"]
+    one = outcomes_of(sides["before"][:1], sides["after"][:1])["GenEval of pixel model"]
+    assert several.outcome == "worse" and several.p_value < one.p_value
+    assert several.high - several.low < one.high - one.low
     assert status(tmp_path / "all", *sides["after"]) == 1
     more = [f"--baseline-run={run}" for run in sides["before"][1:]]
     assert status(sides["before"][0], *sides["after"], *more) == 1
+
+
+def outcomes_of(before, after):
+    return {
+        check.name: check for check in compare(*([load_run(run) for run in side] for side in (before, after))).checks
+    }
 
 
 def edit_rows(run, change):

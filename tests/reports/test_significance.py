@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports.estimates import Rows, score_rows
-from reports.regression import compare
+from reports.regression import compare, significance
 from reports.regression.baseline import load_side
 from reports.regression.significance import (
     PROMPT_SEED_SD,
@@ -16,7 +16,6 @@ from reports.regression.significance import (
     excess_variance,
     holm,
     seed_variance,
-    tested,
 )
 from reports.regression.study import false_alarms, seen, worlds
 from reports.runs import groups
@@ -43,21 +42,21 @@ def test_holm_by_hand():
 
 def test_the_randomisation_error_by_hand():
     """Four prompts, one of which fell from 1 to 0: variance 1 / 16, t = 1."""
-    found = tested([rows([1, 1, 1, 1])], [rows([0, 1, 1, 1])], num_image_prompts=0, other_seeds=False)
+    found = significance.tested([rows([1, 1, 1, 1])], [rows([0, 1, 1, 1])], num_image_prompts=0, other_seeds=False)
     assert found.change == -0.25 and found.p_value == pytest.approx(0.3173, abs=1e-3)
 
 
 def test_three_prompts_are_never_certain():
-    found = tested([rows([1.0] * 3)], [rows([0.0] * 3)], num_image_prompts=0, other_seeds=False)
+    found = significance.tested([rows([1.0] * 3)], [rows([0.0] * 3)], num_image_prompts=0, other_seeds=False)
     assert found.p_value > 0.05
 
 
 def test_the_spread_of_seeds_makes_the_error_larger_and_more_seeds_smaller():
     before, after = rows([1.0] * 300 + [0.0] * 100), rows([1.0] * 280 + [0.0] * 120)
     p_values = [
-        tested([before], [after], num_image_prompts=0, other_seeds=False).p_value,
-        tested([before] * 3, [after] * 3, num_image_prompts=0, other_seeds=True).p_value,
-        tested([before], [after], num_image_prompts=0, other_seeds=True).p_value,
+        significance.tested([before], [after], num_image_prompts=0, other_seeds=False).p_value,
+        significance.tested([before] * 3, [after] * 3, num_image_prompts=0, other_seeds=True).p_value,
+        significance.tested([before], [after], num_image_prompts=0, other_seeds=True).p_value,
     ]
     assert p_values == sorted(p_values) and p_values[0] < 1e-4 and p_values[2] > 0.001
 
