@@ -12,6 +12,7 @@ from bench.records import read_json
 from l2p.architectures import get_architecture
 from l2p.sources import source_folder
 from reproduce.plan import disk_bytes
+from reproduce.prompts import DEFAULT_OUT
 from reproduce.recipes import Recipe, source_of
 
 GIB = 2**30
@@ -49,7 +50,7 @@ def check_names(recipe: Recipe) -> None:
             continue
         if ":" in name:
             load_function(name)
-        elif not Path(name).is_file():
+        elif name != DEFAULT_OUT and not Path(name).is_file():  # that one is made when it is missing
             raise FileNotFoundError(f"recipe {recipe.name!r} reads {name}, which is not there")
 
 

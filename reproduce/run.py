@@ -17,6 +17,7 @@ from reproduce import launch, preflight
 from reproduce.inputs import check_judges, keep_files, load_judges, source_files, source_sha256
 from reproduce.manifest import finished, open_run, recorded
 from reproduce.quiet import hide_loading_bars
+from reproduce.prompts import DEFAULT_OUT
 from reproduce.recipes import Recipe
 
 Work = Callable[[Recipe, Path], dict[str, Any] | None]
@@ -72,11 +73,23 @@ def _open(recipe: Recipe, run_dir: Path, stages: Sequence[str], allow_missing: b
         return  # what lies there is told, and nothing is added: neither source nor judges need to be at hand
     preflight.check(recipe, run_dir)
     preflight.check_reuse(reuse)
+    if recipe.corpus.prompts == DEFAULT_OUT and not Path(DEFAULT_OUT).is_file():
+        make_missing(recipe)
     files = source_files(recipe, run_dir)
     manifest = open_run(recipe, run_dir, source_sha256=source_sha256(files), allow_missing=allow_missing)
     keep_files(files, run_dir)
     if "score" in stages and manifest["inputs"].get("judges"):
         check_judges(recipe, manifest["inputs"]["judges"], run_dir, load_judges(recipe))
+
+
+def make_missing(recipe: Recipe) -> None:
+    """Write the prompts that the recipe reads and nobody has made: by the grammar, as `python -m reproduce prompts`."""
+    from l2p.progress import say
+    from reproduce.prompts.make import PromptsConfig, make_prompts
+
+    config = PromptsConfig(num=recipe.corpus.num_prompts, out=Path(DEFAULT_OUT), seed=recipe.corpus.seed)
+    numbers = make_prompts(config)
+    say(f"wrote {numbers['accepted']:,} prompts to {config.out} ({numbers['rejected']:,} rejected): it was not there")
 
 
 def run_stages(recipe: Recipe, run_dir: Path, stages: Sequence[str], reuse: Path | None = None) -> None:
