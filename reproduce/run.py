@@ -16,8 +16,8 @@ from bench.records import read_json
 from reproduce import launch, preflight
 from reproduce.inputs import check_judges, keep_files, load_judges, source_files, source_sha256
 from reproduce.manifest import finished, open_run, recorded
-from reproduce.quiet import hide_loading_bars
 from reproduce.prompts import DEFAULT_OUT
+from reproduce.quiet import hide_loading_bars
 from reproduce.recipes import Recipe
 
 Work = Callable[[Recipe, Path], dict[str, Any] | None]

@@ -118,9 +118,9 @@ def ask_verdicts(model: Model, texts: Sequence[str]) -> list[dict[str, Any]]:
 def _question(text: str) -> str:
     return (
         "You check prompts for an image generator. A prompt is valid when it is fluent English that describes one "
-        "possible picture, quotes text to be rendered in double quotes, is safe for everyone, and names no brand, protected "
-        'character or living person. Answer with JSON only: {"is_valid": true or false, "reason": "..."}\n\nPrompt: '
-        + text
+        "possible picture, quotes text to be rendered in double quotes, is safe for everyone, and names no brand, "
+        'protected character or living person. Answer with JSON only: {"is_valid": true or false, "reason": "..."}'
+        f"\n\nPrompt: {text}"
     )
 
 

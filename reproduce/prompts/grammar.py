@@ -71,7 +71,7 @@ def _first_of_design(opening: str, subject: str, act: str, place: str) -> str:
 def _described(brief: Brief, generator: random.Random) -> str:
     """The subject with its article, two times in three with an adjective that it does not have already."""
     noun, plural = brief.subject.lstrip("*"), "*" if brief.subject.startswith("*") else ""
-    fitting = [word for word in brief.group.modifiers if word not in noun]
+    fitting = [word for word in brief.group.modifiers if not any(part in noun for part in word.split())]
     word = generator.choice(fitting) if fitting and generator.random() < 2 / 3 else ""
     return with_article(f"{plural}{word} {noun}" if word else brief.subject)
 

@@ -121,8 +121,9 @@ def flux_paper() -> Recipe:
     """FLUX.1-dev at the paper's size: `nox -s reproduce-flux -- --size paper`.
 
     Hardware: GPUs of 80 GB, as many as there are; weights from the hub (its licence must be accepted there), corpus
-    prompts from `prompts/corpus.jsonl` (made by our grammar where it is not there, docs/prompts.md), GenEval's detector from the file that
-    $L2P_GENEVAL_WEIGHTS names (docs/geneval.md), its CLIP from the hub. Not measured by us yet.
+    prompts from `prompts/corpus.jsonl` (made by our grammar where it is not there, docs/prompts.md), GenEval's
+    detector from the file that $L2P_GENEVAL_WEIGHTS names (docs/geneval.md), its CLIP from the hub. Not measured by us
+    yet.
     """
     return Recipe(
         name="flux-paper",
