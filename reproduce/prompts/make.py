@@ -61,8 +61,8 @@ def make_prompts(config: PromptsConfig) -> dict[str, int]:
     check(config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(config.out):
+        writer_model, verdict_model = load_models(config)  # before anything is noted: a name may be wrong
         _begin(config)
-        writer_model, verdict_model = load_models(config)
         groups = find_taxonomy(config, writer_model)
         auditor = Auditor(known_prompts(config.dpg_questions), config.keep_overlap)
         judge = _Judge(config.out, auditor, verdict_model)

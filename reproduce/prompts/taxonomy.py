@@ -43,7 +43,7 @@ def load_taxonomy(path: str | Path = SEED_FILE) -> list[Group]:
     """The groups in a file: ours by default, or one that `expand` wrote. ValueError names a group that is not whole."""
     groups = []
     for row in read_json(path):
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
         try:
             groups.append(
                 Group(major=values.pop("class"), sub=values.pop("subclass"), name=values.pop("group"), **values)

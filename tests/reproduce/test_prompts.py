@@ -177,6 +177,7 @@ def test_other_settings_and_files_of_others_are_refused(tmp_path):
         make_prompts(config(tmp_path, out=tmp_path / "mine.jsonl"))
     with pytest.raises(ValueError, match="unknown model 'magic'"):
         make_prompts(config(tmp_path, out=tmp_path / "other.jsonl", writer="magic"))
+    make_prompts(config(tmp_path, num=10, out=tmp_path / "other.jsonl"))  # the wrong name has left nothing
 
 
 def test_a_models_prompts_are_audited_and_nonsense_ends_the_run(tmp_path, monkeypatch):
