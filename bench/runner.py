@@ -150,7 +150,8 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
 
 def _progress(batches: Sequence[list[ImageSample]], name: str, process: Process) -> Iterator[list[ImageSample]]:
     console = Console(stderr=True)
-    yield from track(batches, description=name, console=console, disable=process.index > 0 or not batches)
+    hidden = process.index > 0 or not batches or bool(os.environ.get("L2P_QUIET"))  # `reproduce --quiet` sets it
+    yield from track(batches, description=name, console=console, disable=hidden)
 
 
 def _done_part(out_dir: Path, name: str) -> Path:

@@ -40,7 +40,7 @@ def convert(
     release: Annotated[bool, typer.Option("--release", help="Write one file under the released keys.")] = False,
     allow_partial: Annotated[
         bool,
-        typer.Option("--allow-partial", help="Go on without tensors of the release that are missing or no numbers."),
+        typer.Option("--allow-partial", help="Leave what the release lacks, or has as NaN, as it is."),
     ] = False,
     dtype: Dtype = None,
 ) -> None:
@@ -48,7 +48,7 @@ def convert(
 
     Example: python -m l2p convert Tongyi-MAI/Z-Image --weights model-1k-merge.safetensors --out l2p-1k
 
-    8K from 4K: python -m l2p convert Tongyi-MAI/Z-Image --patch-size 128 --inherit 4k.safetensors --out l2p-8k
+    From 4K to 8K: python -m l2p convert Tongyi-MAI/Z-Image --patch-size 128 --inherit 4k.safetensors --out 8k
     """
     from l2p import conversion
     from l2p.corpus import load_corpus
@@ -66,7 +66,7 @@ def convert(
             model = PixelTransformer2DModel.from_source(transformer, patch_size=patch_size)
         else:
             model = conversion.empty_model(transformer, weights)
-        report = conversion.copy_source_weights(model, transformer)
+        report = conversion.copy_source_weights(model, transformer, keep_dtypes=dtype is None)
         _say(f"copied {len(report.copied)} tensors; new: {', '.join(report.new)}; dropped: {report.dropped}")
         if inherit is not None:
             _say(f"inherited {len(conversion.inherit(model, inherit))} tensors of {inherit}")
@@ -97,7 +97,7 @@ def merge(
     release: Annotated[bool, typer.Option("--release", help="Write one file under the released keys.")] = False,
     allow_unverified: Annotated[
         bool,
-        typer.Option("--allow-unverified", help="Take an old delta that does not say which weights it belongs to."),
+        typer.Option("--allow-unverified", help="Take an old delta that does not say its source weights."),
     ] = False,
     dtype: Dtype = None,
 ) -> None:
@@ -236,10 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _told(error: BaseException) -> tuple[int, str]:
     """Exit status and sentence for what ended a command."""
     if isinstance(error, KeyboardInterrupt):
-        return (
-            INTERRUPTED,
-            f"interrupted; {error or 'nothing half-written is left'}; the same command can be given again",
-        )
+        return INTERRUPTED, "interrupted: nothing half-written counts, the same command goes on or starts again"
     if isinstance(error, FloatingPointError):
         return FINDING, f"the transfer diverged: {error}"
     if isinstance(error, ValueError | OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,7 @@ Item = TypeVar("Item")
 Advance = Callable[[str], None]
 """Counts one more step as done; the text (a loss) stands beside the count."""
 EVERY_S = 30.0
+QUIET = "L2P_QUIET"  # in the environment: progress is not told, here and in processes started from here
 
 
 def track(items: Iterable[Item], label: str, *, total: int | None = None, shown: bool = True) -> Iterator[Item]:
@@ -30,7 +32,7 @@ def track(items: Iterable[Item], label: str, *, total: int | None = None, shown:
 
 def counted(total: int, label: str, *, done: int = 0, shown: bool = True) -> AbstractContextManager[Advance]:
     """A function to be called after each of `total` steps, of which `done` were done before."""
-    if not shown:
+    if not shown or QUIET in os.environ:
         return nullcontext(lambda text: None)
     console = Console(stderr=True, soft_wrap=True)
     return _bar(console, total, label, done) if console.is_terminal else _lines(console, total, label, done)

@@ -1,7 +1,7 @@
 """Sources: diffusers pipelines in folders or on the hub, loaded whole and in the precision that is asked for."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from l2p.architectures import check_source_class
-from l2p.weight_files import FLOATS, check_folder, list_tensors
+from l2p.weight_files import FLOATS, Stored, check_folder, list_tensors
 
 
 def source_folder(source: str | Path) -> Path | None:
@@ -48,12 +48,17 @@ def load_source(source: str | Path, dtype: torch.dtype | None = torch.float32, w
     left_out: dict[str, Any] = {name: None for name in without}
     with loading(source):
         folder = folder or Path(DiffusionPipeline.download(str(source), **left_out))
-        check_folder(folder)
+        check_folder(folder, without)
         dtypes: Any = stored_dtypes(folder) if dtype is None else dtype
         variant = stored_variant(folder)
         pipeline: Any = DiffusionPipeline.from_pretrained(str(folder), dtype=dtypes, variant=variant, **left_out)
         if "transformer" not in without:
-            _check_complete(pipeline.transformer, folder / "transformer")
+            stored = stored_transformer(folder)
+            missing = sorted(pipeline.transformer.state_dict().keys() - stored.keys())
+            if missing and stored:
+                raise ValueError(f"its transformer lacks {len(missing)} tensors, first {missing[:3]}")
+            if dtype is None:
+                _restore_dtypes(pipeline.transformer, stored)
     return pipeline
 
 
@@ -68,12 +73,17 @@ def loading(place: str | Path) -> Iterator[None]:
         raise ValueError(f"{place} cannot be loaded: {reason}") from error
 
 
-def _check_complete(transformer: Any, folder: Path) -> None:
-    """Raise ValueError for tensors that no file holds: diffusers draws them at random, with a warning."""
-    held = {key for file in folder.glob("*.safetensors") for key in list_tensors(file)}
-    missing = sorted(transformer.state_dict().keys() - held) if held else []
-    if missing:
-        raise ValueError(f"{folder} lacks {len(missing)} of the transformer's tensors, first {missing[:3]}")
+def stored_transformer(folder: Path) -> dict[str, Stored]:
+    """List the tensors of all weight files of a pipeline's transformer; {} where it has no .safetensors."""
+    files = (folder / "transformer").glob("*.safetensors")
+    return {key: tensor for file in files for key, tensor in list_tensors(file).items()}
+
+
+def _restore_dtypes(transformer: Any, stored: Mapping[str, Stored]) -> None:
+    """Give each tensor the dtype that its file has: diffusers loads a whole model in one."""
+    for name, parameter in [*transformer.named_parameters(), *transformer.named_buffers()]:
+        if name in stored and stored[name].dtype in FLOATS:
+            parameter.data = parameter.data.to(FLOATS[stored[name].dtype])
 
 
 def stored_dtypes(folder: Path) -> dict[str, torch.dtype]:

@@ -32,6 +32,11 @@ def read_table_bytes(path: Path | str) -> bytes:
     return content
 
 
+def read_table_text(path: Path | str) -> str:
+    """A table's text, without its byte order mark; errors as of `read_table_bytes`, and ValueError for no UTF-8."""
+    return _decoded(read_table_bytes(path), path)
+
+
 def jsonl_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
     """(line, value) of a JSON Lines file, one at a time; empty lines are skipped. Only a newline ends a line.
 
@@ -50,7 +55,7 @@ def jsonl_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
 
 def csv_columns(path: Path | str) -> list[str]:
     """The columns that a CSV's header names; errors as of `csv_rows`."""
-    return next(csv.reader(io.StringIO(_decoded(read_table_bytes(path), path), newline="")), [])
+    return next(csv.reader(io.StringIO(read_table_text(path), newline="")), [])
 
 
 def csv_rows(path: Path | str, columns: Sequence[str], content: bytes | None = None) -> Iterator[tuple[int, dict]]:
@@ -59,7 +64,7 @@ def csv_rows(path: Path | str, columns: Sequence[str], content: bytes | None = N
     Raises FileNotFoundError, and ValueError with file and line for a column that is missing or there twice, a row with
     fewer or more cells than the header, quotes that do not close or stand inside a cell, and what is no UTF-8.
     """
-    text = _decoded(read_table_bytes(path) if content is None else content, path)
+    text = read_table_text(path) if content is None else _decoded(content, path)
     reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
     try:
         header = next(reader, [])

@@ -11,14 +11,10 @@ from rich.console import Console
 
 def transfer(
     source: Annotated[str, typer.Argument(help="Source pipeline: a diffusers folder or a hub id.")],
-    corpus: Annotated[
-        Path, typer.Argument(help="Images with prompts: a folder (metadata.jsonl, CSV, .tar) or a .tar.")
-    ],
+    corpus: Annotated[Path, typer.Argument(help="Images and prompts: a folder (metadata.jsonl, CSV, .tar).")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the transfer; an interrupted one goes on there.")],
     patch_size: Annotated[int, typer.Option(min=1, help="Pixels along a patch's side.")] = 16,
-    prediction: Annotated[
-        str, typer.Option(help="What the head paints: velocity, clean or preconditioned.")
-    ] = "velocity",
+    prediction: Annotated[str, typer.Option(help="velocity, clean or preconditioned.")] = "velocity",
     input_projection: Annotated[str, typer.Option(help="random, or ridge: fitted to the source's latents.")] = "random",
     inherit: Annotated[Path | None, typer.Option(help="Start from another pixel model's weights.")] = None,
     trainable: Annotated[str, typer.Option(help="ends, released, head or all.")] = "ends",
@@ -34,9 +30,7 @@ def transfer(
     shift: Annotated[float, typer.Option(help="Noise shift of training and sampling.")] = 3.0,
     prompt_dropout: Annotated[float, typer.Option(help="Share of images trained on the empty prompt.")] = 0.1,
     max_sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a prompt, also when sampling.")] = 512,
-    resolution: Annotated[
-        int | None, typer.Option(min=1, help="Scale images to this square; none: as they are.")
-    ] = None,
+    resolution: Annotated[int | None, typer.Option(min=1, help="Scale images to this square.")] = None,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out damaged images.")] = False,
     mixed_precision: Annotated[str, typer.Option(help="no or bf16.")] = "no",
     gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory.")] = False,

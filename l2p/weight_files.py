@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,8 +139,15 @@ def metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ValueError that names the first damaged weight file or incomplete index anywhere in a folder."""
+def check_folder(folder: Path, without: Collection[str] = ()) -> None:
+    """Raise ValueError that names the first damaged weight file, incomplete index or part without weights in a folder.
+
+    without: names of parts that may lack weights.
+    """
+    for part in sorted(path.parent for path in folder.glob("*/config.json")):
+        if part.name not in without and not any(part.glob("*.safetensors")):
+            found = sorted(path.name for path in part.iterdir())
+            raise ValueError(f"{part} holds no .safetensors file (pickles are not read); found {found[:8]}")
     for path in sorted(folder.rglob("*.safetensors")):
         list_tensors(path)
     for path in sorted(folder.rglob(f"*{INDEX}")):
@@ -201,11 +208,14 @@ def usual_permissions(path: str | Path) -> None:
 def whole(out: Path) -> Iterator[Path]:
     """Yield a path beside `out` to write a file or folder to; it becomes `out` at the end, and goes when that fails.
 
-    Raises ValueError where `out` exists, and is no empty folder.
+    Raises ValueError where `out` exists.
     """
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists; give another --out or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{out} cannot be made: {error.filename} is a file, not a folder") from error
     part = out.with_name(f".{out.name}.part")
     _remove(part)  # what a killed command left
     try:

@@ -170,6 +170,8 @@ def judgement_of(suite: str, run: Run, judgements: Sequence[Judgement]) -> Judge
 def warnings(run: Run) -> list[str]:
     """What a reader must know before believing a run's numbers."""
     found = []
+    if limit := (run.manifest.get("asked") or {}).get("limit"):
+        found.append(f"{run.name}: a quick look (--limit {limit}) at a small share of prompts and steps: no score.")
     if run.manifest.get("allow_missing"):
         rejected = (run.transfer or {}).get("rejected", [])
         found.append(

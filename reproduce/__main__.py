@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +17,9 @@ from rich.console import Console
 from reproduce.families import recipe_families
 from reproduce.launch import INTERRUPTED
 from reproduce.quiet import quiet_native_logs
+
+if TYPE_CHECKING:
+    from reproduce.recipes import Recipe
 
 DIVERGED, BAD_INPUT, UNEXPECTED = 1, 2, 4
 EXAMPLE = """Reproduce the paper for one source family: corpus, transfer, sample, score, cost, report.
@@ -29,6 +33,14 @@ Examples:
     python -m reproduce flux --recipe flux_mini_long             20 to 45 minutes, for the claims
 
     python -m reproduce flux --stage score --run runs/flux-mini  one stage
+
+    python -m reproduce flux --status                            what is done, damaged or missing
+
+    python -m reproduce flux --redo score                        make a stage anew, and what follows from it
+
+    python -m reproduce flux --limit 64                          a quick look in minutes, no score
+
+    python -m reproduce flux --source my/flux                    your own pipeline of the family
 
     accelerate launch -m reproduce flux --size paper             several GPUs, weights from the hub
 
@@ -60,6 +72,18 @@ def main(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="go on without corpus images that are missing or damaged")
     ] = False,
+    redo: Annotated[
+        list[str] | None, typer.Option(help="make this stage anew, and what follows from it; may be given again")
+    ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="say which stages are done, damaged or missing (exit 0: all done, 2: not)")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="a quick look: so many prompts of corpus and suites, in a folder of its own")
+    ] = None,
+    source: Annotated[Path | None, typer.Option(help="your own pipeline of the family, a diffusers folder")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="tell neither progress nor scores")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the scores at the end, or --status, as JSON")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show where in the code an error arose")] = False,
 ) -> None:
     """Resolve the recipe and run it."""
@@ -74,6 +98,12 @@ def main(
         plan=plan,
         reuse=reuse,
         allow_missing=allow_missing,
+        redo=redo or [],
+        status=status,
+        limit=limit,
+        source=source,
+        quiet=quiet,
+        as_json=as_json,
     )
     raise typer.Exit(_guarded(lambda: _run(asked), debug))
 
@@ -87,9 +117,9 @@ def _guarded(work: Callable[[], int], debug: bool) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        status, message, style = _told(error)
+        exit_status, message, style = _told(error)
         Console(stderr=True, soft_wrap=True).print(message, style=style, markup=False, highlight=False)
-        return status
+        return exit_status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,31 +135,67 @@ class Asked:
     plan: bool
     reuse: Path | None
     allow_missing: bool
+    redo: list[str]
+    status: bool
+    limit: int | None
+    source: Path | None
+    quiet: bool
+    as_json: bool
 
 
 def _run(asked: Asked) -> int:
     from reproduce.recipes import find_recipe, usual_run_dir
-    from reproduce.run import NEEDS, reproduce
+    from reproduce.run import NEEDS
 
-    unknown = [stage for stage in asked.stages if stage not in NEEDS]
-    if unknown:
-        raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(NEEDS)}")
-    recipe = find_recipe(asked.family, asked.recipe, asked.size, asked.seed, asked.run_dir)
-    run_dir = asked.run_dir or usual_run_dir(recipe)
+    _check(asked, list(NEEDS))
+    recipe = find_recipe(
+        asked.family, asked.recipe, asked.size, asked.seed, asked.run_dir, source=asked.source, limit=asked.limit
+    )
+    run_dir = asked.run_dir or usual_run_dir(recipe, asked.source, asked.limit)
     if asked.plan:
         from reproduce.plan import print_plan
         from reproduce.preflight import num_processes
 
         print_plan(recipe, run_dir, num_processes(recipe))
         return 0
-    return reproduce(
-        recipe,
-        run_dir,
-        [stage for stage in NEEDS if not asked.stages or stage in asked.stages],
-        arguments=sys.argv[1:],
+    if asked.status:
+        from reproduce.status import show_status
+
+        return show_status(recipe, run_dir, tuple(NEEDS), as_json=asked.as_json)
+    return _work(asked, recipe, run_dir)
+
+
+def _check(asked: Asked, stages: list[str]) -> None:
+    """Raise ValueError for a stage that is none, and for options that contradict each other."""
+    unknown = [stage for stage in (*asked.stages, *asked.redo) if stage not in stages]
+    if unknown:
+        raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(stages)}")
+    if asked.redo and asked.stages:
+        raise ValueError("--redo makes a stage and all that follows from it: give it without --stage")
+    alone = [name for name, given in (("--plan", asked.plan), ("--status", asked.status)) if given]
+    if len(alone) > 1 or (alone and (asked.redo or asked.stages)):
+        raise ValueError(f"{alone[0]} starts nothing: give it without --stage, --redo, --plan and --status")
+    if asked.as_json and (asked.plan or (asked.stages and "report" not in asked.stages)):
+        raise ValueError("--json prints what the report found, or --status: leave out --plan and --stage")
+
+
+def _work(asked: Asked, recipe: Recipe, run_dir: Path) -> int:
+    from l2p.progress import QUIET
+    from reproduce.recipes import asked_for
+    from reproduce.run import NEEDS, Options, reproduce
+
+    if asked.quiet:
+        os.environ[QUIET] = "1"
+    options = Options(
         allow_missing=asked.allow_missing,
         reuse=asked.reuse,
+        redo=tuple(asked.redo),
+        asked=asked_for(run_dir, asked.recipe, asked.source, asked.limit),
+        quiet=asked.quiet,
+        as_json=asked.as_json,
     )
+    stages = [stage for stage in NEEDS if not asked.stages or stage in asked.stages]
+    return reproduce(recipe, run_dir, stages, arguments=sys.argv[1:], options=options)
 
 
 def _told(error: BaseException) -> tuple[int, str, str]:

@@ -41,7 +41,7 @@ def source_files(recipe: Recipe, run_dir: Path) -> dict[str, dict[str, Any]]:
     """
     folder, path = pipeline_folder(source_of(recipe)), run_dir / KNOWN_FILES
     known = read_json(path) if path.is_file() else {}
-    return {name: _known(folder / name, known.get(name)) for name in pipeline_files(folder)}
+    return {name: known_file(folder / name, known.get(name)) for name in pipeline_files(folder)}
 
 
 def keep_files(files: dict[str, dict[str, Any]], run_dir: Path) -> None:
@@ -71,7 +71,7 @@ def pipeline_files(folder: Path) -> Iterator[str]:
     yield from (path.relative_to(folder).as_posix() for path in files)
 
 
-def _known(path: Path, before: dict[str, Any] | None) -> dict[str, Any]:
+def known_file(path: Path, before: dict[str, Any] | None) -> dict[str, Any]:
     """A file's size, time and SHA-256; read only where size or time changed, or where its name does not tell."""
     status = path.stat()
     facts = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -87,8 +87,8 @@ def judge_sha256(judge: Any, loader: str) -> str:
     return digest([dict(as_judge(judge, {"loader": loader}).passport)])
 
 
-def load_judges(recipe: Recipe) -> dict[str, Any]:
-    """The judge of each benchmark that a suite names. ValueError when the recipe names none for one of them."""
+def judged_benchmarks(recipe: Recipe) -> list[str]:
+    """The benchmarks that suites name, in order of name. ValueError when the recipe has no judge for one of them."""
     wanted = {benchmark: suite for suite in recipe.suites for benchmark in suite.benchmarks}
     for benchmark, suite in wanted.items():
         if benchmark not in recipe.judges:
@@ -96,7 +96,13 @@ def load_judges(recipe: Recipe) -> dict[str, Any]:
                 f"recipe {recipe.name!r} scores suite {suite.name!r} with {benchmark} but has no judge for it: "
                 f"name a loader in judges, package.module:function"
             )
-    return {benchmark: BENCHMARKS[benchmark].load_judge(recipe.judges[benchmark]) for benchmark in sorted(wanted)}
+    return sorted(wanted)
+
+
+def load_judges(recipe: Recipe) -> dict[str, Any]:
+    """The judge of each benchmark that a suite names. Raises as `judged_benchmarks` does."""
+    wanted = judged_benchmarks(recipe)
+    return {benchmark: BENCHMARKS[benchmark].load_judge(recipe.judges[benchmark]) for benchmark in wanted}
 
 
 def judges_sha256(recipe: Recipe, judges: dict[str, Any]) -> dict[str, str]:

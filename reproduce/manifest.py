@@ -26,28 +26,69 @@ from reproduce.recipes import Recipe, source_of
 
 FORMAT = 2
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow")
+LOCK = ".lock"
+PARTS = ("recipe", "stages", "inputs", "parts", "reused")  # of run.json, objects all
+MAX_TOLD, MAX_WIDTH = 8, 40  # differences of recipes that are told, and characters of a value
 SAMPLE_EVERY_S, SAVE_EVERY_S = 0.5, 5.0
 
 
-def open_run(recipe: Recipe, run_dir: Path, *, source_sha256: str, allow_missing: bool = False) -> dict[str, Any]:
+def open_run(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    source_sha256: str,
+    allow_missing: bool = False,
+    asked: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write the manifest of a new run folder, or find that this recipe began the one that is there; returns it.
 
-    `allow_missing` is kept in it: the report must say that a transfer went on without some images. Raises
-    ValueError, having touched nothing, for a folder of another recipe, source or format, or with files but no manifest.
+    `allow_missing` is kept in it: the report must say that a transfer went on without some images; so is `asked`, how
+    the recipe is found again (`reproduce.recipes.asked_for`). Raises as `check_folder` does, having touched nothing.
     """
     path = run_dir / "run.json"
+    check_folder(recipe, run_dir, source_sha256)
     if path.exists():
-        manifest = read_json(path)
-        check_manifest(manifest, recipe, run_dir, source_sha256)
-        if allow_missing and not manifest["allow_missing"]:
-            manifest["allow_missing"] = True
+        manifest = read_manifest(run_dir)
+        changes = {"allow_missing": True} if allow_missing else {}
+        changes |= {"asked": manifest.get("asked", {}) | asked} if asked else {}
+        if not changes.items() <= manifest.items():
+            manifest |= changes
             write_json(path, manifest)
         return manifest
-    found = sorted(entry.name for entry in run_dir.iterdir())[:5] if run_dir.exists() else []
+    manifest = new_manifest(recipe, source_sha256) | {"allow_missing": allow_missing, "asked": asked or {}}
+    write_json(path, manifest)
+    return manifest
+
+
+def check_folder(recipe: Recipe, run_dir: Path, source_sha256: str) -> None:
+    """Raise ValueError for a folder of another recipe, source or format, or with files but no manifest."""
+    if (run_dir / "run.json").exists():
+        check_manifest(read_manifest(run_dir), recipe, run_dir, source_sha256)
+        return
+    entries = run_dir.iterdir() if run_dir.exists() else ()
+    found = sorted(entry.name for entry in entries if entry.name != LOCK)[:5]
     if found:
         raise ValueError(f"{run_dir} holds {', '.join(found)} but no run.json: it is no run folder. Give another --run")
-    manifest = new_manifest(recipe, source_sha256) | {"allow_missing": allow_missing}
-    write_json(path, manifest)
+
+
+def read_manifest(run_dir: Path) -> dict[str, Any]:
+    """A run folder's manifest, with all that this code looks up in it.
+
+    Raises FileNotFoundError without one, ValueError for a file of another form; one of another format is returned.
+    """
+    path = run_dir / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run_dir} has no run.json: it is no run folder. Give one with --run")
+    manifest = read_json(path)
+    wrong = None if isinstance(manifest, dict) else "no object"
+    if wrong is None and manifest.get("format") == FORMAT:
+        wrong = next((f"without {name}" for name in PARTS if not isinstance(manifest.get(name), dict)), None)
+        if wrong is None and not all(isinstance(stage, dict) for stage in manifest["stages"].values()):
+            wrong = "with a stage that is no object"
+        if wrong is None and not isinstance(manifest["inputs"].get("source_sha256"), str):
+            wrong = "without inputs.source_sha256"
+    if wrong is not None:
+        raise ValueError(f"{path} is damaged ({wrong}): bring its copy back, or give another --run")
     return manifest
 
 
@@ -62,17 +103,40 @@ def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path, sour
     # Where a source lies is no part of what a run is: its contents are.
     theirs, ours = (one | {"source": None} for one in (manifest["recipe"], recipe_json(recipe)))
     if theirs != ours:
-        differences = ", ".join(f"{name} {was!r} there, {now!r} here" for name, was, now in differing(theirs, ours))
         raise ValueError(
-            f"{run_dir} holds a run of recipe {theirs.get('name')!r}, you asked for {ours['name']!r}: {differences}. "
-            f"Give another --run, or the same recipe"
+            f"{run_dir} holds a run of recipe {theirs.get('name')!r}, you asked for {ours['name']!r}; there and here "
+            f"differ\n{told_differences(theirs, ours)}\nGive another --run, or the same recipe"
         )
     began = manifest["inputs"]["source_sha256"]
     if began != source_sha256:
         raise ValueError(
-            f"{run_dir} was begun with other weights: source {manifest['recipe']['source']} had sha256 {began[:12]}, "
-            f"{source_of(recipe)} has {source_sha256[:12]} now. Give another --run, or bring the first weights back"
+            f"{run_dir} was begun with other weights: source {manifest['recipe'].get('source')} had sha256 "
+            f"{began[:12]}, {source_of(recipe)} has {source_sha256[:12]} now. Give another --run, or bring the first "
+            f"weights back"
         )
+
+
+def told_differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """What differs in two recipes, a short line a setting; after `MAX_TOLD` lines how many more."""
+    found = list(differing(_by_name(theirs), _by_name(ours)))
+    lines = [f"  {name} {_short(was)} there, {_short(now)} here" for name, was, now in found[:MAX_TOLD]]
+    more = len(found) - MAX_TOLD
+    return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
+
+
+def _by_name(value: Any) -> Any:
+    """Lists as objects, their entries by name or number, so that one setting in them is found."""
+    if isinstance(value, dict):
+        return {name: _by_name(one) for name, one in value.items()}
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        named = ((one.get("name", i) if isinstance(one, dict) else i, one) for i, one in enumerate(value))
+        return {str(name): _by_name(one) for name, one in named}
+    return value
+
+
+def _short(value: Any) -> str:
+    text = "(...)" if isinstance(value, dict) else repr(value)
+    return "none" if value is None else text if len(text) <= MAX_WIDTH else f"{text[: MAX_WIDTH - 3]}..."
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from bench.benchmarks import find_benchmark
 from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
 from l2p.sources import source_folder
+from reproduce.checks import check_recipe
+from reproduce.inputs import judged_benchmarks
 from reproduce.plan import disk_bytes
 from reproduce.prompts import DEFAULT_OUT
 from reproduce.recipes import Recipe, source_of
+from reproduce.stages.corpus import planned_rows
 
 GIB = 2**30
 SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it replaces
@@ -21,10 +27,14 @@ SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it
 
 def check(recipe: Recipe, run_dir: Path) -> None:
     """Raise ValueError, FileNotFoundError or PermissionError when a run of `recipe` in `run_dir` could not end well."""
+    check_recipe(recipe)
+    judged_benchmarks(recipe)
     family, sampler = get_architecture(recipe.family), recipe.source_sampler
     check_source(source_of(recipe), family.pipeline_class)
+    check_resolution(recipe)
     family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)  # refuses what its pipeline cannot do
     check_names(recipe)
+    planned_rows(recipe)  # a file with too few prompts is refused here
     check_disk(recipe, run_dir)
 
 
@@ -36,6 +46,42 @@ def check_source(source: str, pipeline_class: str) -> None:
     found_class = read_json(folder / "model_index.json").get("_class_name")
     if found_class != pipeline_class:
         raise ValueError(f"{source} holds a {found_class}, this recipe's family needs a {pipeline_class}")
+
+
+def check_resolution(recipe: Recipe) -> None:
+    """Raise ValueError unless the source's VAE (x 2, its transformer's patches) divides the recipe's resolution."""
+    folder = source_folder(source_of(recipe))
+    path = folder / "vae" / "config.json" if folder is not None else None
+    if path is None or not path.is_file():
+        return
+    channels = read_json(path).get("block_out_channels")
+    step = 2 ** len(channels) if isinstance(channels, list) else 1  # its factor is 2^(n - 1)
+    if recipe.resolution % step:
+        raise ValueError(
+            f"recipe {recipe.name!r} draws at {recipe.resolution} px, but {folder} draws at multiples of {step} px"
+        )
+
+
+def check_state(folder: Path) -> None:
+    """Raise ValueError for a training state that is torn: pickled tensors are zip files, whose end is written last."""
+    latest = folder / "latest.json"
+    if not latest.is_file():
+        return
+    state = folder / str(read_json(latest).get("state"))
+    whole = {path: zipfile.is_zipfile(path) for path in state.glob("*.pt")}
+    whole[state / "weights.safetensors"] = _is_whole(state / "weights.safetensors")
+    torn = [path for path, good in whole.items() if not good]
+    if torn or not (state / "optimizer.pt").is_file():
+        named = torn[0] if torn else state / "optimizer.pt"
+        raise ValueError(f"{named} is damaged or missing, so the transfer cannot go on from it: give --redo transfer")
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return bool(list(file.keys()))
+    except (OSError, SafetensorError):
+        return False
 
 
 def check_names(recipe: Recipe) -> None:

@@ -8,6 +8,8 @@ Example: python -m bench.geneval.people annotations_sdv2.csv --scores scores/
 from __future__ import annotations
 
 import csv
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +18,11 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.ending import run_command
 from bench.geneval.prompts import as_prompts, generate
 from bench.geneval.rules import judge
-from bench.records import Detection, Prompt, read_jsonl
+from bench.records import Detection, Prompt, iter_objects
+from l2p.tables import read_table_text
 
 COLUMNS = (
     "Input.prompt_id",
@@ -55,19 +59,37 @@ class HumanVerdict:
 def read_annotations(path: Path | str) -> list[dict[str, str]]:
     """The records of an annotation CSV; answers typed with line breaks in them, quoted or not, stay in one record.
 
-    Raises ValueError naming the line of a record that does not have the header's number of columns.
+    Raises ValueError naming the line of a record that does not have the header's number of columns, or whose cells are
+    not what GenEval's are.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = enumerate(file, 1)
-        header = next(csv.reader([next(lines, (0, ""))[1]]), [])
-        missing = [name for name in COLUMNS if name not in header]
-        if missing:
-            raise ValueError(f"{path} is no GenEval annotation file: it has no column {', '.join(missing)}.")
-        return [dict(zip(header, fields, strict=True)) for fields in _records(lines, len(header), path)]
+    lines = enumerate(read_table_text(path).split("\n"), 1)
+    header = next(csv.reader([next(lines)[1].rstrip("\r")]), [])
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise ValueError(f"{path} is no GenEval annotation file: it has no column {', '.join(missing)}.")
+    records = []
+    for number, fields in _records(lines, len(header), path):
+        record = dict(zip(header, fields, strict=True))
+        _check_record(record, f"{path}, line {number}")
+        records.append(record)
+    return records
 
 
-def _records(lines: Iterable[tuple[int, str]], num_columns: int, path: Path | str) -> Iterator[list[str]]:
-    """Join physical lines until a record has all its columns."""
+def _check_record(record: Mapping[str, str], where: str) -> None:
+    """ValueError, beginning with `where`, for an id or a count that is no number, and for an unknown place."""
+    ids = [record[f"Input.{name}_id"] for name in ("prompt", "image")]
+    counts = [record[f"Answer.task-count-{which}"] for which in (0, 1)]
+    if not all(cell.isascii() and cell.isdigit() for cell in ids):
+        raise ValueError(f"{where}: prompt_id and image_id must be whole numbers; they are {ids}.")
+    if not all(re.fullmatch(r"(\d{1,4}(\.0*)?)?", cell) for cell in counts):
+        raise ValueError(f"{where}: the counts must be whole numbers up to 9999; they are {counts}.")
+    places = [record[f"Answer.task-position-{axis}"] for axis in "xy"]
+    if not all(place in OFFSETS for place in places):
+        raise ValueError(f"{where}: a position must be one of {', '.join(filter(None, OFFSETS))}; they are {places}.")
+
+
+def _records(lines: Iterable[tuple[int, str]], num_columns: int, path: Path | str) -> Iterator[tuple[int, list[str]]]:
+    """Join physical lines until a record has all its columns; the number is of the first of them."""
     waiting, first = "", 0
     for number, line in lines:
         first = first if waiting else number
@@ -76,7 +98,7 @@ def _records(lines: Iterable[tuple[int, str]], num_columns: int, path: Path | st
         if len(fields) > num_columns:
             raise ValueError(f"{path}, line {first}: a record of {len(fields)} columns; expected {num_columns}.")
         if len(fields) == num_columns and waiting.count('"') % 2 == 0:
-            yield fields
+            yield first, fields
             waiting = ""
     if waiting.strip():
         raise ValueError(f"{path}, line {first}: the record ends early; expected {num_columns} columns.")
@@ -142,8 +164,12 @@ def main(
         share = f"{sum(correct) / len(correct):.3f}" if correct else "none"
         typer.echo(f"{name:<16} {share} of {len(correct)} images")
     if scores:
-        typer.echo(str(agreement(verdicts, read_jsonl(scores / "scores.jsonl"))))
+        typer.echo(
+            str(agreement(verdicts, list(iter_objects(scores / "scores.jsonl", ("prompt_id", "index", "value")))))
+        )
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(main)
+    sys.exit(run_command(app))

@@ -98,6 +98,6 @@ def load_delta(
             f"{header.source_sha256[:12]}, these have {found[:12]}"  # type: ignore[index]
         )
     model = PixelTransformer2DModel(**header.config)
-    new = copy_source_weights(model, source.transformer).new
+    new = copy_source_weights(model, source.transformer, keep_dtypes=keep_dtypes).new
     merge_file(model, path, needed=new, keep_dtypes=keep_dtypes)
     return model

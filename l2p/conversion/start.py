@@ -37,10 +37,13 @@ class ProjectionFit:
     noise_gain: float
 
 
-def copy_source_weights(model: PixelTransformer2DModel, transformer: nn.Module) -> ConversionReport:
+def copy_source_weights(
+    model: PixelTransformer2DModel, transformer: nn.Module, *, keep_dtypes: bool = False
+) -> ConversionReport:
     """Copy every tensor of the source transformer whose name and shape the pixel model has.
 
-    The model moves to the source's dtype and device. Returns what was copied, what is new and what was dropped.
+    The model moves to the source's dtype and device; with keep_dtypes, of a source that mixes several, tensor by
+    tensor (such a model is for saving, not for running). Returns what was copied, what is new and what was dropped.
     Raises ValueError where the source's weights hold NaN or infinity.
     """
     bad = not_finite(transformer.state_dict().items())
@@ -51,10 +54,14 @@ def copy_source_weights(model: PixelTransformer2DModel, transformer: nn.Module) 
         model.to(device=reference.device, dtype=reference.dtype)
     source = {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
     own = model.state_dict()
+    holders = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     copied = [name for name, tensor in own.items() if name in source and source[name].shape == tensor.shape]
     with torch.no_grad():
         for name in copied:
-            own[name].copy_(source[name])
+            if keep_dtypes:
+                holders[name].data = source[name].clone()
+            else:
+                own[name].copy_(source[name])
     return ConversionReport(
         copied=tuple(copied),
         new=tuple(sorted(own.keys() - set(copied))),

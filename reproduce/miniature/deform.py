@@ -100,8 +100,7 @@ def _plain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def extent(distance: np.ndarray) -> np.ndarray:
     """x0, y0, x1, y1 of where signed distances [N, FINE, FINE] are negative, in radii, between the grid's points."""
     sides = []
-    for axis in (1, 2):  # the profile over columns, then over rows
-        profile = distance.min(axis)
+    for profile in (distance.min(1), distance.min(2)):  # over columns, then over rows
         for turned in (profile, profile[:, ::-1]):
             first = np.clip((turned < 0).argmax(1), 1, None)
             rows = np.arange(len(turned))
@@ -266,7 +265,7 @@ def objects_of(rng: np.random.Generator, scenes: list[Scene]) -> Objects:
 
 
 def _resized(rng: np.random.Generator, scene: Scene) -> Scene:
-    """The scene with each object smaller, or as much larger as there is room: drawn ones are larger than the world's."""
+    """Each object smaller, or as much larger as there is room: drawn ones are larger than the world's."""
     objects = []
     for item in scene.objects:
         gaps = [np.hypot(item.x - o.x, item.y - o.y) - o.radius for o in scene.objects if o is not item]

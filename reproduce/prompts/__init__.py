@@ -2,3 +2,6 @@
 
 DEFAULT_OUT = "prompts/corpus.jsonl"
 """Where the recipes of the paper's size look for their prompts."""
+
+PAPER_NUM = 10_000
+"""Prompts of the paper's 1K transfer."""

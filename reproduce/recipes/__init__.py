@@ -6,6 +6,7 @@ A family's recipes stand in the file of its name, in `RECIPES`; the first of a s
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
 from reproduce.families import recipe_families
+from reproduce.limit import limited
 from reproduce.recipes.base import (
     Corpus,
     Recipe,
@@ -21,6 +23,7 @@ from reproduce.recipes.base import (
     Suite,
     source_of,
     usual_run_dir,
+    with_source,
     with_transfer_seed,
 )
 
@@ -30,10 +33,12 @@ __all__ = [
     "Recipe",
     "Sampler",
     "Suite",
+    "asked_for",
     "find_recipe",
     "source_of",
     "usual",
     "usual_run_dir",
+    "with_source",
     "with_transfer_seed",
 ]
 
@@ -48,27 +53,55 @@ def usual(family: str) -> dict[str, str]:
 
 
 def find_recipe(
-    family: str, name: str | None = None, size: str | None = None, seed: int | None = None, run_dir: Path | None = None
+    family: str,
+    name: str | None = None,
+    size: str | None = None,
+    seed: int | None = None,
+    run_dir: Path | None = None,
+    source: Path | None = None,
+    limit: int | None = None,
 ) -> Recipe:
     """The recipe that was asked for by name (one of the family's, or `package.module:function`), by size, or neither.
 
     With neither, a run folder that exists goes on with its own recipe; else the miniature's usual one. `seed` is the
-    transfer's. Raises ValueError that lists the known names.
+    transfer's, `source` the folder of another pipeline of the family, `limit` a quick look's (`reproduce.limit`); a run
+    folder knows those it was begun with. Raises ValueError that lists the known names.
     """
-    if name is None and size is None and run_dir is not None and (run_dir / "run.json").is_file():
-        name, seed = _began(run_dir, FAMILIES.get(family, {}), seed)
-    if name is not None and ":" in name:
-        get_architecture(family)
-        recipe: Recipe = load_function(name)()
-    else:
-        known = _one_of("family with recipes", family, FAMILIES)
-        name = name or _one_of("size", size or "miniature", usual(family))
-        recipe = _one_of(f"recipe of {family}", name, known)()
+    began = _began(run_dir, FAMILIES.get(family, {})) if run_dir is not None else {}
+    if name is None and size is None:
+        name, seed = began.get("recipe"), began.get("seed") if seed is None else seed
+    recipe = _named(family, name, size)
     if recipe.family != family:
         raise ValueError(f"recipe {name!r} is of family {recipe.family!r}, not {family!r}")
     if size is not None and recipe.size != size:
         raise ValueError(f"recipe {name!r} is of size {recipe.size!r}, not {size!r}: give one of --recipe and --size")
-    return recipe if seed is None else with_transfer_seed(recipe, seed)
+    recipe = recipe if seed is None else with_transfer_seed(recipe, seed)
+    source, limit = source or began.get("source"), limit or began.get("limit")
+    recipe = recipe if source is None else with_source(recipe, source)
+    return recipe if limit is None else limited(recipe, limit)
+
+
+def _named(family: str, name: str | None, size: str | None) -> Recipe:
+    if name is None or ":" not in name:
+        known = _one_of("family with recipes", family, FAMILIES)
+        return _one_of(f"recipe of {family}", name or _one_of("size", size or "miniature", usual(family)), known)()
+    get_architecture(family)
+    recipe = load_function(name)()
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{name} returned {type(recipe).__name__}; a recipe's function returns a Recipe")
+    return recipe
+
+
+def asked_for(run_dir: Path, name: str | None, source: Path | None, limit: int | None) -> dict[str, Any] | None:
+    """What run.json keeps so that later calls find the recipe again; None where this call named nothing."""
+    asked: dict[str, Any] = {}
+    if name is not None and ":" in name:
+        asked["recipe"] = name
+    if source is not None:  # seen from the run: no absolute path stands in run.json
+        asked["source"] = Path(os.path.relpath(source.resolve(), run_dir.resolve())).as_posix()
+    if limit is not None:
+        asked["limit"] = limit
+    return asked or None
 
 
 def _one_of(what: str, name: str, known: Mapping[str, Any]) -> Any:
@@ -77,10 +110,21 @@ def _one_of(what: str, name: str, known: Mapping[str, Any]) -> Any:
     return known[name]
 
 
-def _began(run_dir: Path, known: Mapping[str, Any], seed: int | None) -> tuple[str | None, int | None]:
-    """The recipe's name here and the transfer seed, as a run folder tells them; None for a recipe not of ours."""
-    began = read_json(run_dir / "run.json").get("recipe", {})
-    name = began.get("name", "").replace("-", "_")
-    if name not in known:
-        return None, seed
-    return name, (began["transfer"]["seed"] if seed is None else seed)
+def _began(run_dir: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run folder was begun: `recipe` (a name here, or package.module:function), `seed`, `source`, `limit`."""
+    if not (run_dir / "run.json").is_file():
+        return {}
+    manifest = read_json(run_dir / "run.json")
+    recipe = manifest.get("recipe") if isinstance(manifest, dict) else None
+    asked = manifest.get("asked", {}) if isinstance(manifest, dict) else None
+    if not isinstance(recipe, dict) or not isinstance(asked, dict):
+        path = run_dir / "run.json"
+        raise ValueError(f"{path} is damaged (no recipe in it): bring its copy back, or give another --run")
+    name = str(recipe.get("name", "")).replace("-", "_")
+    found = {"recipe": asked.get("recipe", name if name in known else None), "limit": asked.get("limit")}
+    if "source" in asked:
+        found["source"] = (run_dir / asked["source"]).resolve()
+    transfer = recipe.get("transfer")
+    if found["recipe"] is not None and isinstance(transfer, dict):
+        found["seed"] = transfer.get("seed")
+    return found

@@ -106,7 +106,15 @@ def with_transfer_seed(recipe: Recipe, seed: int) -> Recipe:
     return replace(recipe, transfer=replace(recipe.transfer, seed=seed))
 
 
-def usual_run_dir(recipe: Recipe) -> Path:
-    """Where a run goes when no folder is given: `runs/flux-mini`, `runs/flux-mini-seed1`."""
+def with_source(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with a pipeline of one's own. FileNotFoundError where the folder is not there."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}: give a diffusers pipeline's with --source")
+    return replace(recipe, source=str(folder.resolve()))
+
+
+def usual_run_dir(recipe: Recipe, source: Path | None = None, limit: int | None = None) -> Path:
+    """Where a run goes when no folder is given: `runs/flux-mini`, `runs/flux-mini-seed1`, `runs/flux-mini-limit8`."""
     seed = recipe.transfer.seed
-    return Path("runs") / (f"{recipe.name}-seed{seed}" if seed else recipe.name)
+    marks = (f"seed{seed}" if seed else "", source.resolve().name if source else "", f"limit{limit}" if limit else "")
+    return Path("runs") / "-".join((recipe.name, *filter(None, marks)))

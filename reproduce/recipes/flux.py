@@ -58,17 +58,26 @@ def flux_mini_full() -> Recipe:
 
 
 def flux_mini_open() -> Recipe:
-    """`flux_mini` in the world whose prompts leave the layout open, as GenEval's do, by the source trained on it."""
+    """`flux_mini` in the world whose prompts leave the layout open, as GenEval's do, by the source trained on it.
+
+    Hardware: as `flux_mini`, two cores, no GPU. Not run yet.
+    """
     return in_open_world(flux_mini())
 
 
 def flux_mini_long_open() -> Recipe:
-    """`flux_mini_long` in the world whose prompts leave the layout open."""
+    """`flux_mini_long` in the world whose prompts leave the layout open.
+
+    Hardware: as `flux_mini_long`, two cores, no GPU. Not run yet.
+    """
     return in_open_world(flux_mini_long())
 
 
 def flux_mini_full_open() -> Recipe:
-    """`flux_mini_full` in the world whose prompts leave the layout open."""
+    """`flux_mini_full` in the world whose prompts leave the layout open.
+
+    Hardware: as `flux_mini_full`, two cores, no GPU. Not run yet.
+    """
     return in_open_world(flux_mini_full())
 
 

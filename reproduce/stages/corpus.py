@@ -11,6 +11,7 @@ from PIL import Image
 
 from bench.named import load_function, load_rows
 from bench.records import write_jsonl
+from l2p.pictures import read_picture
 from reproduce.draw import Drawing, draw, generator, image_seed
 from reproduce.recipes import Recipe
 
@@ -71,7 +72,7 @@ def reject(image_filter: str | None, folder: Path, rows: Sequence[dict[str, Any]
     rejected: dict[str, str] = {}
     for start in range(0, len(rows), FILTER_BATCH_SIZE):
         batch = list(rows[start : start + FILTER_BATCH_SIZE])
-        images = [Image.open(folder / row["file_name"]).convert("RGB") for row in batch]
+        images = [read_picture(folder / row["file_name"]) for row in batch]
         reasons = judge(images, batch)
         rejected |= {row["file_name"]: why for row, why in zip(batch, reasons, strict=True) if why is not None}
     return rejected

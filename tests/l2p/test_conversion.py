@@ -1,35 +1,26 @@
-"""Initialisation from a source, the fitted projection, deltas and the releases' file form."""
+"""Initialisation from a source, the fitted projection, deltas."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FluxPipeline, ZImageTransformer2DModel
+from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
 
 from l2p.architectures import patchify
 from l2p.conversion import (
     copy_source_weights,
+    delta_header,
     fit_input_projection,
     fit_projection,
     load_delta,
-    merge_file,
-    released_patch_size,
     save_delta,
-    save_release,
+    source_sha256,
 )
 from l2p.pixel_transformer import PixelTransformer2DModel
+from tests.l2p.weights import pixel_model, rewrite
 from tests.tiny import source
-
-
-def pixel_model(flux: FluxPipeline) -> PixelTransformer2DModel:
-    torch.manual_seed(3)
-    return PixelTransformer2DModel.from_source(flux.transformer, patch_size=8)
-
-
-def tiny_zimage() -> PixelTransformer2DModel:
-    torch.manual_seed(4)
-    return PixelTransformer2DModel.from_source(source("zimage").transformer, patch_size=8)
 
 
 def test_what_fits_is_copied_and_all_is_reported(flux: FluxPipeline) -> None:
@@ -112,67 +103,62 @@ def test_source_and_delta_give_the_model(flux: FluxPipeline, tmp_path: Path) -> 
     with torch.no_grad():
         for name in names:
             model.state_dict()[name].normal_()
-    save_delta(model, {n: model.state_dict()[n] for n in names}, tmp_path / "delta.safetensors")
-    merged = load_delta(flux, tmp_path / "delta.safetensors")
+    path, sampling = tmp_path / "delta.safetensors", {"max_sequence_length": 24, "shift": 2.0}
+    tensors, told = {n: model.state_dict()[n] for n in names}, {"source_sha256": source_sha256(flux.transformer)}
+    save_delta(model, tensors, path, **told, sampling=sampling)
+    first = path.read_bytes()
+    save_delta(model, tensors, path, **told, sampling=sampling)
+    assert path.read_bytes() == first  # of several keys, the header's order would be chance
+    merged = load_delta(flux, path)
     assert all(torch.equal(merged.state_dict()[n], t) for n, t in model.state_dict().items())
     assert [p.name for p in tmp_path.iterdir()] == ["delta.safetensors"]
+    assert delta_header(path).sampling == sampling and set(delta_header(path).tensors or ()) == names
 
 
-def test_a_release_goes_round_under_the_released_keys(tmp_path: Path) -> None:
-    model = tiny_zimage()
-    save_release(model, tmp_path / "release.safetensors")
-    keys = load_file(tmp_path / "release.safetensors").keys()
-    assert {"local_decoder.enc1.0.weight", "local_decoder.out_conv.bias", "all_x_embedder.8-1.weight"} <= keys
-    source_names = set(ZImageTransformer2DModel.from_config(dict(model.config.source_config)).state_dict())
-    kept = {n for n in source_names if not n.startswith(("all_x_embedder", "all_final_layer"))}
-    assert kept == {k for k in keys if not k.startswith(("local_decoder", "all_x_embedder"))}
-    assert released_patch_size(tmp_path / "release.safetensors") == 8
-    other = tiny_zimage()
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.zero_()
-    merge_file(other, tmp_path / "release.safetensors")
-    assert all(torch.equal(t, model.state_dict()[n]) for n, t in other.state_dict().items())
+def delta_of(flux: FluxPipeline, path: Path) -> Path:
+    """A delta of all that is new and one of the source's tensors."""
+    model = pixel_model(flux)
+    names = [*copy_source_weights(model, flux.transformer).new, "transformer.transformer_blocks.0.ff.net.2.bias"]
+    save_delta(model, {n: model.state_dict()[n] for n in names}, path, source_sha256=source_sha256(flux.transformer))
+    return path
 
 
-def test_a_mixed_file_with_only_trained_tensors_is_cast_and_merged_by_key(tmp_path: Path) -> None:
-    model = tiny_zimage()
-    before = {n: t.clone() for n, t in model.state_dict().items()}
-    trained = {
-        "local_decoder.enc1.0.weight": torch.ones(16, 3, 3, 3, dtype=torch.bfloat16),
-        "layers.0.attention_norm1.weight": torch.full((32,), 2.0),
-    }
-    save_file(trained, tmp_path / "trained.safetensors")
-    names = {"transformer.layers.0.attention_norm1.weight", "detailer.enc1.0.weight"}
-    assert set(merge_file(model, tmp_path / "trained.safetensors")) == names
-    own = model.state_dict()
-    assert own["detailer.enc1.0.weight"].dtype == torch.float32 and own["detailer.enc1.0.weight"].min() == 1
-    changed = {n for n in own if not torch.equal(own[n], before[n])}
-    assert changed == names
-
-
-def test_a_released_head_keeps_z_images_sign() -> None:
-    model = tiny_zimage()
-    torch.nn.init.normal_(model.detailer.out_conv.weight)
-    prompt = {"prompt_embeds": torch.randn(1, 3, 32), "mask": torch.ones(1, 3, dtype=torch.bool)}
-    noisy, sigma = torch.randn(1, 3, 16, 16), torch.tensor([0.4])
-    painted = model.detailer(noisy, model.token_map(noisy, sigma, prompt))
-    torch.testing.assert_close(model(noisy, sigma, prompt).sample, -painted)
-
-
-def test_files_that_do_not_fit_are_refused_and_change_nothing(flux: FluxPipeline, tmp_path: Path) -> None:
-    model, path = pixel_model(flux), tmp_path / "bad.safetensors"
-    before = {n: t.clone() for n, t in model.state_dict().items()}
-    with pytest.raises(FileNotFoundError, match="no weights at"):
-        merge_file(model, path)
-    save_file({"detailer.enc1.0.weight": torch.zeros(16, 3, 3, 3), "local_decoder.enc9.0.bias": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"1 tensors that the model lacks, first \['detailer.enc9.0.bias'\]"):
-        merge_file(model, path)
-    save_file({"detailer.enc1.0.weight": torch.zeros(16, 3, 5, 5)}, path)
-    with pytest.raises(ValueError, match=r"has shape \(16, 3, 5, 5\), the model's is \(16, 3, 3, 3\)"):
-        merge_file(model, path)
-    with pytest.raises(ValueError, match="is no delta"):
+@pytest.mark.parametrize(
+    "name",
+    ["detailer.out_conv.bias", "transformer.x_embedder.weight", "transformer.transformer_blocks.0.ff.net.2.bias"],
+)
+def test_a_delta_that_lacks_one_tensor_or_holds_nan_is_refused(flux: FluxPipeline, tmp_path: Path, name: str) -> None:
+    """The third stands in the source too, which would silently take its place."""
+    path = delta_of(flux, tmp_path / "delta.safetensors")
+    rewrite(path, lambda tensors: tensors[name].view(-1)[0:1].fill_(float("nan")))
+    with pytest.raises(ValueError, match=f"holds NaN or infinity in {name}"):
         load_delta(flux, path)
-    with pytest.raises(ValueError, match="names the patch sizes"):
-        released_patch_size(path)
-    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    rewrite(path, lambda tensors: tensors.pop(name))
+    with pytest.raises(ValueError, match=rf"lacks 1 of its \d+ tensors, first \['{name}'\]"):
+        load_delta(flux, path)
+
+
+def test_a_delta_on_another_source_is_refused_whatever_the_precision(flux: FluxPipeline, tmp_path: Path) -> None:
+    path = delta_of(flux, tmp_path / "delta.safetensors")
+    flux.transformer.to(torch.bfloat16)
+    assert load_delta(flux, path).dtype == torch.bfloat16  # the same weights, loaded in another precision
+    other = source(seed=0)
+    with torch.no_grad():
+        other.transformer.transformer_blocks[1].ff.net[2].weight[0, 0] *= 1.05
+    with pytest.raises(ValueError, match=r"belongs to another source: .* sha256 [0-9a-f]{12}, these have [0-9a-f]{12}"):
+        load_delta(other, path)
+    with pytest.raises(ValueError, match="belongs to a source of the family 'flux', not 'sd3'"):
+        load_delta(source("sd3"), path)
+    with pytest.raises(ValueError, match=r"another configuration \(there, here\): \{'num_layers': \(2, 3\)"):
+        load_delta(source(num_blocks=9), path)
+
+
+def test_a_delta_of_the_first_form_needs_the_users_word(flux: FluxPipeline, tmp_path: Path) -> None:
+    path = delta_of(flux, tmp_path / "delta.safetensors")
+    save_file(load_file(path), path, metadata={"pixel_transformer_config": json.dumps(delta_header(path).config)})
+    with pytest.raises(ValueError, match="does not say which source weights it belongs to"):
+        load_delta(flux, path)
+    assert load_delta(flux, path, allow_unverified=True).config.patch_size == 8
+    rewrite(path, lambda tensors: tensors.pop("detailer.out_conv.bias"))
+    with pytest.raises(ValueError, match="lacks detailer.out_conv.bias, which the source has not either"):
+        load_delta(flux, path, allow_unverified=True)

@@ -100,6 +100,13 @@ def test_unipc_takes_eulers_levels() -> None:
     torch.testing.assert_close(unipc.sigmas, torch.tensor([1, 0.5, 0.25, 0]), atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+def test_timesteps_are_levels_after_a_dynamic_shift_of_either_kind(kind: str) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
+    set_noise_levels(scheduler, 3, timesteps=[1000, 500, 250], mu=1.7)
+    torch.testing.assert_close(scheduler.sigmas, torch.tensor([1, 0.5, 0.25, 0]), atol=2e-6, rtol=0)
+
+
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_a_dynamic_shift_is_the_source_pipelines_own(family: str) -> None:
     """The source is asked for as many tokens as the pixel model has: latents of factor 4 under patches of 2."""

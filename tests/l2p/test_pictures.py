@@ -104,8 +104,9 @@ def test_what_is_no_8_bit_rgb_is_refused_with_the_reason(content, told):
 
 def test_five_bits_a_channel_are_no_sixteen():
     """A BMP of 16 bits a pixel holds 5 or 6 a channel."""
-    header = struct.pack("<IHHI", 14 + 40 + 4, 0, 0, 54)
-    header += struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+    header = struct.pack("<IHHI", 14 + 40 + 4, 0, 0, 54) + struct.pack(
+        "<IiiHHIIiiII", 40, 1, 1, 1, 16, 0, 4, 0, 0, 0, 0
+    )
     assert read_picture(b"BM" + header + struct.pack("<HH", 0x7C00, 0)).getpixel((0, 0))[0] > 240
 
 

@@ -41,7 +41,10 @@ def test_lines_are_those_on_which_rows_start(tmp_path):
         (b"a,b\n1\n", r"t, line 2: the row has too few cells for the header \(1 for 2\)"),
         (b"a,b\n1,2\n1,2,3\n", r"t, line 3: the row has too many cells for the header \(3 for 2\)"),
         (b'a,b\n1,2\n1,"x"y\n', "t, line 3: "),
-        (b'a,b\n1,"never closed\n\n', "t, line 2: unexpected end of data; correct the quotes of the row that begins"),
+        (
+            b'a,b\n1,"never closed\n\n',
+            "t, line 2: unexpected end of data; correct the quotes of the row that begins there",
+        ),
         (b"a,c\n1,2\n", "t lacks the columns b; it has a, c"),
         (b"", "t lacks the columns a, b; it has none"),
         (b"a,b,a\n1,2,3\n", "line 1: the columns a stand there twice"),

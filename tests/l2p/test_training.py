@@ -1,11 +1,14 @@
 """Noise levels, the loss, learning rates, and batches that no number of processes changes."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from l2p.config import TransferConfig
 from l2p.flow import transfer_loss
-from l2p.training.data import SlotRule, draw_slot, split_indices
+from l2p.training.data import Data, SlotRule, draw_slot, split_indices
 from l2p.training.optimise import learning_rate_share
 
 RULE = SlotRule(
@@ -38,6 +41,29 @@ def test_drawn_sigmas_noise_and_dropped_prompts_have_the_stated_distributions() 
     assert logits.mean().abs() < 0.07 and (logits.std() - 1).abs() < 0.05
     assert sum(s.dropped for s in slots) / len(slots) == pytest.approx(0.25, abs=0.04)
     assert torch.stack([s.noise for s in slots]).std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_dropped_prompt_is_empty_and_every_other_the_images_own() -> None:
+    """The batch of a corpus in which each image is as grey as its prompt says."""
+    told: list[list[str]] = []
+
+    class Grey:
+        items = [SimpleNamespace(text=str(i)) for i in range(64)]
+
+        def images(self, indices: list[int]) -> torch.Tensor:
+            return torch.tensor(indices).float().reshape(-1, 1, 1, 1)
+
+    def prompts(texts: list[str]) -> dict:
+        told.append(texts)
+        return {}
+
+    rule = replace(RULE, num_images=64, batch_size=64, prompt_dropout=0.25)
+    data = Data(corpus=Grey(), prompts=prompts, training=list(range(64)), validation=[], slots=rule)
+    dropped = [draw_slot(rule, 0, slot).dropped for slot in range(64)]
+    [batch] = data.batch(0, 0, 64, 1)
+    shown = [str(int(value)) for value in batch.clean.flatten()]
+    assert told == [["" if drop else text for drop, text in zip(dropped, shown, strict=True)]]
+    assert 5 < sum(dropped) < 30
 
 
 def test_the_loss_is_the_mean_square_and_its_weight_is_constant_for_the_clean_image() -> None:

@@ -13,11 +13,14 @@ from bench.records import append_jsonl, read_json, read_jsonl, write_json, write
 from reports import write_report
 from reports.__main__ import main
 from reports.claims import judge_claims
-from reports.page import clock, headline, option_differences
+from reports.page import headline
 from reports.runs import load_run, load_runs
+from reports.shown import clock, option_differences
 from tests.reports.fake_run import fake_run, predicted_4k
 
-FILES = {"index.html", "table1.csv", "table1.md", "table1.tex", "claims.json", "scorecard.md"}
+TABLES = ("table1", "retention", "tasks", "variants")
+FILES = {"index.html", "claims.json", "scorecard.md", "report.json"}
+FILES |= {f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")}
 EVIL = "<script>alert('x')</script> \"quoted\" & ${{ 7 * 7 }}"
 
 
@@ -53,7 +56,7 @@ class Outside(HTMLParser):
 def test_all_files_are_written_and_no_other(report):
     names = {file.name for file in report.iterdir()}
     figures = {"grid", "training-curve", "geneval-tasks", "retention", "cost", "figure4"}
-    assert names == FILES | {f"{name}.png" for name in figures}
+    assert names == FILES | {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
 
 
 def test_the_page_loads_nothing_from_outside(report):

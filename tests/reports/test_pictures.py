@@ -39,5 +39,5 @@ def test_an_id_that_is_a_path_is_not_followed(tmp_path):
 
 def test_a_broken_image_is_an_error_that_names_it(tmp_path):
     (tmp_path / "0000.png").write_bytes(b"no picture")
-    with pytest.raises(OSError, match="0000.png"):
+    with pytest.raises(ValueError, match="0000.png"):
         data_uri(tmp_path / "0000.png")

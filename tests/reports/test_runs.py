@@ -10,7 +10,7 @@ from bench.records import read_json, write_json
 from reports import write_report
 from reports.claims import judge_claims
 from reports.page import headline, leading_groups
-from reports.regression import compare, failures
+from reports.regression import compare
 from reports.runs import groups, load_run, load_runs
 from reports.tables import retention_table, scorecard
 from tests.reports.fake_run import fake_run
@@ -73,10 +73,10 @@ def test_a_suite_of_any_name_is_read_and_shown(tmp_path):
     page = (tmp_path / "out/index.html").read_text()
     assert "<h3>colours-only kept" in page and "flux-mini, source, colours-only" in page
     assert "colours-only" in set(retention_table([run])["suite"]) and "colours-only" in scorecard([run])
-    edit(path / "scores/l2p/colours-only/summary.json", overall=0.1, overall_ci95=[0.05, 0.15])
+    before = load_run(add_suite(fake_run(tmp_path / "before/flux-mini", num_prompts=3), "colours-only"))
     (path / "scores/l2p/colours-only/scores.jsonl").unlink()
-    before = add_suite(fake_run(tmp_path / "before/flux-mini", num_prompts=3), "colours-only")
-    assert any("colours-only of pixel model" in message for message in failures(compare(before, path)))
+    checks = {check.name: check.outcome for check in compare([before], [load_run(path)]).checks}
+    assert checks["colours-only of pixel model"] == "not compared"
 
 
 def test_a_suite_has_the_title_of_the_recipe_and_is_missed_by_name(tmp_path):
@@ -104,9 +104,9 @@ def test_a_new_benchmark_is_one_value_and_reports_follow_it(tmp_path, monkeypatc
     monkeypatch.setitem(BENCHMARKS, "distance", distance)
     near = add_suite(fake_run(tmp_path / "near", pixel_accuracy=0.4, num_prompts=30), "far", "distance")
     far = add_suite(fake_run(tmp_path / "far", name="near", pixel_accuracy=0.9, num_prompts=30), "far", "distance")
-    messages = {path.name: failures(compare(*pair)) for path, pair in ((far, (near, far)), (near, (far, near)))}
-    assert any(message.startswith("far of pixel model: +0.00") for message in messages["far"])
-    assert not any(message.startswith("far") for message in messages["near"])
+    for pair, outcome in (((near, far), "worse"), ((far, near), "better")):
+        checks = {check.name: check for check in compare(*([load_run(path)] for path in pair)).checks}
+        assert checks["far of pixel model"].outcome == outcome and abs(checks["far of pixel model"].change) < 0.01
     run = load_run(near)
     entry = next(entry for entry in headline([run], judge_claims([run], [])) if entry["name"] == "far")
     assert entry["value"] is None and entry["decimals"] == 2 and entry["judgement"] is None

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from reports import tables
+from reports import table_files, tables
 from reports.paper import TABLE1
 from reports.runs import load_run, load_runs
 from tests.reports.fake_run import fake_run
@@ -46,7 +46,7 @@ def test_blocks_never_mix_kinds_or_sizes(frame):
 
 
 def test_csv_reads_back_with_unrounded_values(frame, tmp_path):
-    tables.write_table1(frame, tmp_path)
+    table_files.write_table1(frame, tmp_path)
     rows = list(csv.DictReader((tmp_path / "table1.csv").open()))
     assert len(rows) == len(frame)
     assert float(rows[-1]["geneval"]) == frame["geneval"].iloc[-1]
@@ -56,7 +56,7 @@ def test_csv_reads_back_with_unrounded_values(frame, tmp_path):
 def test_names_from_outside_cannot_break_markdown_or_latex(tmp_path):
     run_dir = fake_run(tmp_path / EVIL.replace("/", ""), num_prompts=2)
     frame = tables.table1([load_run(run_dir)])
-    tables.write_table1(frame, tmp_path)
+    table_files.write_table1(frame, tmp_path)
     markdown = (tmp_path / "table1.md").read_text()
     block = markdown.split("## Measured here")[1].splitlines()
     rows = [line for line in block if "flux $x$" in line]

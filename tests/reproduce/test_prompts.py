@@ -226,8 +226,9 @@ def test_the_papers_recipe_makes_its_own_prompts(tmp_path, monkeypatch):
     from reproduce.run import make_missing
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("reproduce.run.PAPER_NUM", 30)
     monkeypatch.setattr(preflight, "load_function", lambda name: None)
     recipe = find_recipe("flux", size="paper")
     preflight.check_names(recipe)  # the file is not there, and that is no error
-    make_missing(replace(recipe, corpus=replace(recipe.corpus, num_prompts=30)))
+    make_missing(replace(recipe, corpus=replace(recipe.corpus, num_prompts=4)))  # a quick look
     assert len(lines(tmp_path / "prompts/corpus.jsonl")) == 30

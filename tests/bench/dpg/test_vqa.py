@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import os
 import sys
 import threading
 import time
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -88,6 +90,16 @@ def test_a_workers_own_error_is_passed_on(worker):
         worker(0, "error")(IMAGE, ["a?"])
 
 
+ANSWER = b'{"choices": [{"message": {"content": "yes"}}]}'
+RAW = {  # replies that break off, or are no HTTP
+    "cut": b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + ANSWER[:20],
+    "status": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + ANSWER,
+    "header": b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 70_000 + b"\r\n\r\n",
+    "cut-error": b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nsecret-key",
+}
+
+
 class Flaky(BaseHTTPRequestHandler):
     """A chat server that fails `plan[question]` first, then answers with the image's size and the question."""
 
@@ -114,6 +126,10 @@ class Flaky(BaseHTTPRequestHandler):
                 type(self).busy -= 1
 
     def _reply(self, failure, url):
+        if failure in RAW:
+            self.wfile.write(RAW[failure])
+            self.close_connection = True
+            return
         if failure == "drop":
             self.close_connection = True
             self.connection.close()
@@ -122,7 +138,13 @@ class Flaky(BaseHTTPRequestHandler):
             time.sleep(1.5)
         image = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))
         answer = {"choices": [{"message": {"content": f" {image.width}x{image.height} "}}]}
-        broken = {"json": b"{", "empty": b'{"choices": [{"message": {"content": null}}]}'}
+        broken = {
+            "json": b"{",
+            "empty": b'{"choices": [{"message": {"content": null}}]}',
+            "list": b"[1]",
+            "echo": b'{"error": "your key secret-key is new to us"}',
+            400: b"bad: Bearer secret-key\x1b[31m",
+        }
         content = broken.get(failure, json.dumps(answer).encode())
         self.send_response(failure if isinstance(failure, int) else 200)
         if failure == 302:
@@ -167,7 +189,7 @@ def test_a_server_is_asked_with_image_and_key(server):
     assert "secret-key" not in json.dumps(vqa.passport)
 
 
-@pytest.mark.parametrize("failure", [500, 503, 408, "drop", "json", "empty"])
+@pytest.mark.parametrize("failure", [500, 503, 408, "drop", "json", "empty", "list", *RAW])
 def test_passing_failures_are_tried_again_with_growing_waits(server, failure):
     vqa, waits = server({"Q?": [failure] * 3})
     assert vqa(IMAGE, ["Q?"]) == ["4x4"]
@@ -199,6 +221,72 @@ def test_a_refusal_is_not_repeated_and_tells_no_key(server, status):
     with pytest.raises(ConnectionError, match=f"refuses the question, status {status}") as error:
         vqa(IMAGE, ["Q?"])
     assert waits == [] and len(Flaky.seen) == 1 and "secret-key" not in str(error.value)
+
+
+def test_a_key_that_a_server_echoes_is_told_nobody(server):
+    vqa, _ = server({"Q?": ["echo"] * 9}, max_tries=2)
+    with pytest.raises(ConnectionError, match="your key \\*\\*\\* is new to us") as error:
+        vqa(IMAGE, ["Q?"])
+    assert "secret-key" not in "".join(traceback.format_exception(error.value))
+    vqa, _ = server({"Q?": [400]})
+    with pytest.raises(ConnectionError, match="bad: Bearer \\*\\*\\* \\[31m") as error:
+        vqa(IMAGE, ["Q?"])
+    assert "secret-key" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_key_is_stripped_and_control_characters_are_refused_without_being_told(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", " secret-key\r\n")
+    vqa, _ = server()
+    assert vqa(IMAGE, ["Q?"]) == ["4x4"] and Flaky.seen[0]["headers"]["Authorization"] == "Bearer secret-key"
+    for key in ("secret\rkey", "secret\nkey", "secret key", "secret\x00key", "secr\u00e9t-key"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", os.environ | {"OPENAI_API_KEY": key})  # the system's own refuses some
+            with pytest.raises(ValueError, match="OPENAI_API_KEY holds a space, a control character") as error:
+                server()
+        assert "secr" not in "".join(traceback.format_exception(error.value))
+
+
+def test_user_password_and_query_of_the_address_are_used_and_never_told(server, monkeypatch):
+    host = os.environ["OPENAI_BASE_URL"].removeprefix("http://").removesuffix("/v1/")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://me:pass-word@{host}/v1/?api-key=in-the-query")
+    vqa, _ = server()
+    assert vqa(IMAGE, ["Q?"]) == ["4x4"]
+    seen = Flaky.seen[0]
+    assert seen["path"] == "/v1/chat/completions?api-key=in-the-query"
+    assert seen["headers"]["Authorization"] == "Basic " + base64.b64encode(b"me:pass-word").decode()
+    assert vqa.passport["server"] == f"http://{host}/v1"
+    vqa, _ = server({"Q?": [404]})
+    with pytest.raises(ConnectionError) as error:
+        vqa(IMAGE, ["Q?"])
+    told = json.dumps(vqa.passport) + "".join(traceback.format_exception(error.value))
+    assert not any(secret in told for secret in ("pass-word", "in-the-query", "me:"))
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    with pytest.raises(ValueError, match="give one of them"):
+        server()
+
+
+def test_no_key_goes_unencrypted_to_another_host_unasked(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    for host in ("example.org", "10.0.0.7:8000", "127.0.0.1.example.org", "[fe80::1]"):
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://{host}/v1")
+        with pytest.raises(ValueError, match="would cross the network unencrypted. Use https, or --insecure"):
+            load_vqa("openai", model="toy")
+        assert load_vqa("openai", model="toy", insecure=True).passport["server"] == f"http://{host}/v1"
+    for host in ("http://localhost:8000", "http://127.0.0.1", "http://[::1]:80", "https://example.org"):
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{host}/v1")
+        assert load_vqa("openai", model="toy").passport["server"] == f"{host}/v1"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://example.org/v1")
+    assert load_vqa("openai", model="toy").passport["server"] == "http://example.org/v1"
+
+
+@pytest.mark.parametrize("address", ["http://", "https://me:pass-word@:x/", "http://a:pass-word@h:99999", "http://a b"])
+def test_an_address_that_is_none_is_refused_without_its_password(monkeypatch, address):
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL") as error:
+        load_vqa("openai", model="toy")
+    assert "pass-word" not in "".join(traceback.format_exception(error.value))
 
 
 def test_no_more_questions_at_once_than_allowed(server):

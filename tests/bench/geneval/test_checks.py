@@ -48,8 +48,11 @@ def network(change=lambda weights, untrained: weights):
     from safetensors.torch import load_file
 
     torch.manual_seed(0)
-    made = miniature.ShapeDetector()
-    made.load_state_dict(change(load_file(miniature.WEIGHTS), made.state_dict()))
+    weights = load_file(miniature.WEIGHTS)
+    made = miniature.ShapeDetector(
+        len(weights["stem.0.weight"]), len(weights["head.1.bias"]) - miniature.NUM_SHAPES - 4
+    )
+    made.load_state_dict(change(weights, made.state_dict()))
     return made.eval()
 
 

@@ -1,5 +1,8 @@
 """GenEval's annotation files, in a small invented copy of their layout with both kinds of line break."""
 
+import subprocess
+import sys
+
 import pytest
 
 from bench.geneval.people import agreement, human_verdicts, read_annotations
@@ -111,3 +114,26 @@ def test_agreement_with_a_detectors_scores(tmp_path):
     assert agreement(people, rows(0.0, None, 0.0))["images"] == 2
     with pytest.raises(ValueError, match="no image in common"):
         agreement(people, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"counts": ("many", "")}, "line 3: the counts must be whole numbers"),
+        ({"counts": ("nan", "")}, "line 3: the counts must be whole numbers"),
+        ({"counts": ("1000000000", "")}, "line 3: the counts must be whole numbers up to 9999"),
+        ({"position": ("beside", "")}, "line 3: a position must be one of left, right"),
+        ({"image": "x"}, "line 3: prompt_id and image_id must be whole numbers"),
+    ],
+)
+def test_cells_that_are_none_of_genevals_are_refused_by_line(tmp_path, change, told):
+    with pytest.raises(ValueError, match=told):
+        read_annotations(written(tmp_path, line(COUNTING), line(COUNTING, **change)))
+
+
+def test_the_command_ends_in_a_sentence(tmp_path):
+    path = written(tmp_path, "H,1,2")
+    command = [sys.executable, "-m", "bench.geneval.people", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert ended.stderr.startswith(f"error: {path}, line 2: the record ends early")
