@@ -185,6 +185,23 @@ def inspect(
     Console().print(table)
 
 
+@app.command()
+def inspect_corpus(
+    path: Annotated[Path, typer.Argument(help="A corpus: folder with metadata.jsonl, a CSV or .tar shards.")],
+    against: Annotated[list[Path] | None, typer.Option(help="A benchmark's prompts (.jsonl, .csv, .txt).")] = None,
+) -> int:
+    """Count a corpus's images and prompts and name what is broken, double or a benchmark's; status 1 for broken ones.
+
+    Example: python -m l2p inspect-corpus runs/flux-mini/corpus
+    """
+    from l2p import corpus_report
+
+    report = corpus_report.inspect_corpus(path, against or [], progress=True)
+    for line in corpus_report.told(report):
+        _say(line)
+    return FINDING if report.broken else 0
+
+
 def _say(message: str) -> None:
     Console(soft_wrap=True).print(message, markup=False, highlight=False)
 

@@ -124,7 +124,7 @@ def load_corpus(
     Raises FileNotFoundError for no corpus, ValueError naming damaged or missing images (unless allow_missing) and
     images of differing sizes.
     """
-    items = list(_items(Path(path)))
+    items = list(corpus_items(Path(path)))
     if not items:
         raise ValueError(f"the corpus at {path} has no items")
     corpus = Corpus(items, resolution, cache_bytes)
@@ -149,7 +149,8 @@ def _check_sizes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
             )
 
 
-def _items(path: Path) -> Iterator[CorpusItem]:
+def corpus_items(path: Path) -> Iterator[CorpusItem]:
+    """The items of a corpus as its table or shards name them, none of them opened; errors as of `load_corpus`."""
     if path.suffix == ".tar":
         return _from_shards([path])
     if not path.is_dir():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +44,8 @@ Examples:
 
     accelerate launch -m reproduce flux --size paper             several GPUs, weights from the hub
 
+    python -m reproduce prompts --num 10000                      the paper's prompts; options: prompts --help
+
 A run that was stopped goes on where it was when the same command is given again. What an earlier run beside it has
 drawn with the same source, sampler and prompts is taken from there. Exit status: 0 done, 1 the loss is no longer
 finite, 2 bad input or incomplete data, 3 interrupted and resumable, 4 an error that was not foreseen.
@@ -49,6 +53,7 @@ finite, 2 bad input or incomplete data, 3 interrupted and resumable, 4 an error 
 FAMILIES = ", ".join(recipe_families())
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+prompts_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help=EXAMPLE)
@@ -100,14 +105,21 @@ def main(
         quiet=quiet,
         as_json=as_json,
     )
+    raise typer.Exit(_guarded(lambda: _run(asked), debug))
+
+
+def _guarded(work: Callable[[], int], debug: bool) -> int:
+    """The status of some work; what ends it early is told in a sentence."""
     try:
-        exit_status = _run(asked)
+        return work()
+    except typer.Exit as ended:
+        return ended.exit_code
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         exit_status, message, style = _told(error)
         Console(stderr=True, soft_wrap=True).print(message, style=style, markup=False, highlight=False)
-    raise typer.Exit(exit_status)
+        return exit_status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,5 +211,25 @@ def _told(error: BaseException) -> tuple[int, str, str]:
     return UNEXPECTED, message, "bold red"
 
 
+def command() -> None:
+    """`prompts` stands where a family would; everything else is a run of a recipe."""
+    if sys.argv[1:2] != ["prompts"]:
+        return app()
+    from reproduce.prompts.command import prompts
+
+    words = [word for word in sys.argv[2:] if word != "--debug"]
+    prompts_app.command()(prompts)
+    run = partial(prompts_app, args=words, prog_name="python -m reproduce prompts", standalone_mode=False)
+    sys.exit(_guarded(lambda: _said(run), "--debug" in sys.argv))
+
+
+def _said(run: Callable[[], int | None]) -> int:
+    """Run typer's command; a wrong option is told in typer's own words."""
+    try:
+        return run() or 0
+    except typer.TyperException as error:
+        raise ValueError(error.format_message()) from error
+
+
 if __name__ == "__main__":
-    app()
+    command()

@@ -17,6 +17,7 @@ from l2p.sources import source_folder
 from reproduce.checks import check_recipe
 from reproduce.inputs import judged_benchmarks
 from reproduce.plan import disk_bytes
+from reproduce.prompts import DEFAULT_OUT
 from reproduce.recipes import Recipe, source_of
 from reproduce.stages.corpus import planned_rows
 
@@ -95,7 +96,7 @@ def check_names(recipe: Recipe) -> None:
             continue
         if ":" in name:
             load_function(name)
-        elif not Path(name).is_file():
+        elif name != DEFAULT_OUT and not Path(name).is_file():  # that one is made when it is missing
             raise FileNotFoundError(f"recipe {recipe.name!r} reads {name}, which is not there")
 
 

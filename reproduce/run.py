@@ -19,6 +19,7 @@ from reproduce import launch, preflight
 from reproduce.files import clear, find_harm, keep_record, sweep
 from reproduce.inputs import check_judges, keep_files, load_judges, source_files, source_sha256
 from reproduce.manifest import LOCK, check_folder, finished, open_run, read_manifest, recorded
+from reproduce.prompts import DEFAULT_OUT, PAPER_NUM
 from reproduce.quiet import hide_loading_bars
 from reproduce.recipes import Recipe
 from reproduce.redo import followers, is_redone, put_away, set_aside
@@ -99,6 +100,8 @@ def _open(recipe: Recipe, run_dir: Path, stages: Sequence[str], options: Options
         check_judges(recipe, manifest["inputs"]["judges"], run_dir, load_judges(recipe))
     if "transfer" in stages and not finished(manifest, "transfer") and not is_redone(manifest, "transfer"):
         preflight.check_state(run_dir / "transfer" / "state")
+    if recipe.corpus.prompts == DEFAULT_OUT and not Path(DEFAULT_OUT).is_file():
+        make_missing(recipe)
     with _locked(run_dir):
         manifest = open_run(
             recipe, run_dir, source_sha256=source, allow_missing=options.allow_missing, asked=options.asked
@@ -128,6 +131,16 @@ def check_needs(manifest: dict[str, Any], run_dir: Path, stages: Sequence[str]) 
         missing = [before for before in NEEDS[stage] if before not in stages and not finished(manifest, before)]
         if missing:
             raise ValueError(f"stage {stage} reads what {', '.join(missing)} writes in {run_dir}: run that stage first")
+
+
+def make_missing(recipe: Recipe) -> None:
+    """Write the prompts that the recipe reads and nobody has made: by the grammar, as `python -m reproduce prompts`."""
+    from reproduce.prompts.make import PromptsConfig, make_prompts
+
+    num = max(recipe.corpus.num_prompts, PAPER_NUM)  # a quick look at few leaves a file that a whole run can use
+    config = PromptsConfig(num=num, out=Path(DEFAULT_OUT), seed=recipe.corpus.seed)
+    numbers = make_prompts(config)
+    say(f"wrote {numbers['accepted']:,} prompts to {config.out} ({numbers['rejected']:,} rejected): it was not there")
 
 
 def run_stages(recipe: Recipe, run_dir: Path, stages: Sequence[str], reuse: Path | None = None) -> None:

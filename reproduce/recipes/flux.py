@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
+from reproduce.prompts import DEFAULT_OUT
 from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite
 from reproduce.recipes.miniature import miniature, miniature_transfer
 
@@ -129,8 +130,9 @@ def flux_paper() -> Recipe:
     """FLUX.1-dev at the paper's size: `nox -s reproduce-flux -- --size paper`.
 
     Hardware: GPUs of 80 GB, as many as there are; weights from the hub (its licence must be accepted there), corpus
-    prompts from `prompts/corpus.jsonl` (rows with `text` and `category`), GenEval's detector from the file that
-    $L2P_GENEVAL_WEIGHTS names (docs/geneval.md), its CLIP from the hub. Not measured by us yet.
+    prompts from `prompts/corpus.jsonl` (made by our grammar where it is not there, docs/prompts.md), GenEval's
+    detector from the file that $L2P_GENEVAL_WEIGHTS names (docs/geneval.md), its CLIP from the hub. Not measured by us
+    yet.
     """
     return Recipe(
         name="flux-paper",
@@ -139,7 +141,7 @@ def flux_paper() -> Recipe:
         source="black-forest-labs/FLUX.1-dev",
         dtype="bfloat16",
         resolution=1024,
-        corpus=Corpus(prompts="prompts/corpus.jsonl", num_prompts=10_000, images_per_prompt=2),  # appendix B
+        corpus=Corpus(prompts=DEFAULT_OUT, num_prompts=10_000, images_per_prompt=2),  # appendix B
         transfer=TransferConfig(mixed_precision="bf16", gradient_checkpointing=True),
         source_sampler=Sampler(num_inference_steps=50, guidance_scale=1.0, max_sequence_length=512, batch_size=8),
         l2p_sampler=Sampler(

@@ -1,0 +1,137 @@
+"""What a corpus holds and what is wrong with it: `python -m l2p inspect-corpus`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from l2p.corpus import Corpus, CorpusItem, corpus_items
+from l2p.likeness import KnownPrompts, NearDuplicates
+from l2p.progress import track
+from l2p.tables import csv_columns, csv_rows, jsonl_rows, read_table_bytes
+
+NUM_NAMED = 5
+CAPTION_NAMES = ("prompt", "text", "Prompt", "caption")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusReport:
+    """`sizes`: (height, width) -> images; `broken`: (name, reason); `categories`: class/sub-class -> images.
+
+    `same_images`: groups of names with the same bytes; `near_prompts`: pairs of different prompts that nearly agree;
+    `overlaps`: file of known prompts -> (ours, theirs).
+    """
+
+    num_images: int
+    num_prompts: int
+    sizes: dict[tuple[int, int], int]
+    broken: list[tuple[str, str]]
+    same_images: list[list[str]]
+    near_prompts: list[tuple[str, str]]
+    categories: dict[str, int]
+    overlaps: dict[str, list[tuple[str, str]]]
+
+
+def inspect_corpus(path: Path, against: Sequence[Path] = (), *, progress: bool = False) -> CorpusReport:
+    """Decode every image and compare every prompt of a corpus that `l2p.corpus.load_corpus` can read.
+
+    against: files of known prompts (`read_prompts`). Raises FileNotFoundError for no corpus or file, ValueError for a
+    table that cannot be read or a corpus without items.
+    """
+    known = {str(file): KnownPrompts(read_prompts(file)) for file in against}
+    items = list(corpus_items(path))
+    if not items:
+        raise ValueError(f"the corpus at {path} has no items")
+    found = Corpus(items, None, 0).check_all(progress)
+    texts = list(dict.fromkeys(item.text for item in items))
+    return CorpusReport(
+        num_images=len(items),
+        num_prompts=len(texts),
+        sizes=dict(Counter((shape[1], shape[2]) for shape in found if not isinstance(shape, str)).most_common()),
+        broken=[(item.name, why) for item, why in zip(items, found, strict=True) if isinstance(why, str)],
+        same_images=_same_images(items),
+        near_prompts=_near(texts, progress),
+        categories=_categories(path),
+        overlaps={name: [(t, hit) for t in texts if (hit := one.find(t)) is not None] for name, one in known.items()},
+    )
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Known prompts: a JSON Lines or CSV file with a column `prompt` or `text`, or plain text, one a line."""
+    if path.suffix == ".csv":
+        columns = csv_columns(path)
+        rows: Iterator = csv_rows(path, columns)
+    elif path.suffix == ".jsonl":
+        rows = jsonl_rows(path)
+    else:
+        return [line.strip() for line in read_table_bytes(path).decode().splitlines() if line.strip()]
+    found = []
+    for number, row in rows:
+        name = next((name for name in CAPTION_NAMES if isinstance(row, dict) and row.get(name)), None)
+        if name is None:
+            raise ValueError(f"{path}:{number} has neither prompt nor text")
+        found.append(row[name])
+    return list(dict.fromkeys(found))
+
+
+def told(report: CorpusReport) -> Iterator[str]:
+    """The report in lines."""
+    yield f"images: {report.num_images:,}; prompts: {report.num_prompts:,}"
+    sizes = [f"{height} x {width}: {number:,}" for (height, width), number in report.sizes.items()]
+    yield f"sizes (height x width): {', '.join(sizes[:NUM_NAMED]) or 'none'}{_more(sizes)}"
+    yield _listed("broken images", [f"{name} ({why})" for name, why in report.broken])
+    yield _listed("images with the same bytes", [" = ".join(names) for names in report.same_images])
+    yield _listed("prompts that nearly agree", [f"{one!r} and {other!r}" for one, other in report.near_prompts])
+    if report.categories:
+        total = sum(report.categories.values())
+        yield "classes: " + ", ".join(f"{name} {n:,} ({n / total:.1%})" for name, n in report.categories.items())
+    else:
+        yield "classes: not told (metadata.jsonl has no `category`)"
+    for name, pairs in report.overlaps.items():
+        yield _listed(f"prompts that repeat one of {name}", [f"{ours!r} ({theirs!r})" for ours, theirs in pairs])
+
+
+def _same_images(items: Sequence[CorpusItem]) -> list[list[str]]:
+    by_hash: dict[str, list[str]] = {}
+    for item in items:
+        try:
+            source = item.source()
+            content = source if isinstance(source, bytes) else source.read_bytes()
+        except OSError:
+            continue  # named among the broken ones
+        by_hash.setdefault(hashlib.sha256(content).hexdigest(), []).append(item.name)
+    return [names for names in by_hash.values() if len(names) > 1]
+
+
+def _near(texts: Sequence[str], progress: bool) -> list[tuple[str, str]]:
+    seen, pairs = NearDuplicates(), []
+    for text in track(texts, "comparing prompts", shown=progress):
+        if (other := seen.find(text)) is not None:
+            pairs.append((text, other))
+        seen.add(text)
+    return pairs
+
+
+def _categories(path: Path) -> dict[str, int]:
+    """Images by class and sub-class (a category's first two parts); empty where no table tells them."""
+    table = path / "metadata.jsonl"
+    if not table.is_file():
+        return {}
+    found = Counter(
+        "/".join(row["category"].split("/")[:2])
+        for _, row in jsonl_rows(table)
+        if isinstance(row, dict) and isinstance(row.get("category"), str)
+    )
+    return dict(sorted(found.items()))
+
+
+def _listed(what: str, entries: Sequence[str]) -> str:
+    shown = "".join(f"\n  {entry}" for entry in entries[:NUM_NAMED])
+    return f"{what}: {len(entries):,}{shown}{_more(entries)}"
+
+
+def _more(entries: Sequence[str]) -> str:
+    return f"\n  and {len(entries) - NUM_NAMED:,} more" if len(entries) > NUM_NAMED else ""

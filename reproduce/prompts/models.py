@@ -1,0 +1,123 @@
+"""Language models behind one callable: a `transformers` model of a folder or hub id, or an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from bench.dpg.server import MAX_REPLY_BYTES, ServerConfig, ServerVQA
+from bench.named import refuse_missing_path
+from l2p.tables import parse_json
+from reproduce.prompts.replies import Model
+
+KINDS = ("transformers", "openai")
+MAX_REPLY_TOKENS = 700
+TEMPERATURE = 0.9
+
+
+class BudgetError(ValueError):
+    """The tokens that were allowed are spent."""
+
+
+def load_model(name: str, *, max_tokens: int | None = None, seed: int = 0) -> Model:
+    """The model of `transformers:FOLDER-OR-ID` or `openai:MODEL`; ValueError for any other name.
+
+    max_tokens: of an OpenAI-compatible server, prompts and replies together; when they are spent, BudgetError.
+    """
+    kind, _, which = name.partition(":")
+    if kind not in KINDS or not which:
+        raise ValueError(f"unknown model {name!r}; give transformers:FOLDER-OR-ID or openai:MODEL")
+    return _transformers(which, seed) if kind == "transformers" else ServerModel(which, max_tokens)
+
+
+class ServerModel:
+    """Asks a server (address and key as `bench.dpg.server.read_address`), several instructions at a time.
+
+    Lost connections, busy statuses and replies without text are tried again; then ConnectionError. `num_tokens` counts
+    what the server says it has used, or a quarter of the characters where it does not say.
+    """
+
+    def __init__(self, model: str, max_tokens: int | None = None, server: ServerVQA | None = None) -> None:
+        self._server = server or ServerVQA(model, config=ServerConfig(max_tokens=MAX_REPLY_TOKENS, timeout_s=120))
+        self._max_tokens, self.num_tokens = max_tokens, 0
+
+    def __call__(self, instructions: Sequence[str]) -> list[str]:
+        """One reply an instruction, in order."""
+        if self._max_tokens is not None and self.num_tokens >= self._max_tokens:
+            raise BudgetError(
+                f"{self.num_tokens:,} tokens are used, --max-tokens allows {self._max_tokens:,}: what is written is "
+                "kept; the same command with a larger limit goes on"
+            )
+        with ThreadPoolExecutor(self._server.config.max_concurrent) as pool:
+            answers = list(pool.map(self._ask, instructions))
+        self.num_tokens += sum(used for _, used in answers)
+        return [text for text, _ in answers]
+
+    def _ask(self, instruction: str) -> tuple[str, int]:
+        server, address = self._server, self._server._address
+        body = {
+            "model": server.model,
+            "temperature": TEMPERATURE,
+            "max_tokens": server.config.max_tokens,
+            "messages": [{"role": "user", "content": instruction}],
+        }
+        headers = {"Content-Type": "application/json"}
+        if address.authorization:
+            headers["Authorization"] = address.authorization
+        request = urllib.request.Request(address.url, json.dumps(body).encode(), headers)
+        used = [0]
+
+        def once() -> str:
+            with server._opener.open(request, timeout=server.config.timeout_s) as response:
+                text, used[0] = _told(response.read(MAX_REPLY_BYTES), len(instruction))
+            return address.redacted(text)
+
+        return server._with_retries(once), used[0]  # the same tries and waits as for questions about images
+
+
+def _told(content: bytes, num_asked: int) -> tuple[str, int]:
+    """A reply's text and the tokens used for it. ValueError for a reply without text."""
+    reply = parse_json(content, "the reply")
+    try:
+        text = reply["choices"][0]["message"]["content"].strip()
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"a reply without text: {reply}") from error
+    if not text:
+        raise ValueError("an empty reply")
+    usage = reply.get("usage")
+    used = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return text, used if isinstance(used, int) else (num_asked + len(text)) // 4
+
+
+def _transformers(name: str, seed: int) -> Model:
+    """A causal model that is asked by its chat template, or plainly where it has none."""
+    refuse_missing_path(name, "the folder of a transformers model, or a hub id")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto").to(device).eval()
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    torch.manual_seed(seed)
+
+    def ask(instructions: Sequence[str]) -> list[str]:
+        told = [_templated(tokenizer, instruction) for instruction in instructions]
+        batch = tokenizer(told, return_tensors="pt", padding=True, add_special_tokens=not tokenizer.chat_template)
+        with torch.inference_mode():
+            found = model.generate(
+                **batch.to(device), max_new_tokens=MAX_REPLY_TOKENS, do_sample=True, temperature=TEMPERATURE
+            )
+        return tokenizer.batch_decode(found[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return ask
+
+
+def _templated(tokenizer: Any, instruction: str) -> str:
+    if not tokenizer.chat_template:
+        return instruction
+    messages = [{"role": "user", "content": instruction}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
