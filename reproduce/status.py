@@ -28,7 +28,8 @@ def stage_states(recipe: Recipe, run_dir: Path, stages: tuple[str, ...]) -> list
 
 
 def _state(recipe: Recipe, run_dir: Path, manifest: dict[str, Any], stage: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"stage": stage, "state": "missing", "finished": None, "missing": [], "damaged": [], "told": ""}
+    row: dict[str, Any] = {"stage": stage, "state": "missing", "finished": None}
+    row |= {"missing": [], "damaged": [], "told": ""}
     if not finished(manifest, stage):
         return row | ({"state": "begun"} if stage in manifest["stages"] else {})
     harm = find_harm(recipe, run_dir, stage, thorough=True)
