@@ -120,7 +120,8 @@ def test_values_that_are_no_scores_are_bad_input(baseline, copy, capsys, value):
     lines[3] = json.dumps({**row, "value": 0}).replace('"value": 0', f'"value": {value}')
     (copy / ROWS).write_text("\n".join(lines) + "\n")
     assert status(baseline, copy) == 2
-    assert "scores.jsonl, row 4" in capsys.readouterr().err
+    where = "line 4" if value == "NaN" else "row 4"  # NaN is no JSON: the reader of the file refuses it already
+    assert f"scores.jsonl, {where}" in capsys.readouterr().err
 
 
 def test_a_row_that_stands_twice_is_bad_input(baseline, copy, capsys):
