@@ -20,6 +20,8 @@ NOISE = ("USDT", "gpuGetDeviceCount", "CPUAllocator", "Loading", "it/s", "deprec
 # Keys that a reader may ask for and that not every run has, each with when it has it.
 NOT_ALWAYS = {
     "left_out": "a variant whose rule leaves items out",
+    "limit": "a quick look at small counts",
+    "validation_loss": "a row of the log that tells a validation",
     "partial": "a score of fewer images than expected, on demand",
     "peak_device_memory_bytes": "a stage on a GPU",
 }
