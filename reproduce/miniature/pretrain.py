@@ -8,6 +8,7 @@ reproduce.miniature.pretrain -- source --family flux` (without `--`, torchrun ta
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -222,6 +223,10 @@ def ship(run: Path, out: Path) -> None:
     Example: python -m reproduce.miniature.pretrain ship runs/pretrain-sd3-said reproduce/miniature/weights/sd3
     """
     load_source(run / "pipeline").to(torch.bfloat16).save_pretrained(out)
+    for path in out.rglob("*.json"):  # diffusers writes down where the weights were read, which is nobody's business
+        config = json.loads(path.read_text("utf-8"))
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 @app.command()
