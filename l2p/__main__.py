@@ -112,13 +112,13 @@ def merge(
 
     with whole(out) as part:
         defaults = dict(delta_header(delta).sampling)
-        shift = defaults.pop("shift", 3.0)
+        drawn = {"shift": defaults.pop("shift", 3.0), "scheduler": defaults.pop("scheduler", "euler")}
         pipeline = load_source(source, _dtype(dtype))
         model = load_delta(pipeline, delta, allow_unverified=allow_unverified, keep_dtypes=dtype is None)
         if release:
             save_release(model, part)
         else:
-            pixel_pipeline(pipeline, model, shift=shift, defaults=defaults).save_pretrained(part)
+            pixel_pipeline(pipeline, model, defaults=defaults, **drawn).save_pretrained(part)
     _say(f"wrote {out}")
 
 

@@ -22,7 +22,7 @@ from l2p.architectures import (
     stack_prompts,
 )
 from l2p.pixel_transformer import PixelTransformer2DModel
-from l2p.sampling import Generators, set_noise_levels, start_noise
+from l2p.sampling import Generators, flow_scheduler, set_noise_levels, start_noise
 from l2p.sources import loading
 from l2p.weight_files import check_folder, list_tensors, most_common_dtype, not_finite, usual_permissions
 
@@ -351,17 +351,17 @@ def pixel_pipeline(
     transformer: PixelTransformer2DModel,
     shift: float = 3.0,
     defaults: dict[str, Any] | None = None,
+    scheduler: str = "euler",
 ) -> L2PPipeline:
     """Put a pixel transformer into a pipeline with the source's own text encoders and tokenizers.
 
-    shift: the sampler's noise shift (3 at 1K as released). defaults: the pipeline's, see L2PPipeline. Raises ValueError
-    unless the source is of the family's own class: a kindred pipeline (FLUX.2-klein beside FLUX.2) encodes prompts by
-    another rule.
+    shift: the sampler's noise shift (3 at 1K as released). scheduler: a name in l2p.sampling.SCHEDULERS. defaults: the
+    pipeline's, see L2PPipeline. Raises ValueError unless the source is of the family's own class: a kindred pipeline
+    (FLUX.2-klein beside FLUX.2) encodes prompts by another rule.
     """
     check_source_class(type(source).__name__, transformer.config.architecture)
     text = {name: getattr(source, name) for name in TEXT_COMPONENTS if hasattr(source, name)}
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    return L2PPipeline(transformer=transformer, scheduler=scheduler, defaults=defaults, **text)
+    return L2PPipeline(transformer=transformer, scheduler=flow_scheduler(scheduler, shift), defaults=defaults, **text)
 
 
 def load_pixel_pipeline(folder: str | Path, dtype: torch.dtype | None = None) -> L2PPipeline:

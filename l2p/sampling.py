@@ -1,22 +1,43 @@
 """What a sampler starts from and goes by: noise, and noise levels of any of diffusers' flow schedulers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
 
 Generators = torch.Generator | list[torch.Generator] | None
+
+FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+
+SCHEDULERS: dict[str, Callable[[float], Any]] = {
+    "euler": lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
+    "unipc": lambda shift: UniPCMultistepScheduler(flow_shift=shift, **FLOW),
+    "dpm++": lambda shift: DPMSolverMultistepScheduler(flow_shift=shift, **FLOW),
+}
+"""By name, made from the noise shift: one forward a step each; UniPC and DPM-Solver++ are of second order."""
 
 WHAT_WORKS = (
     "FlowMatchEulerDiscreteScheduler and FlowMatchHeunDiscreteScheduler do, and so do UniPCMultistepScheduler, "
     "DPMSolverMultistepScheduler and their kin with use_flow_sigmas=True, prediction_type='flow_prediction' and "
     "flow_shift=<the noise shift>"
 )
+
+
+def flow_scheduler(name: str, shift: float) -> Any:
+    """One of SCHEDULERS with a noise shift. ValueError that lists the names for another."""
+    if name not in SCHEDULERS:
+        raise ValueError(f"unknown scheduler {name!r}; known: {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name](shift)
 
 
 def check_scheduler(scheduler: Any) -> None:

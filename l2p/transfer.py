@@ -85,11 +85,11 @@ def run_transfer(
     """Turn a source pipeline into a pixel model, and leave it in out_dir.
 
     source: diffusers folder or hub id; corpus: see l2p.corpus; start: a pixel model whose weights are inherited by name
-    and shape; sampling: settings to draw with, which the delta keeps (names of L2PPipeline.defaults, and "shift"), over
-    those that were trained with. Leaves model/, delta.safetensors, state/, log.jsonl and summary.json; an interrupted
-    transfer goes on from state/, a finished one is returned as it is. Works under `accelerate launch`. Raises
-    ValueError for bad input, a folder of other options or of other things, FloatingPointError when the loss is no
-    longer finite, KeyboardInterrupt (state saved) on Ctrl-C or SIGTERM.
+    and shape; sampling: settings to draw with, which the delta keeps (names of L2PPipeline.defaults, "shift" and
+    "scheduler"), over those that were trained with. Leaves model/, delta.safetensors, state/, log.jsonl and
+    summary.json; an interrupted transfer goes on from state/, a finished one is returned as it is. Works under
+    `accelerate launch`. Raises ValueError for bad input, a folder of other options or of other things,
+    FloatingPointError when the loss is no longer finite, KeyboardInterrupt (state saved) on Ctrl-C or SIGTERM.
     """
     out_dir = Path(out_dir)
     if (out_dir / "summary.json").is_file():

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.records import to_json
 from l2p.architectures import get_architecture
+from l2p.sampling import SCHEDULERS
 from reproduce.recipes.base import Recipe, Sampler
 
 MAX_SEED = 2**63  # of torch's generators
@@ -88,6 +89,11 @@ def _bad_sampler(name: str, sampler: Sampler) -> Iterator[str]:
     yield from _not_counts({f"{name}.{count}": getattr(sampler, count) for count in counts})
     if sampler.shift is not None and sampler.shift <= 0:
         yield f"{name}.shift is {sampler.shift}; give a number above 0, or None for the pipeline's own"
+    if sampler.scheduler is not None and sampler.scheduler not in SCHEDULERS:
+        known = f"known: {', '.join(SCHEDULERS)}, or None for the pipeline's own"
+        yield f"{name}.scheduler is {sampler.scheduler!r}; {known}"
+    if sampler.scheduler is not None and sampler.shift is None:
+        yield f"{name}.scheduler is {sampler.scheduler!r} and its shift None; a scheduler of that name needs a shift"
 
 
 def _bad_suites(recipe: Recipe) -> Iterator[str]:

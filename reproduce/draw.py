@@ -25,6 +25,7 @@ from l2p.architectures import architecture_of
 from l2p.pipeline import pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.progress import track
+from l2p.sampling import flow_scheduler
 from l2p.sources import load_source
 from reproduce.recipes import Recipe, Sampler, source_of
 
@@ -73,7 +74,9 @@ def source_pipeline(source: str, sampler: Sampler, dtype: torch.dtype) -> Any:
     """
     pipeline = load_source(source, dtype)
     pipeline.set_progress_bar_config(disable=True)
-    if sampler.shift is not None:
+    if sampler.scheduler is not None:
+        pipeline.scheduler = flow_scheduler(sampler.scheduler, sampler.shift or 1.0)
+    elif sampler.shift is not None:
         config = {"shift": sampler.shift, "use_dynamic_shifting": False}
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **config)
     return pipeline.to(PartialState().device)
@@ -96,9 +99,9 @@ def l2p_pipeline(recipe: Recipe, run_dir: Path) -> Any:
     path, dtype = run_dir / "transfer" / "model", getattr(torch, recipe.dtype)
     model = PixelTransformer2DModel.from_pretrained(path, dtype=dtype)
     model.detailer.to(memory_format=torch.channels_last)  # as in training: some 8 % off a forward on CPUs
-    pipeline = pixel_pipeline(text_pipeline(recipe), model, shift=recipe.l2p_sampler.shift or 1.0).to(
-        PartialState().device
-    )
+    sampler = recipe.l2p_sampler
+    drawn = {"shift": sampler.shift or 1.0, "scheduler": sampler.scheduler or "euler"}
+    pipeline = pixel_pipeline(text_pipeline(recipe), model, **drawn).to(PartialState().device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -184,9 +187,13 @@ def give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
+SAMPLER_TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM-Solver++"}
+
+
 def write_generation(folder: Path, recipe: Recipe, subject: str) -> None:
     """Write `generation.json` beside the images: what only their maker knows (`bench.passport.GENERATION`)."""
     sampler = SUBJECTS[subject].sampler(recipe)
+    title = SAMPLER_TITLES[sampler.scheduler or "euler"]
     rule = "one CPU torch.Generator an image, seeded from sha256(seed/prompt id/index)"
     write_json(
         folder / "generation.json",
@@ -198,6 +205,6 @@ def write_generation(folder: Path, recipe: Recipe, subject: str) -> None:
             "seed_rule": f"{rule}, seed {recipe.sample_seed}",
             "dtype": recipe.dtype,
             "device": PartialState().device.type,
-            "sampler": f"Euler flow matching, shift {sampler.shift or 'as the source has it'}",
+            "sampler": f"{title} flow matching, shift {sampler.shift or 'as the source has it'}",
         },
     )

@@ -24,7 +24,8 @@ class DeltaHeader:
     """What a delta says about itself.
 
     config: the pixel model's. source_sha256: of the source transformer's weights, and tensors: the names that the delta
-    holds; both None in deltas of the first form. sampling: settings to draw with (L2PPipeline.defaults, and "shift").
+    holds; both None in deltas of the first form. sampling: settings to draw with
+    (L2PPipeline.defaults, "shift" and "scheduler").
     """
 
     config: dict[str, Any]

@@ -19,7 +19,8 @@ class Sampler:
     """How one model draws: source and pixel model each have their own best settings.
 
     `guidance_scale` is uncond + w (cond - uncond), 1 = off; `distilled_guidance` the constant that a guidance embedding
-    is fed; `shift` None keeps the pipeline's own schedule; `max_sequence_length` in tokens.
+    is fed; `shift` None keeps the pipeline's own schedule, `scheduler` None its own kind (Euler), else a name in
+    `l2p.sampling.SCHEDULERS`, which needs a shift; `max_sequence_length` in tokens.
     """
 
     num_inference_steps: int
@@ -27,6 +28,7 @@ class Sampler:
     max_sequence_length: int
     batch_size: int
     shift: float | None = None
+    scheduler: str | None = None
     distilled_guidance: float = 3.5
 
 

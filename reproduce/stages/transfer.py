@@ -20,5 +20,6 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         "guidance_scale": drawn.guidance_scale,
         "max_sequence_length": drawn.max_sequence_length,
         "shift": drawn.shift or 1.0,
+        "scheduler": drawn.scheduler or "euler",
     }
     run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer", sampling=sampling)

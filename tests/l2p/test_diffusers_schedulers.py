@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMulti
 from l2p.architectures import ARCHITECTURES
 from l2p.flow import per_image
 from l2p.pixel_transformer import SIGMA_DATA
-from l2p.sampling import check_scheduler, draw_noise, set_noise_levels
+from l2p.sampling import SCHEDULERS, check_scheduler, draw_noise, flow_scheduler, set_noise_levels
 from tests.l2p.pixels import close, draw, generators, moved, pixels
 from tests.tiny import source
 
@@ -62,6 +62,17 @@ def test_each_scheduler_solves_the_flow_of_normal_images(name: str, noise: torch
         for steps in (12, 400)
     ]
     assert errors[0] < bound and errors[1] < 0.011
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_by_name_solves_the_flow_of_normal_images(name: str, noise: torch.Tensor) -> None:
+    error = (solve(flow_scheduler(name, 3.0), 12, noise) - SIGMA_DATA * noise).abs().mean()
+    assert error < ODE[name][2]
+
+
+def test_an_unknown_scheduler_is_refused_and_the_names_are_said() -> None:
+    with pytest.raises(ValueError, match=r"unknown scheduler 'heun'; known: euler, unipc, dpm\+\+"):
+        flow_scheduler("heun", 3.0)
 
 
 @pytest.mark.parametrize("name", SDE)
