@@ -100,8 +100,8 @@ def l2p_pipeline(recipe: Recipe, run_dir: Path) -> Any:
     model = PixelTransformer2DModel.from_pretrained(path, dtype=dtype)
     model.detailer.to(memory_format=torch.channels_last)  # as in training: some 8 % off a forward on CPUs
     sampler = recipe.l2p_sampler
-    drawn = {"shift": sampler.shift or 1.0, "scheduler": sampler.scheduler or "euler"}
-    pipeline = pixel_pipeline(text_pipeline(recipe), model, **drawn).to(PartialState().device)
+    shift, scheduler = sampler.shift or 1.0, sampler.scheduler or "euler"
+    pipeline = pixel_pipeline(text_pipeline(recipe), model, shift, scheduler=scheduler).to(PartialState().device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -1,11 +1,16 @@
 """Measure what is shipped on fresh prompts: `python -m reproduce.miniature.check detector | judges | vae | source ...`.
 
+`check sampler RUN` compares how a run's pixel model may be drawn, on prompts that no report scores.
+
 Exit status 1 where a figure is below its floor (`--floor`), so that a script can rely on it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -21,11 +26,13 @@ from rich.progress import track
 from bench.geneval.rules import TASKS, judge
 from bench.named import load_function
 from bench.records import Detection, write_json
-from bench.statistics import bootstrap_ci, category_means
+from bench.statistics import bootstrap_ci, category_means, paired_difference
 from l2p.architectures import architecture_of
+from l2p.sampling import SCHEDULERS
 from l2p.sources import load_source
-from reproduce.draw import draw_source, image_seed, source_pipeline
+from reproduce.draw import draw_l2p, draw_source, image_seed, l2p_pipeline, source_pipeline
 from reproduce.launch import prepare_processor
+from reproduce.manifest import read_manifest
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature.agreement import JUDGES, figures, recorded_labels
 from reproduce.miniature.agreement import verdicts as verdicts_of
@@ -33,7 +40,7 @@ from reproduce.miniature.prompts import all_entries, task_entry
 from reproduce.miniature.render import render
 from reproduce.miniature.scenes import DEFAULT_LAYOUT, RESOLUTION, Layout, task_scene
 from reproduce.miniature.sources import SOURCES, WEIGHTS, miniature_source, source_folder
-from reproduce.recipes import Sampler
+from reproduce.recipes import Recipe, Sampler, find_recipe
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 BATCH = 60
@@ -100,12 +107,23 @@ def reconstructed_pictures(folder: Path, seed: int, num_per_task: int, layout: L
 def source_pictures(folder: Path, seed: int, num_per_task: int, sampler: Sampler) -> Iterator[Picture]:
     """Pictures that a source pipeline draws of each task's prompts, in an order and with noise given by `seed`."""
     pipeline = source_pipeline(str(folder), sampler, torch.float32)
+    yield from _drawn(partial(draw_source, pipeline), seed, num_per_task, sampler, "source draws")
+
+
+def pixel_pictures(recipe: Recipe, run: Path, seed: int, num_per_task: int, sampler: Sampler) -> Iterator[Picture]:
+    """Pictures of the same prompts, with the same noise at any sampler, by a run's pixel model."""
+    pipeline = l2p_pipeline(replace(recipe, l2p_sampler=sampler), run)
+    label = f"{sampler.scheduler}, {sampler.num_inference_steps} steps"
+    yield from _drawn(partial(draw_l2p, pipeline), seed, num_per_task, sampler, label)
+
+
+def _drawn(draw: Callable, seed: int, num_per_task: int, sampler: Sampler, label: str) -> Iterator[Picture]:
     asked = asked_entries(seed, num_per_task)
-    for start in track(range(0, len(asked), BATCH), "source draws", console=Console(stderr=True)):
+    for start in track(range(0, len(asked), BATCH), label, console=Console(stderr=True)):
         part = asked[start : start + BATCH]
         prompts = [entry["prompt"] for entry, _ in part]
         seeds = [image_seed(seed, entry["prompt"], i) for entry, i in part]
-        images = draw_source(pipeline, prompts, seeds, sampler, RESOLUTION)
+        images = draw(prompts, seeds, sampler, RESOLUTION)
         yield from zip([entry for entry, _ in part], images, strict=True)
 
 
@@ -268,6 +286,42 @@ def source(
     folder = _existing_folder(family, layout, weights)
     pictures = source_pictures(folder, seed, num_per_task, source_sampler(family, num_inference_steps, guidance_scale))
     report(f"{family} source, {layout}", accuracy(pictures, shape_detector.load()), json, floor)
+
+
+@app.command(name="sampler")
+def compare_samplers(
+    run: Annotated[Path, typer.Argument(help="a run folder whose transfer is done")],
+    setting: Annotated[list[str], typer.Option(help="scheduler:steps, compared with the first; may be given again")] = [
+        "euler:20",
+        "unipc:12",
+    ],  # noqa: B006 (typer reads it, nothing changes it)
+    seed: Seed = 906,
+    num_per_task: NumPerTask = 50,
+) -> None:
+    """GenEval accuracy of a run's pixel model under schedulers and numbers of steps, paired with the first by prompt.
+
+    Example: python -m reproduce.miniature.check sampler runs/flux-mini --setting euler:20 --setting unipc:12
+    """
+    prepare_processor()
+    recipe = find_recipe(read_manifest(run)["recipe"]["family"], run_dir=run)
+    detect, first = shape_detector.load(), None
+    for text in setting:
+        scheduler, _, steps = text.partition(":")
+        if scheduler not in SCHEDULERS or not steps.isdecimal() or int(steps) < 1:
+            raise typer.BadParameter(f"{text!r}: give scheduler:steps, say unipc:12; known: {', '.join(SCHEDULERS)}")
+        own = replace(recipe.l2p_sampler, scheduler=scheduler, num_inference_steps=int(steps))
+        started = time.perf_counter()
+        judged = list(verdicts(pixel_pictures(recipe, run, seed, num_per_task, own), detect))
+        took = time.perf_counter() - started
+        rows = [(entry["tag"], entry["prompt"], value) for entry, value in judged]
+        tags, prompts, values = (list(column) for column in zip(*rows, strict=True))
+        report(f"{text}, {took:.0f} s", _shares(tags, prompts, values), None, 0.0)
+        if first is None:
+            first = (tags, prompts, values)
+        else:
+            found = paired_difference(*first, tags, prompts, values)
+            low, high = found.difference.low, found.difference.high
+            typer.echo(f"  against {setting[0]}: {found.difference.value:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 @app.command()
