@@ -291,21 +291,18 @@ def source(
 @app.command(name="sampler")
 def compare_samplers(
     run: Annotated[Path, typer.Argument(help="a run folder whose transfer is done")],
-    setting: Annotated[list[str], typer.Option(help="scheduler:steps, compared with the first; may be given again")] = [
-        "euler:20",
-        "unipc:12",
-    ],  # noqa: B006 (typer reads it, nothing changes it)
+    settings: Annotated[list[str], typer.Argument(help="scheduler:steps, each compared with the first")],
     seed: Seed = 906,
     num_per_task: NumPerTask = 50,
 ) -> None:
     """GenEval accuracy of a run's pixel model under schedulers and numbers of steps, paired with the first by prompt.
 
-    Example: python -m reproduce.miniature.check sampler runs/flux-mini --setting euler:20 --setting unipc:12
+    Example: python -m reproduce.miniature.check sampler runs/flux-mini euler:20 unipc:12
     """
     prepare_processor()
     recipe = find_recipe(read_manifest(run)["recipe"]["family"], run_dir=run)
     detect, first = shape_detector.load(), None
-    for text in setting:
+    for text in settings:
         scheduler, _, steps = text.partition(":")
         if scheduler not in SCHEDULERS or not steps.isdecimal() or int(steps) < 1:
             raise typer.BadParameter(f"{text!r}: give scheduler:steps, say unipc:12; known: {', '.join(SCHEDULERS)}")
@@ -321,7 +318,7 @@ def compare_samplers(
         else:
             found = paired_difference(*first, tags, prompts, values)
             low, high = found.difference.low, found.difference.high
-            typer.echo(f"  against {setting[0]}: {found.difference.value:+.3f} [{low:+.3f}, {high:+.3f}]")
+            typer.echo(f"  against {settings[0]}: {found.difference.value:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 @app.command()
