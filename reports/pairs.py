@@ -9,7 +9,7 @@ from reports.runs import Run
 
 # What changes no result: names, words, how often something is saved, checks of the judges where the truth is known
 UNHEEDED = (
-    *("name", "family_title", "study", "judge_checks", "cross_check"),
+    *("name", "family_title", "study", "world", "judge_checks", "cross_check"),
     *(f"transfer.{name}" for name in ("gradient_checkpointing", "save_every", "log_every", "validate_every")),
 )
 SUITE_FIELDS = ("prompts", "arguments", "images_per_prompt")

@@ -75,7 +75,8 @@ class Recipe:
     "value", "n"} or several: the ceiling of any score. `cross_check` is a function of the run's folder that holds a
     second judge against the scores there (`reproduce.miniature.agreement.disagreement`). `num_processes` None =
     one a GPU. Another `transfer.seed` is the same recipe, repeated. `study` says what an ablation varies: its runs
-    judge no claim but the one that it is made for.
+    judge no claim but the one that it is made for. `world` names what the prompts are about where a family has sources
+    of several; claims are judged in each by itself.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Recipe:
     sample_seed: int = 0
     num_processes: int | None = None
     study: str | None = None
+    world: str | None = None
 
 
 def source_of(recipe: Recipe) -> str:

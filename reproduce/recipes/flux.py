@@ -83,7 +83,7 @@ def flux_mini_full_open() -> Recipe:
 
 def in_open_world(recipe: Recipe) -> Recipe:
     """The recipe with the source of the other world; its prompts are the same, what they settle is not."""
-    return replace(recipe, name=f"{recipe.name}-open", source=f"{recipe.source}-open")
+    return replace(recipe, name=f"{recipe.name}-open", source=f"{recipe.source}-open", world="layouts open")
 
 
 def flux_mini_all() -> Recipe:

@@ -39,6 +39,7 @@ def miniature(*, name: str, family: str) -> Recipe:
         cross_check="reproduce.miniature.agreement:cross_check",
         sample_seed=REPORT_SEED,
         num_processes=2,
+        world="layouts said",
     )
 
 
