@@ -25,7 +25,7 @@ def miniature(*, name: str, family: str) -> Recipe:
         ),
         transfer=miniature_transfer(num_train_steps=2000),
         source_sampler=miniature_sampler(num_inference_steps=10),
-        l2p_sampler=miniature_sampler(num_inference_steps=20),
+        l2p_sampler=miniature_sampler(num_inference_steps=12, scheduler="unipc"),
         suites=miniature_suites(),
         judges={
             "geneval": "reproduce.miniature.detector:load",
@@ -68,14 +68,18 @@ def miniature_suites() -> tuple[Suite, ...]:
     )
 
 
-def miniature_sampler(num_inference_steps: int) -> Sampler:
-    """The settings that both models share; each has its own number of steps."""
+def miniature_sampler(num_inference_steps: int, scheduler: str | None = None) -> Sampler:
+    """The settings that both models share; each has its own number of steps, and its scheduler.
+
+    12 steps of UniPC draw as well as 20 of Euler: docs/log/2026-11-24-transfers.md.
+    """
     return Sampler(
         num_inference_steps=num_inference_steps,
         guidance_scale=3.0,
         max_sequence_length=MAX_SEQUENCE_LENGTH,
         batch_size=32,
         shift=3.0,
+        scheduler=scheduler,
     )
 
 
