@@ -16,6 +16,7 @@ from bench.records import Detection, write_jsonl
 from reproduce.miniature import deform, detector_training, fit
 from reproduce.miniature.agreement import (
     ANSWERS,
+    JUDGES,
     LABELS,
     agreement,
     disagreement,
@@ -261,11 +262,13 @@ def test_recorded_labels_hold_enough_right_and_wrong_ones_of_several_runs_in_bot
     assert set(ANSWERS.values()) == {True, False, None}
 
 
-def test_the_shape_fit_agrees_with_people_on_the_half_that_is_only_reported():
-    rows = {(row["judge"], row["what"]): row for row in judge_rows({"shape fit": "reproduce.miniature.fit:load"})}
-    pictures = rows["shape fit", "agreement, drawn pictures labelled by eye"]
-    assert pictures["n"] > 150 and pictures["value"] >= 0.9
-    assert pictures["ci95"][0] <= pictures["value"] <= pictures["ci95"][1]
+@pytest.mark.parametrize(("judge", "least", "most_refused"), [("detector", 0.94, 0.04), ("shape fit", 0.9, 0.09)])
+def test_a_judge_agrees_with_people_on_the_half_that_is_only_reported(judge, least, most_refused):
+    found = judge_rows({judge: JUDGES[judge]})
+    rows = {row["what"].partition(",")[0]: row for row in found if "pictures" in row["what"]}
+    agreed, refused = rows["agreement"], rows["right but refused"]
+    assert agreed["n"] > 150 and agreed["value"] >= least and refused["value"] <= most_refused
+    assert agreed["ci95"][0] <= agreed["value"] <= agreed["ci95"][1]
 
 
 def test_disagreement_counts_pictures_and_answers_on_which_another_judge_says_otherwise(run):
