@@ -33,7 +33,7 @@ class Options:
     """What a back end is told.
 
     `model` is a weights folder or hub id (mplug, transformers), the model's name at the server (openai) or the file of
-    saved answers (replay, which also needs the question `file`); `insecure` is `bench.dpg.server`'s.
+    saved answers (replay, which also needs the question `file`); `insecure` is `bench.server`'s.
     """
 
     model: str = ""
@@ -91,7 +91,8 @@ def transformers(options: Options) -> VQA:
 
 def openai(options: Options) -> VQA:
     """A model behind an OpenAI-compatible server: $OPENAI_BASE_URL, key in $OPENAI_API_KEY."""
-    from bench.dpg.server import ServerConfig, ServerVQA
+    from bench.dpg.server import ServerVQA
+    from bench.server import ServerConfig
 
     if not options.model:
         raise ValueError("--vqa openai needs --vqa-model: the model's name at the server in OPENAI_BASE_URL")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.dpg.server import MAX_REPLY_BYTES, ServerConfig, ServerVQA
 from bench.named import refuse_missing_path
-from l2p.tables import parse_json
+from bench.server import ChatServer, Reply, ServerConfig
 from reproduce.prompts.replies import Model
 
 KINDS = ("transformers", "openai")
@@ -34,14 +31,13 @@ def load_model(name: str, *, max_tokens: int | None = None, seed: int = 0) -> Mo
 
 
 class ServerModel:
-    """Asks a server (address and key as `bench.dpg.server.read_address`), several instructions at a time.
+    """Asks a server (`bench.server.ChatServer`: address, key, tries, errors), several instructions at a time.
 
-    Lost connections, busy statuses and replies without text are tried again; then ConnectionError. `num_tokens` counts
-    what the server says it has used, or a quarter of the characters where it does not say.
+    `num_tokens` counts what the server says it has used, or a quarter of the characters where it does not say.
     """
 
-    def __init__(self, model: str, max_tokens: int | None = None, server: ServerVQA | None = None) -> None:
-        self._server = server or ServerVQA(model, config=ServerConfig(max_tokens=MAX_REPLY_TOKENS, timeout_s=120))
+    def __init__(self, model: str, max_tokens: int | None = None, server: ChatServer | None = None) -> None:
+        self._server = server or ChatServer(model, config=ServerConfig(max_tokens=MAX_REPLY_TOKENS, timeout_s=120))
         self._max_tokens, self.num_tokens = max_tokens, 0
 
     def __call__(self, instructions: Sequence[str]) -> list[str]:
@@ -52,44 +48,13 @@ class ServerModel:
                 "kept; the same command with a larger limit goes on"
             )
         with ThreadPoolExecutor(self._server.config.max_concurrent) as pool:
-            answers = list(pool.map(self._ask, instructions))
-        self.num_tokens += sum(used for _, used in answers)
-        return [text for text, _ in answers]
-
-    def _ask(self, instruction: str) -> tuple[str, int]:
-        server, address = self._server, self._server._address
-        body = {
-            "model": server.model,
-            "temperature": TEMPERATURE,
-            "max_tokens": server.config.max_tokens,
-            "messages": [{"role": "user", "content": instruction}],
-        }
-        headers = {"Content-Type": "application/json"}
-        if address.authorization:
-            headers["Authorization"] = address.authorization
-        request = urllib.request.Request(address.url, json.dumps(body).encode(), headers)
-        used = [0]
-
-        def once() -> str:
-            with server._opener.open(request, timeout=server.config.timeout_s) as response:
-                text, used[0] = _told(response.read(MAX_REPLY_BYTES), len(instruction))
-            return address.redacted(text)
-
-        return server._with_retries(once), used[0]  # the same tries and waits as for questions about images
+            replies = list(pool.map(lambda asked: self._server.ask(asked, TEMPERATURE), instructions))
+        self.num_tokens += sum(map(_num_tokens, instructions, replies))
+        return [reply.text for reply in replies]
 
 
-def _told(content: bytes, num_asked: int) -> tuple[str, int]:
-    """A reply's text and the tokens used for it. ValueError for a reply without text."""
-    reply = parse_json(content, "the reply")
-    try:
-        text = reply["choices"][0]["message"]["content"].strip()
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"a reply without text: {reply}") from error
-    if not text:
-        raise ValueError("an empty reply")
-    usage = reply.get("usage")
-    used = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return text, used if isinstance(used, int) else (num_asked + len(text)) // 4
+def _num_tokens(asked: str, reply: Reply) -> int:
+    return (len(asked) + len(reply.text)) // 4 if reply.num_tokens is None else reply.num_tokens
 
 
 def _transformers(name: str, seed: int) -> Model:

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from bench.dpg.server import ServerConfig, ServerVQA
+from bench.server import ChatServer, ServerConfig
 from reproduce.prompts.models import BudgetError, ServerModel, load_model
 
 KEY = "sk-secret-of-the-test"
@@ -44,7 +44,7 @@ def said(text, **usage):
 
 def model(max_tokens=None):
     config = ServerConfig(max_tries=3, max_concurrent=1)
-    return ServerModel("tiny", max_tokens, ServerVQA("tiny", config=config, sleep=lambda seconds: None))
+    return ServerModel("tiny", max_tokens, ChatServer("tiny", config=config, sleep=lambda seconds: None))
 
 
 def test_busy_and_broken_replies_are_asked_again_and_tokens_are_counted(server):
@@ -73,6 +73,14 @@ def test_spent_tokens_end_the_run_with_what_to_do(server):
     ours(["one", "two"])
     with pytest.raises(BudgetError, match="120 tokens are used, --max-tokens allows 100"):
         ours(["three"])
+
+
+def test_where_the_server_does_not_say_a_quarter_of_the_characters_counts(server):
+    _, replies = server
+    replies += [(200, said("a prompt"))]
+    ours = model()
+    ours(["four words to write"])
+    assert ours.num_tokens == (len("four words to write") + len("a prompt")) // 4 == 6
 
 
 def test_a_transformers_folder_answers_every_instruction(tmp_path):

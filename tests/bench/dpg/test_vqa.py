@@ -13,8 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
-from bench.dpg.server import ServerConfig, ServerVQA
+from bench.dpg.server import ServerVQA
 from bench.dpg.vqa import WorkerVQA, load_vqa
+from bench.server import ServerConfig
 
 IMAGE = Image.new("RGB", (4, 4), (255, 0, 0))
 
