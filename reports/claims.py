@@ -9,33 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import CostRecord, write_json
-from bench.statistics import Estimate
+from reports import studies
 from reports.cost import figure4
-from reports.estimates import NoEvidenceError, pooled_retention, run_difference
+from reports.estimates import NoEvidenceError, run_difference
+from reports.evidence import (
+    Evidence,
+    judging_group,
+    keeps_to_paper,
+    of_estimate,
+    retention_evidence,
+    trains_everything,
+)
 from reports.pairs import differ_only_in
 from reports.paper import CLAIMS, Claim, Rule
-from reports.runs import SUBJECTS, Run, Scored, groups, other_corpus
+from reports.runs import Run, other_corpus
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
-TUNED_AS_PAPER = ("ends", "released")  # TransferConfig.trainable: both ends and the head, as stated or as released
-EVERYTHING = 0.9  # share of parameters from which a transfer counts as full tuning: all blocks, embedders or not
 TUNING = ("transfer.trainable", "transfer.num_trainable_blocks")  # all that C4's pair may differ in
-ACROSS_FAMILIES = ("families_meeting_c1",)  # quantities that count families; every other is judged for each of them
+ACROSS_FAMILIES = ("families_kept",)  # quantities that count families; every other is judged for each of them
+STUDIED = (  # quantities that take a study: judged for the families that have one
+    *("data_source_gain", "corpus_size_saturation", "shift_gain", "diversity_gain"),
+    *("extrapolation_retention", "transfer_minus_scratch"),
+)
 SIZES = ("miniature", "paper")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the files say about a quantity: a value, its 95 % interval (None: exact), count, and where it comes from.
-
-    ``num_clusters`` counts what the interval was resampled over: prompts, items or images.
-    """
-
-    value: float
-    ci95: tuple[float, float] | None
-    n: int
-    why: str
-    num_clusters: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +55,24 @@ def judge_claims(runs: Sequence[Run], costs: Sequence[CostRecord]) -> list[Judge
     Miniature and paper-size runs are judged apart, and so are families: a claim tested at both stands twice. What no
     file can show stands once a size.
     """
-    judgements = []
-    for claim in CLAIMS:
-        for scope, family in _cases(claim, runs):
-            members = [run for run in runs if run.size == scope and family in ("", run.family)]
-            judgements.append(judge(claim, scope, family, members, costs))
-    return judgements
+    return [judgement for claim in CLAIMS for judgement in _judged(claim, runs, costs)]
+
+
+def _judged(claim: Claim, runs: Sequence[Run], costs: Sequence[CostRecord]) -> list[Judgement]:
+    """A claim's judgements; where it takes a study, those of the families that have one, or one for all."""
+    found = []
+    for scope, family in _cases(claim, runs):
+        members = [run for run in runs if run.size == scope and family in ("", run.family)]
+        found.append(judge(claim, scope, family, members, costs))
+    if claim.rule.quantity not in STUDIED:
+        return found
+    sizes = dict.fromkeys(judgement.scope for judgement in found)
+    shown = {size: [one for one in found if one.scope == size and one.evidence] for size in sizes}
+    return [
+        one
+        for size in sizes
+        for one in shown[size] or [judge(claim, size, "", [run for run in runs if run.size == size], costs)]
+    ]
 
 
 def _cases(claim: Claim, runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -117,66 +125,6 @@ def apply_rule(rule: Rule, evidence: Evidence) -> tuple[str, str]:
     return (REPRODUCED if passes else NOT_REPRODUCED), ""
 
 
-def keeps_to_paper(run: Run) -> str | None:
-    """None where a transfer may judge claims, else the reason why not: see C1's criterion."""
-    summary = run.transfer
-    if summary is None:
-        return f"{run.name} has no transfer/summary.json"
-    if run.recipe.get("study"):
-        return f"{run.name} is an ablation ({run.recipe['study']})"
-    tuned = summary.get("options", {}).get("trainable", "ends")
-    if trains_everything(run) or tuned not in TUNED_AS_PAPER:
-        return f"{run.name} does not tune the two ends as the paper does"
-    before, after = summary.get("frozen_sha256_before"), summary.get("frozen_sha256_after")
-    return None if before and before == after else f"{run.name}'s frozen blocks are not shown unchanged by hash"
-
-
-def trains_everything(run: Run) -> bool:
-    """Whether the transfer tuned all blocks (at least ``EVERYTHING`` of the pixel model's parameters)."""
-    summary = run.transfer or {}
-    return bool(summary) and summary["num_trainable_parameters"] >= EVERYTHING * summary["num_parameters"]
-
-
-def judging_group(runs: Sequence[Run]) -> list[Run]:
-    """The runs of one family and size that judge retention: all seeds of the longest transfer that keeps to the paper.
-
-    Longest = most images trained on, then most seeds, then first by name: never by result.
-    Raises NoEvidenceError where no run fits.
-    """
-    refused = [reason for run in runs if (reason := keeps_to_paper(run))]
-    eligible = groups([run for run in runs if keeps_to_paper(run) is None])
-    if not eligible:
-        raise NoEvidenceError("; ".join(refused))
-    return min(eligible.values(), key=lambda members: (-members[0].num_train_images, -len(members), members[0].name))
-
-
-def retention_evidence(runs: Sequence[Run], suite: str) -> Evidence:
-    """Retention on one suite over the judging group's seeds."""
-    members = judging_group(runs)
-    scored = [run for run in members if all((subject, suite) in run.scored for subject in SUBJECTS)]
-    if not scored:
-        raise NoEvidenceError(f"{members[0].recipe_name} has no {suite} scores of both models")
-    estimate = pooled_retention(scored, suite)
-    seeds = f"{len(scored)} transfer seeds" if len(scored) > 1 else "one transfer seed"
-    return _evidence(estimate, f"{scored[0].recipe_name}, {seeds}, {_units(estimate, scored[0].scored['l2p', suite])}.")
-
-
-def _units(estimate: Estimate, scored: Scored) -> str:
-    """How many independent units the interval rests on, in words."""
-    name = scored.benchmark.resampled_name(scored.summary.passport)
-    return f"{estimate.num_clusters} {'image pairs' if name == 'images' else name}"
-
-
-def _evidence(estimate: Estimate, why: str) -> Evidence:
-    return Evidence(
-        value=estimate.value,
-        ci95=(estimate.low, estimate.high),
-        n=estimate.num_values,
-        why=why,
-        num_clusters=estimate.num_clusters,
-    )
-
-
 def shallow_minus_full(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
     """C4: the pixel model's GenEval with shallow blocks tuned minus that with all tuned, the longest such pair."""
     pairs = [
@@ -191,24 +139,7 @@ def shallow_minus_full(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evid
         raise NoEvidenceError("")
     full, shallow = max(pairs, key=lambda pair: pair[0].num_train_images)
     difference = run_difference(full, shallow, "l2p", "geneval").difference
-    return _evidence(difference, f"{shallow.name} minus {full.name}, {difference.num_clusters} prompts.")
-
-
-def families_meeting_c1(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
-    """C13: how many families' transfers meet C1's criterion; no evidence from fewer than two families."""
-    rule = next(claim.rule for claim in CLAIMS if claim.id == "C1")
-    verdicts = {}
-    for family in sorted({run.family for run in runs}):
-        try:
-            verdicts[family], _ = apply_rule(
-                rule, retention_evidence([r for r in runs if r.family == family], "geneval")
-            )
-        except NoEvidenceError:
-            continue
-    if len(verdicts) < 2:
-        raise NoEvidenceError(f"this report has {', '.join(verdicts) or 'none'}")
-    why = ", ".join(f"{family}: {verdict}" for family, verdict in verdicts.items()) + "."
-    return Evidence(value=list(verdicts.values()).count(REPRODUCED), ci95=None, n=len(verdicts), why=why)
+    return of_estimate(difference, f"{shallow.name} minus {full.name}, {difference.num_clusters} prompts.")
 
 
 def source_made_retention(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
@@ -245,7 +176,13 @@ MEASURES: dict[str, Measure] = {
     "heldout_retention": lambda runs, costs: retention_evidence(runs, "heldout"),
     "shallow_minus_full": shallow_minus_full,
     "figure4_gap": figure4_gap,
-    "families_meeting_c1": families_meeting_c1,
+    "data_source_gain": lambda runs, costs: studies.data_source_gain(runs),
+    "corpus_size_saturation": lambda runs, costs: studies.corpus_size_saturation(runs),
+    "shift_gain": lambda runs, costs: studies.shift_gain(runs),
+    "diversity_gain": lambda runs, costs: studies.diversity_gain(runs),
+    "extrapolation_retention": lambda runs, costs: studies.extrapolation_retention(runs),
+    "transfer_minus_scratch": lambda runs, costs: studies.transfer_minus_scratch(runs),
+    "families_kept": lambda runs, costs: studies.families_kept(runs),
     "source_made_retention": source_made_retention,
 }
 

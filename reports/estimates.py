@@ -108,6 +108,11 @@ def run_retention(run: Run, suite: str) -> Estimate:
     if scored and not scored.benchmark.higher_is_better:
         raise NoEvidenceError(f"{run.name}: lower is better on {scored.benchmark.title}, so no share of it is kept")
     source, pixel = (score_rows(run, subject, suite) for subject in ("source", "l2p"))
+    return rows_retention(source, pixel, run)
+
+
+def rows_retention(source: Rows, pixel: Rows, run: Run) -> Estimate:
+    """The second's score divided by the first's, paired by prompt; NoEvidenceError, of ``run``, where none pair."""
     return _evidence(retention, run, source, pixel)
 
 
@@ -121,7 +126,7 @@ def pooled_retention(runs: Sequence[Run], suite: str) -> Estimate:
     if len(runs) == 1:
         return run_retention(runs[0], suite)
     source, pixel = (pool([score_rows(run, subject, suite) for run in runs]) for subject in ("source", "l2p"))
-    pooled = _evidence(retention, runs[0], source, pixel)
+    pooled = rows_retention(source, pixel, runs[0])
     by_seed = [run_retention(run, suite).value for run in runs]
     return with_seed_spread(pooled, by_seed)
 

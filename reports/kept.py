@@ -128,12 +128,20 @@ def _identity(run: Path) -> Any:
 def identity(manifest: dict[str, Any], *, seed: bool = True) -> dict[str, Any]:
     """What a run is: its recipe, and what made its results by hash; where its source lies is no part of that.
 
-    Without ``seed`` it is what all transfer seeds of a recipe share.
+    Without ``seed`` it is what all transfer seeds of a recipe share. A setting that is None is left out: a recipe that
+    was written down before the setting was known is the same recipe.
     """
     recipe, inputs = manifest.get("recipe") or {}, manifest.get("inputs") or {}
     transfer = {name: value for name, value in (recipe.get("transfer") or {}).items() if seed or name != "seed"}
     source = inputs.get("source_sha256") or recipe.get("source")
-    return {"recipe": {**recipe, "transfer": transfer, "source": source}, "judges": inputs.get("judges")}
+    return {"recipe": stated({**recipe, "transfer": transfer, "source": source}), "judges": inputs.get("judges")}
+
+
+def stated(value: Any) -> Any:
+    """JSON values without the settings that are None, at any depth."""
+    if isinstance(value, dict):
+        return {name: stated(one) for name, one in value.items() if one is not None}
+    return [stated(one) for one in value] if isinstance(value, list) else value
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -10,10 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.records import CostRecord
 from reports import figures, kept, paper, pictures, shown, table_files, tables, written
-from reports.claims import Judgement, judge_claims, judging_group, verdict_counts, write_claims
+from reports.claims import Judgement, judge_claims, verdict_counts, write_claims
 from reports.cost import figure4
 from reports.cost.load import PaperCosts, all_records, load_paper_costs
 from reports.estimates import NoEvidenceError, score_rows
+from reports.evidence import judging_group
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, load_runs, manifest_json, other_corpus
 from reports.theme import DARK, LIGHT
 

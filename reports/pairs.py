@@ -1,10 +1,11 @@
-"""Pairs for an ablation: two runs that differ only in what a claim varies, read from their recipes and inputs."""
+"""Pairs for an ablation: runs that differ only in what a claim varies, read from their recipes and inputs."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from bench.records import differing
-from reports.kept import identity
+from reports.kept import identity, stated
 from reports.runs import Run
 
 # What changes no result: names, words, how often something is saved, checks of the judges where the truth is known
@@ -30,6 +31,19 @@ def differences(one: Run, other: Run, *, suite: str | None = None) -> list[str]:
     """Dotted names of what differs between two runs and can change a result."""
     found = [name for name, _, _ in differing(_compared(one, suite), _compared(other, suite))]
     return [name for name in found if not _under(name, UNHEEDED)]
+
+
+def shared_key(run: Run, paths: Sequence[str], *, suite: str) -> str:
+    """What a run has in common with all that differ from it under ``paths`` and by transfer seed alone: equal texts."""
+    compared = _without(stated(_compared(run, suite)), (*paths, "transfer.seed", *UNHEEDED))
+    return json.dumps(compared, sort_keys=True)
+
+
+def _without(value: Any, paths: Sequence[str], prefix: str = "") -> Any:
+    if not isinstance(value, dict):
+        return value
+    named = ((name, f"{prefix}.{name}" if prefix else name, one) for name, one in value.items())
+    return {name: _without(one, paths, path) for name, path, one in named if not _under(path, paths)}
 
 
 def _under(name: str, paths: Sequence[str]) -> bool:

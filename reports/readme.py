@@ -7,9 +7,9 @@ from statistics import mean
 import pandas as pd
 
 from reports import paper
-from reports.claims import keeps_to_paper
 from reports.closing import share_text
 from reports.estimates import pooled_retention
+from reports.evidence import keeps_to_paper
 from reports.runs import SUBJECTS, Run, groups, load_runs
 from reports.table_files import markdown
 from reports.tables import number, or_none

@@ -14,8 +14,8 @@ from bench.cost.devices import DEVICES
 from bench.records import CostRecord, Summary
 from bench.statistics import Estimate
 from reports import estimates, paper
-from reports.claims import judging_group
 from reports.cost import figure4
+from reports.evidence import judging_group
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, suite_titles
 
 METRICS = (*paper.DPG_COLUMNS, "dpg", "geneval")

@@ -44,10 +44,12 @@ def fake_run(
     pictures: bool = False,
     name: str | None = None,
     recipe: dict | None = None,
+    extra_suites: tuple[str, ...] = (),
 ) -> Path:
     """Write a run folder whose pixel model is right with ``pixel_accuracy``; images only if asked for.
 
     ``name`` is the recipe's (the folder's, if None); ``options`` are the transfer's, ``recipe`` anything else of it.
+    ``extra_suites`` are more suites of GenEval's prompts, drawn anew.
     """
     transfer = {**OPTIONS, "num_train_steps": num_train_steps, "seed": seed, **(options or {})}
     recipe = _recipe(name or path.name, family, size, transfer) | (recipe or {})
@@ -56,6 +58,17 @@ def fake_run(
     _transfer(path, transfer, trainable)
     for subject, accuracy, drawn in (("source", source_accuracy, 0), ("l2p", pixel_accuracy, seed)):
         _geneval(path, subject, accuracy, num_prompts, num_images, pictures, random.Random(f"{subject} {drawn}"))
+        for suite in extra_suites:
+            _geneval(
+                path,
+                subject,
+                accuracy,
+                num_prompts,
+                num_images,
+                False,
+                random.Random(f"{suite} {subject} {drawn}"),
+                suite,
+            )
         _heldout(path, subject, accuracy, num_images, random.Random(f"heldout {subject} {drawn}"))
         _dpg(path, subject, accuracy, random.Random(f"dpg {subject} {drawn}"))
     write_json(path / "cost/measured.json", [_measured(case, ms) for case, ms in MEASURED])
@@ -125,7 +138,7 @@ def _recipe(name: str, family: str, size: str, transfer: dict) -> dict:
     }  # fmt: skip
 
 
-TITLES = {"flux": "FLUX", "sd3": "SD3", "zimage": "Z-Image"}
+TITLES = {"flux": "FLUX", "sd3": "SD3", "zimage": "Z-Image", "qwenimage": "Qwen-Image", "flux2": "FLUX.2"}
 
 
 def predicted_4k() -> list[CostRecord]:
@@ -190,8 +203,9 @@ def _transfer(path: Path, options: dict, trainable: int) -> None:
 
 
 def _geneval(
-    path: Path, subject: str, accuracy: float, num_prompts: int, num_images: int, pictures: bool, dice: random.Random
-) -> None:
+    path: Path, subject: str, accuracy: float, num_prompts: int, num_images: int, pictures: bool, dice: random.Random,
+    suite: str = "geneval",
+) -> None:  # fmt: skip
     rows = []
     for task, template in PROMPTS.items():
         for k in range(num_prompts):
@@ -206,7 +220,7 @@ def _geneval(
                 reason = "" if correct else "expected circle>=1, found 0"
                 rows.append({"prompt_id": f"{number:05d}", "index": index, "category": task, "text": text,
                              "value": float(correct), "reason": reason})  # fmt: skip
-    _score(path / f"scores/{subject}/geneval", "geneval", subject, rows, "prompts")
+    _score(path / f"scores/{subject}/{suite}", "geneval", subject, rows, "prompts")
 
 
 def _heldout(path: Path, subject: str, accuracy: float, num_images: int, dice: random.Random) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from bench.records import read_json, read_jsonl, write_json, write_jsonl
-from reports.claims import Evidence, apply_rule, judge_claims, judging_group, to_rows, write_claims
-from reports.paper import Rule
+from reports.claims import apply_rule, judge_claims, to_rows, write_claims
+from reports.evidence import Evidence, judging_group
+from reports.paper import FAMILIES, Rule
 from reports.runs import load_run, load_runs
 from tests.reports.fake_run import fake_run, predicted_4k
 
@@ -163,13 +164,37 @@ def test_c6_needs_predicted_costs_and_checks_them(run_dir):
     assert verdicts([run], only_batch_1)["C6"].verdict == "not reproduced"  # -26.3 % memory, not -38.8 %
 
 
-def test_c13_needs_two_families(tmp_path):
-    flux = fake_run(tmp_path / "flux-mini", num_prompts=40)
-    assert verdicts(load_runs([flux]))["C13"].verdict == "not tested"
-    zimage = fake_run(tmp_path / "zimage-mini", family="zimage", num_prompts=40)
-    assert verdicts(load_runs([flux, zimage]))["C13"].verdict == "reproduced"
-    sd3 = fake_run(tmp_path / "sd3-mini", family="sd3", pixel_accuracy=0.4, num_prompts=40)
-    assert verdicts(load_runs([flux, sd3]))["C13"].verdict == "not reproduced"
+def short_recipes(folder, accuracies, seeds=(0, 1, 2)):
+    """Three seeds of each family's short recipe; ``accuracies`` is the pixel model's by family."""
+    return [
+        fake_run(
+            folder / f"{family}-mini-seed{seed}", name=f"{family}-mini", family=family, seed=seed,
+            pixel_accuracy=accuracy, source_accuracy=0.95, num_prompts=15, num_images=2,
+        )
+        for family, accuracy in accuracies.items()
+        for seed in seeds
+    ]  # fmt: skip
+
+
+def test_c13_wants_five_families_of_three_seeds(tmp_path):
+    four = short_recipes(tmp_path, dict.fromkeys(FAMILIES[:4], 0.93))
+    judged = verdicts(load_runs(four))["C13"]
+    assert judged.verdict == "not tested" and "flux2: 0 of 3 transfer seeds" in judged.why
+    two_seeds = short_recipes(tmp_path, {"flux2": 0.93}, seeds=(0, 1))
+    assert "flux2: 2 of 3 transfer seeds" in verdicts(load_runs(four + two_seeds))["C13"].why
+    five = four + two_seeds + short_recipes(tmp_path, {"flux2": 0.93}, seeds=(2,))
+    judged = verdicts(load_runs(five))["C13"]
+    assert (judged.verdict, judged.evidence.value, judged.evidence.n) == ("reproduced", 5, 5)
+
+
+def test_c13_is_refuted_by_one_family_that_keeps_too_little(tmp_path):
+    runs = load_runs(short_recipes(tmp_path, {"flux": 0.93, "sd3": 0.6}))
+    judged = verdicts(runs)["C13"]
+    assert (judged.verdict, judged.evidence.value, judged.evidence.n) == ("not reproduced", 1, 2)
+    longer = fake_run(
+        tmp_path / "sd3-long", family="sd3", pixel_accuracy=0.95, source_accuracy=0.95, num_train_steps=5000
+    )
+    assert verdicts([*runs, load_run(longer)])["C13"].verdict == "not reproduced"  # the short recipe judges
 
 
 def test_c14_wants_every_image_drawn_by_the_source(tmp_path):
