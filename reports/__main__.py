@@ -16,6 +16,7 @@ from reports.regression.baseline import load_side, matching, seeds_of_one_recipe
 from reports.regression.outcome import NOT_COMPARED, WORSE
 from reports.regression.text import FORMATS, MARK, counted
 from reports.runs import holds_run
+from reports.scorecards import write_scorecards
 from reports.scores import holds_scores, write_scores
 from reports.written import refuse_file, write_text
 
@@ -30,6 +31,8 @@ Anybody's images, several models in one table: python -m reports scores/a scores
 What docs/results holds: python -m reports runs/flux-mini* --out docs/results/flux-mini --records
 
 Against a baseline: python -m reports regression BASELINE RUN... and python -m reports baseline RUN... --out FILE
+
+A card a source family: python -m reports scorecard runs/* --out docs/scorecards
 
 To write the README's table: python -m reports readme RUNS...
 
@@ -49,6 +52,12 @@ Example: python -m reports baseline runs/flux-mini runs/flux-mini-seed1 --out do
 
 Exit status: 0 done, 2 bad input, {STATUSES}
 """
+SCORECARD_HELP = f"""Write a scorecard a source family (a page and a picture), and a table of all families side by side.
+
+Example: python -m reports scorecard runs/* --out docs/scorecards
+
+Exit status: 0 done, 2 bad input, {STATUSES}
+"""
 README_HELP = f"""Write what runs found into README.md, as a table between its two markers.
 
 Example: python -m reports readme docs/results/flux-mini/runs/*
@@ -57,10 +66,15 @@ Exit status: 0 done, 2 bad input, {STATUSES}
 """
 
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-page_app, regression_app, baseline_app, readme_app = (
-    typer.Typer(add_completion=False, pretty_exceptions_enable=False) for _ in range(4)
+page_app, regression_app, baseline_app, readme_app, scorecard_app = (
+    typer.Typer(add_completion=False, pretty_exceptions_enable=False) for _ in range(5)
 )
-APPS = {"regression": regression_app, "baseline": baseline_app, "readme": readme_app}  # by the first word
+APPS = {  # by the first word
+    "regression": regression_app,
+    "baseline": baseline_app,
+    "readme": readme_app,
+    "scorecard": scorecard_app,
+}
 
 
 def tell(sentence: str) -> None:
@@ -148,6 +162,18 @@ def readme(
     """Write the table between the markers."""
     write_table(runs, readme)
     console.print(f"{readme}: written from {len(runs)} runs", highlight=False)
+
+
+@scorecard_app.command(help=SCORECARD_HELP)
+def scorecard(
+    runs: Annotated[list[Path], typer.Argument(help="run folders or kept records, of one family or several")],
+    out: Annotated[Path, typer.Option(help="folder for the scorecards")],
+    costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+) -> None:
+    """Write the scorecards and say where they lie."""
+    cards = write_scorecards(runs, out, cost_dir=costs, say=tell)
+    families = ", ".join(card.title for card in cards)
+    console.print(f"{out / 'index.html'}: {len(cards)} scorecards ({families})", markup=False, highlight=False)
 
 
 def main(arguments: list[str]) -> None:

@@ -64,8 +64,13 @@ def _validation(axes: Axes, run: Run, theme: Theme) -> None:
     )
 
 
-def task_bars(tasks: pd.DataFrame, theme: Theme) -> Figure | None:
-    """GenEval by task, source against pixel model, with 95 % intervals; ``tasks`` is one run's ``task_table`` rows."""
+def task_bars(
+    tasks: pd.DataFrame, theme: Theme, *, title: str = "GenEval by task, share of correct images", scale: float = 1.0
+) -> Figure | None:
+    """Scores by task, source against pixel model, with 95 % intervals; ``tasks`` is one run's ``task_table`` rows.
+
+    ``scale`` is the greatest score possible.
+    """
     if tasks.empty:
         return None
     names = list(dict.fromkeys(tasks["task"]))
@@ -81,7 +86,7 @@ def task_bars(tasks: pd.DataFrame, theme: Theme) -> Figure | None:
         axes.errorbar(rows["value"][known], at, xerr=errors, fmt="none", ecolor=theme.text, elinewidth=0.9, capsize=2)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.tick_params(axis="y", labelcolor=theme.text)
-    axes.set(xlim=(0, 1.02), title="GenEval by task, share of correct images")
+    axes.set(xlim=(0, 1.02 * scale), title=title)
     axes.invert_yaxis()
     axes.grid(axis="x")
     axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.07))
@@ -166,7 +171,16 @@ def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
 
     Equal figures give equal bytes: no date, no library's name, no random ids.
     """
-    uris = {}
+    drawn = pngs(name, draw, svg=out_dir / f"{name}.svg")
+    if drawn is None:
+        return None
+    (out_dir / f"{name}.png").write_bytes(drawn[LIGHT.name])
+    return {theme: png_uri(content) for theme, content in drawn.items()}
+
+
+def pngs(name: str, draw: Draw, *, svg: Path | None = None) -> dict[str, bytes] | None:
+    """The figure as PNG files' bytes by theme name, None where there is none; the light one into ``svg`` too."""
+    drawn = {}
     for theme in THEMES:
         with matplotlib.rc_context({**theme.rc(), "svg.hashsalt": name}):
             figure = draw(theme)
@@ -174,11 +188,10 @@ def save(name: str, draw: Draw, out_dir: Path) -> dict[str, str] | None:
                 return None
             buffer = io.BytesIO()
             figure.savefig(buffer, dpi=200, format="png", metadata={"Software": None})
-            if theme is LIGHT:
-                (out_dir / f"{name}.png").write_bytes(buffer.getvalue())
-                figure.savefig(out_dir / f"{name}.svg", format="svg", metadata={"Date": None, "Creator": None})
-        uris[theme.name] = png_uri(buffer.getvalue())
-    return uris
+            if theme is LIGHT and svg is not None:
+                figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        drawn[theme.name] = buffer.getvalue()
+    return drawn
 
 
 def png_uri(content: bytes) -> str:

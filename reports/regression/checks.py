@@ -79,7 +79,7 @@ def _score_checks(baseline: Sequence[Run], current: Sequence[Run]) -> Iterator[C
         scored = next(run.scored[key] for run in baseline if key in run.scored)
         blank = Check(name=name, higher_is_better=scored.benchmark.higher_is_better, decimals=scored.benchmark.decimals)
         try:
-            _refuse_other_measure(baseline, current, key)
+            refuse_other_measure(baseline, current, key)
             before, after = ([score_rows(run, *key) for run in side] for side in (baseline, current))
             yield from _suite_checks(blank, before, after, scored, _other_seeds(baseline, current, key[0]))
         except NoEvidenceError as absent:
@@ -139,8 +139,8 @@ def _last_loss(run: Run) -> str:
     return str((run.transfer or {}).get("final_loss", run.path))
 
 
-def _refuse_other_measure(baseline: Sequence[Run], current: Sequence[Run], key: Key) -> None:
-    """NoEvidenceError where a run lacks the score, or was asked, judged or counted otherwise."""
+def refuse_other_measure(baseline: Sequence[Run], current: Sequence[Run], key: Key) -> None:
+    """Raise NoEvidenceError where a run lacks the score, or was asked, judged or counted otherwise."""
     for run in (*baseline, *current):
         if key not in run.scored:
             raise NoEvidenceError(f"{run.name} has no summary.json for it")

@@ -1,0 +1,141 @@
+"""Scorecards: a page and a picture a family, and the families side by side, where noise is called noise."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from bench.records import read_json, write_json
+from reports import families
+from reports.__main__ import main
+from reports.claims import judge_claims
+from reports.runs import load_run, load_runs
+from reports.scorecards import costs_shown, dpg_table, facts, make_cards, sheet
+from reports.theme import LIGHT
+from tests.reports.fake_run import fake_run, predicted_4k
+from tests.reports.test_results import RESULTS
+
+EVIL = "<script>alert('x')</script>"
+
+
+def family_runs(folder, name, accuracy, seeds=(0,), **changes):
+    given = {"source_accuracy": 0.95, "num_prompts": 20, "num_images": 1, **changes}
+    paths = [
+        fake_run(folder / f"{name}-{seed}", name=name, family=name, pixel_accuracy=accuracy, seed=seed, **given)
+        for seed in seeds
+    ]
+    return load_runs(paths)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The scorecards of two families, one with pictures and a device that tries to break out, as the command writes."""
+    folder = tmp_path_factory.mktemp("cards")
+    runs = [
+        *family_runs(folder, "flux", 0.9, pictures=True, num_prompts=4),
+        *family_runs(folder, "sd3", 0.4, num_prompts=4),
+    ]
+    manifest = runs[0].path / "run.json"
+    write_json(manifest, {**read_json(manifest), "device": EVIL})
+    with pytest.raises(SystemExit) as ended:
+        main(["scorecard", *(str(run.path) for run in runs), "--out", str(folder / "out")])
+    assert not ended.value.code
+    return folder / "out"
+
+
+def test_a_page_and_two_pictures_a_family_and_the_tables(written):
+    names = {file.name for file in written.iterdir()}
+    cards = {f"{family}{end}" for family in ("flux", "sd3") for end in (".html", ".png", "-dark.png")}
+    tables = {f"{name}.{end}" for name in ("families", "pairs") for end in ("csv", "md", "tex")}
+    assert names == cards | tables | {"index.html", "report.json"}
+    for name in ("flux.png", "sd3-dark.png"):
+        with Image.open(written / name) as image:
+            assert image.width > 1500 and len(image.getcolors(1 << 24)) > 50
+
+
+def test_a_card_shows_its_family_at_one_glance(written):
+    page, other = (written / "flux.html").read_text(), (written / "sd3.html").read_text()
+    for part in (
+        "GenEval kept",
+        "DPG-Bench kept",
+        "Held-out pairs kept",
+        "Parameters trained",
+        "H100, modelled",
+        "C13",
+    ):
+        assert part in page
+    assert 'aria-label="correct"' in page and "these records hold none" in other
+    assert EVIL not in page and "&lt;script&gt;" in page
+    assert "http" not in page.replace("http-equiv", ""), "a page loads nothing"
+    index = (written / "index.html").read_text()
+    assert 'href="flux.html"' in index and 'href="sd3.html"' in index
+
+
+def test_side_by_side_calls_noise_noise(tmp_path):
+    leading = [
+        family_runs(tmp_path, "flux", 0.9, seeds=(0, 1)),
+        family_runs(tmp_path, "sd3", 0.4, seeds=(0, 1)),
+        family_runs(tmp_path, "zimage", 0.88, seeds=(0, 1)),
+    ]
+    pairs = {(pair.suite, pair.first, pair.other): pair for pair in families.compared(leading)}
+    assert len(pairs) == 9
+    assert pairs["geneval", "FLUX", "SD3"].outcome == "FLUX keeps more"
+    assert pairs["geneval", "FLUX", "SD3"].change == pytest.approx(-0.5, abs=0.15)
+    assert pairs["geneval", "FLUX", "Z-Image"].outcome == families.NOISE
+    assert all(pair.p_corrected >= pair.p_value for pair in pairs.values())
+    table = families.families_table(leading, list(pairs.values()))
+    standing = table[table["suite"] == "geneval"].set_index("family")["verdict"]
+    assert standing["FLUX"] == "more than SD3; within noise of the others"
+    assert standing["SD3"] == "less than FLUX, Z-Image"
+    shown = families.pairs_shown(list(pairs.values()), {"geneval": 3, "heldout": 3, "dpg": 1})
+    assert "FLUX keeps more (-0." in shown.set_index("Families").loc["SD3 against FLUX", "GenEval"]
+
+
+def test_a_better_source_is_no_better_transfer(tmp_path):
+    """The one draws better by far, but both lost as much."""
+    leading = [
+        family_runs(tmp_path, "flux", 0.9, source_accuracy=0.95),
+        family_runs(tmp_path, "sd3", 0.6, source_accuracy=0.65),
+    ]
+    (pair,) = [pair for pair in families.compared(leading) if pair.suite == "geneval"]
+    assert pair.outcome == families.NOISE
+
+
+def test_other_prompts_are_not_compared(tmp_path):
+    leading = [family_runs(tmp_path, "flux", 0.9), family_runs(tmp_path, "sd3", 0.9, num_prompts=10)]
+    (pair,) = [pair for pair in families.compared(leading) if pair.suite == "geneval"]
+    assert pair.outcome == families.NOT_COMPARED and "same number of images" in pair.why
+    summary = leading[1][0].path / "scores/l2p/dpg/summary.json"
+    passport = {**read_json(summary)["passport"], "prompts_sha256": "other"}
+    write_json(summary, {**read_json(summary), "passport": passport})
+    pairs = families.compared([leading[0], [load_run(leading[1][0].path)]])
+    assert "measured otherwise" in next(pair.why for pair in pairs if pair.suite == "dpg")
+
+
+def test_kept_records_give_the_card_that_runs_give():
+    runs = load_runs(sorted((RESULTS / "runs").iterdir()))
+    (card,) = make_cards(runs, judge_claims(runs, []))
+    assert [run.name for run in card.leading] == ["flux-mini-long", "flux-mini-long-seed1", "flux-mini-long-seed2"]
+    assert len(card.pairs) == 6, "one prompt a task, of the run that kept its pictures"
+    told = facts(card)
+    assert told["Trained on"].startswith("96,000 images") and told["Alarms"] == "0"
+    table = dpg_table(card.leading[0])
+    assert set(table["task"]) == {"global", "entity", "attribute", "relation", "other"} and len(table) == 10
+
+
+def test_costs_are_those_of_the_family_at_full_size():
+    table = costs_shown("zimage", predicted_4k())
+    assert list(table["Model"]) == ["Source, 4096 px", "Pixel model, 4096 px"]
+    assert list(table["TFLOP"]) == ["2,872.0", "60.0"]
+    assert costs_shown("flux", predicted_4k()).empty
+
+
+def test_a_sheet_holds_every_part():
+    parts = []
+    for height in (20, 60, 10):
+        buffer = io.BytesIO()
+        Image.new("RGB", (30, height), (height, 0, 0)).save(buffer, "PNG")
+        parts.append(buffer.getvalue())
+    picture = sheet(parts, LIGHT)
+    counts = {color: count for count, color in picture.getcolors()}
+    assert [counts[height, 0, 0] for height in (20, 60, 10)] == [30 * height for height in (20, 60, 10)]
