@@ -32,6 +32,7 @@ class TransferConfig:
     input_projection: Literal["random", "ridge"] = "random"  # "ridge": fitted to the source's latents of the corpus
     ridge_strength: float = 0.02
     num_ridge_images: int = 2000
+    initial_weights: Literal["random"] | None = None  # None: the source's; "random": training from scratch, all of it
     # What is trained.
     trainable: str = "ends"  # a key of TRAINABLE
     num_trainable_blocks: int = 5  # at each end
@@ -77,6 +78,10 @@ class TransferConfig:
         for name in ("num_train_steps", "validate_every", "save_every", "log_every", "num_validation_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.initial_weights not in (None, "random"):
+            raise ValueError(f"initial_weights is {self.initial_weights!r}; give None (the source's) or 'random'")
+        if self.initial_weights == "random" and self.trainable != "all":
+            raise ValueError(f"initial_weights 'random' with trainable {self.trainable!r}: give trainable 'all'")
         if self.seed < 0 or not 0 <= self.prompt_dropout < 1:
             raise ValueError(f"seed {self.seed} must be >= 0, prompt_dropout {self.prompt_dropout} in [0, 1)")
 

@@ -32,12 +32,18 @@ def initial_model(
 ) -> tuple[PixelTransformer2DModel, dict[str, Any]]:
     """Build the pixel model with the source's weights; return it and what was copied, new, dropped and fitted.
 
+    With initial_weights "random" it keeps the weights that the seed drew: nothing is copied.
+
     start: another pixel model, whose weights are inherited by name and shape. resumed: what the source does not have
     will come from the saved state: nothing is fitted or inherited.
     """
     model = new_model(pipeline, config)
-    report = copy_source_weights(model, pipeline.transformer)
-    conversion: dict[str, Any] = {"copied": len(report.copied), "new": report.new, "dropped": report.dropped}
+    if config.initial_weights == "random":
+        conversion: dict[str, Any] = {"copied": 0, "new": sorted(model.state_dict()), "dropped": []}
+        model.to(device=pipeline.transformer.device, dtype=pipeline.transformer.dtype)
+    else:
+        report = copy_source_weights(model, pipeline.transformer)
+        conversion = {"copied": len(report.copied), "new": report.new, "dropped": report.dropped}
     if resumed:
         return model, conversion
     conversion["source_sha256"] = source_sha256(pipeline.transformer)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from reports.claims import verdict_counts
 from reports.page import COST_RESULTS, write_report
+from reports.paper_tables import write_paper_tables
 from reports.readme import write_table
 from reports.regression import compare
 from reports.regression.baseline import load_side, matching, seeds_of_one_recipe, write_baseline
@@ -33,6 +34,8 @@ What docs/results holds: python -m reports runs/flux-mini* --out docs/results/fl
 Against a baseline: python -m reports regression BASELINE RUN... and python -m reports baseline RUN... --out FILE
 
 A card a source family: python -m reports scorecard runs/* --out docs/scorecards
+
+The paper's tables and figures: python -m reports tables runs/* --out tables/
 
 To write the README's table: python -m reports readme RUNS...
 
@@ -58,6 +61,14 @@ Example: python -m reports scorecard runs/* --out docs/scorecards
 
 Exit status: 0 done, 2 bad input, {STATUSES}
 """
+TABLES_HELP = f"""Write the paper's tables 1, 2, 3 and figures 4, 5, 9, 12, 15 from whatever runs there are.
+
+Markdown, LaTeX (booktabs), CSV, PNG and SVG; every number is marked published, measured, predicted or not run.
+
+Example: python -m reports tables runs/* --out tables/
+
+Exit status: 0 done, 2 bad input, {STATUSES}
+"""
 README_HELP = f"""Write what runs found into README.md, as a table between its two markers.
 
 Example: python -m reports readme docs/results/flux-mini/runs/*
@@ -66,14 +77,15 @@ Exit status: 0 done, 2 bad input, {STATUSES}
 """
 
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-page_app, regression_app, baseline_app, readme_app, scorecard_app = (
-    typer.Typer(add_completion=False, pretty_exceptions_enable=False) for _ in range(5)
+page_app, regression_app, baseline_app, readme_app, scorecard_app, tables_app = (
+    typer.Typer(add_completion=False, pretty_exceptions_enable=False) for _ in range(6)
 )
 APPS = {  # by the first word
     "regression": regression_app,
     "baseline": baseline_app,
     "readme": readme_app,
     "scorecard": scorecard_app,
+    "tables": tables_app,
 }
 
 
@@ -174,6 +186,19 @@ def scorecard(
     cards = write_scorecards(runs, out, cost_dir=costs, say=tell)
     families = ", ".join(card.title for card in cards)
     console.print(f"{out / 'index.html'}: {len(cards)} scorecards ({families})", markup=False, highlight=False)
+
+
+@tables_app.command(help=TABLES_HELP)
+def paper_tables(
+    runs: Annotated[list[Path], typer.Argument(help="run folders or kept records, of studies too")],
+    out: Annotated[Path, typer.Option(help="folder for the tables and figures")],
+    costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+) -> None:
+    """Write the tables and say how much of each was run."""
+    counts = write_paper_tables(runs, out, cost_dir=costs)
+    for name, kinds in counts.items():
+        said = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        console.print(f"{out / name}.md: {said}", markup=False, highlight=False)
 
 
 def main(arguments: list[str]) -> None:

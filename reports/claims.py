@@ -149,6 +149,8 @@ def source_made_retention(runs: Sequence[Run], costs: Sequence[CostRecord]) -> E
     """
     members = judging_group(runs)
     for run in members:
+        if maker := (run.recipe.get("corpus") or {}).get("maker"):
+            raise NoEvidenceError(f"{run.name}: its images were made by {maker}, not by the source")
         num_images, num_traced = (run.corpus.num_images, run.corpus.num_traced) if run.corpus else (0, 0)
         if not num_images or num_traced < num_images:
             raise NoEvidenceError(f"{run.name}: {num_traced} of {num_images} corpus images have a prompt and a seed")

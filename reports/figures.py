@@ -109,17 +109,23 @@ def retention_curve(table: pd.DataFrame, theme: Theme) -> Figure | None:
     axes.axhline(0.93, color=theme.pixel, lw=1, ls=(0, (4, 3)), label="paper, 0.93 ± 0.05")
     errors = [points["value"] - points["low"], points["high"] - points["value"]]
     axes.errorbar(points["place"], points["value"], yerr=errors, fmt="o", ms=7, color=theme.pixel, capsize=3)
-    beside_mean = 1.03 * seeds["group"].map(points.set_index("group")["place"])
+    beside_mean = 1.03 * seeds["group"].map(points.set_index("group")["place"]).astype(float)  # of no seeds too
     axes.plot(beside_mean, seeds["value"], "o", ms=3.5, color=theme.text, ls="none", zorder=3)
     _label_points(axes, points, theme)
-    axes.set(xscale="log", xlabel="images trained on (steps × batch)", title="GenEval retention against compute")
-    axes.set_xticks(sorted(set(points["train_images"])))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(title="GenEval retention against compute")
+    log_images_axis(axes, sorted(set(points["train_images"])))
     axes.margins(x=0.75, y=0.15)
     axes.grid(axis="y")
     figure.legend(loc="outside lower center")
     return figure
+
+
+def log_images_axis(axes: Axes, ticks: Sequence[float]) -> None:
+    """Let the horizontal axis tell images trained on, a tick where there are points."""
+    axes.set(xscale="log", xlabel="images trained on (steps × batch)")
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _label_points(axes: Axes, points: pd.DataFrame, theme: Theme) -> None:

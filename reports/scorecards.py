@@ -103,7 +103,7 @@ def _pairs(runs: Sequence[Run]) -> tuple[list[pictures.Pair], list[str]]:
 
 
 def _write_card(card: Card, costs: list[CostRecord], paper_costs: PaperCosts, out: Path) -> None:
-    drawn = {name: figures.pngs(name, draw) for name, draw in _drawings(card).items()}
+    drawn = {name: figures.pngs(name, draw) for name, draw in _drawings(card, costs).items()}
     uris = {
         name: {theme: figures.png_uri(content) for theme, content in by_theme.items()} if by_theme else None
         for name, by_theme in drawn.items()
@@ -136,20 +136,22 @@ def _write_card(card: Card, costs: list[CostRecord], paper_costs: PaperCosts, ou
     (out / f"{card.name}.html").write_text(page.render("card.html", context), encoding="utf-8")
     for theme in THEMES:
         suffix = "" if theme is LIGHT else f"-{theme.name}"
-        parts = [by_theme[theme.name] for by_theme in drawn.values() if by_theme]
-        sheet(parts, theme).save(out / f"{card.name}{suffix}.png", "PNG", optimize=True)
+        parts = {name: by_theme[theme.name] for name, by_theme in drawn.items() if by_theme}
+        sheet([part for name, part in parts.items() if name != "grid"], theme, parts.get("grid")).save(
+            out / f"{card.name}{suffix}.png", "PNG", optimize=True
+        )
 
 
-def _drawings(card: Card) -> dict[str, figures.Draw]:
+def _drawings(card: Card, costs: Sequence[CostRecord]) -> dict[str, figures.Draw]:
     """The figures of a card, by name, in the order in which the picture shows them."""
     tasks, dpg = tables.task_table(card.leading[:1]), dpg_table(card.leading[0])
     retention = tables.retention_table(card.runs)
     return {
-        "head": lambda theme: draw_head(card, theme),
+        "head": lambda theme: draw_head(card, costs, theme),
         "tasks": lambda theme: figures.task_bars(tasks, theme),
         "dpg": lambda theme: figures.task_bars(dpg, theme, title="DPG-Bench by category", scale=100),
         "retention": lambda theme: figures.retention_curve(retention, theme),
-        "grid": lambda theme: pictures.draw_grid(card.pairs, theme, num_columns=2) if card.pairs else None,
+        "grid": lambda theme: pictures.draw_grid(card.pairs, theme) if card.pairs else None,
     }
 
 
@@ -264,17 +266,15 @@ def settings(run: Run) -> dict[str, str]:
 # --- the picture ----------------------------------------------------------------------------------------------------
 
 
-def draw_head(card: Card, theme: Theme) -> Figure:
-    """The picture's first part: title, what was kept by suite, facts, verdicts."""
+def draw_head(card: Card, costs: Sequence[CostRecord], theme: Theme) -> Figure:
+    """The picture's first part: title, what was kept by suite, facts, cost of a step at full size, verdicts."""
     entries = page.headline(card.leading, card.judgements)
     told = facts(card)
-    counts = verdict_counts(card.judgements)
-    verdicts = [
-        f"{verdict}: {', '.join(dict.fromkeys(one.claim.id for one in card.judgements if one.verdict == verdict))}"
-        for verdict, count in counts.items()
-        if count
-    ]
-    lines = [f"{name}: {value}" for name, value in told.items()] + [""] + [verdict.capitalize() for verdict in verdicts]
+    by_verdict: dict[str, list[str]] = {}
+    for one in card.judgements:
+        by_verdict.setdefault(one.verdict, []).append(one.claim.id)
+    verdicts = [f"{name[0].upper()}{name[1:]}: {', '.join(dict.fromkeys(ids))}" for name, ids in by_verdict.items()]
+    lines = [f"{name}: {value}" for name, value in told.items()] + ["", *cost_lines(card, costs), "", *verdicts]
     text = "\n".join(fill(line, 58, subsequent_indent="   ") for line in lines)
     height = 1.0 + 0.52 * len(entries) + 0.165 * (text.count("\n") + 1)
     figure = Figure(figsize=(figures.WIDTH, height))
@@ -297,8 +297,21 @@ def draw_head(card: Card, theme: Theme) -> Figure:
     return figure
 
 
-def sheet(parts: Sequence[bytes], theme: Theme) -> Image.Image:
-    """PNG parts in two columns on one picture, each part where the shorter column ends."""
+def cost_lines(card: Card, costs: Sequence[CostRecord]) -> list[str]:
+    """One step of the family's full-size models at 1K and 4K, predicted: a line a resolution."""
+    lines = []
+    for resolution in COST_RESOLUTIONS:
+        steps = [_step(costs, card.leading[0].family, model, resolution) for model in SUBJECTS]
+        told = [
+            f"{tables.number(one.flops / 1e12, 0)} TFLOP" if one and one.flops else "not predicted" for one in steps
+        ]
+        memory = [page.gib(one.peak_memory_bytes if one else None) for one in steps]
+        lines.append(f"A step at {resolution} px, predicted: {' → '.join(told)}, {' → '.join(memory)}")
+    return lines
+
+
+def sheet(parts: Sequence[bytes], theme: Theme, below: bytes | None = None) -> Image.Image:
+    """PNG parts in two columns on one picture, each where the shorter column ends; ``below`` lies across both."""
     images = [Image.open(io.BytesIO(part)).convert("RGB") for part in parts]
     width = max(image.width for image in images)
     images = [
@@ -309,6 +322,12 @@ def sheet(parts: Sequence[bytes], theme: Theme) -> Image.Image:
         column = columns.index(min(columns))
         places.append((gap + column * (width + gap), gap + columns[column]))
         columns[column] += image.height + gap
+    wide = Image.open(io.BytesIO(below)).convert("RGB") if below else None
+    if wide is not None:
+        wide = wide.resize((2 * width + gap, round(wide.height * (2 * width + gap) / wide.width)))
+        images.append(wide)
+        places.append((gap, gap + max(columns)))
+        columns = [max(columns) + wide.height + gap] * 2
     canvas = Image.new("RGB", (2 * width + 3 * gap, max(columns) + gap), theme.background)
     for image, place in zip(images, places, strict=True):
         canvas.paste(image, place)

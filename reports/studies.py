@@ -24,11 +24,10 @@ LENGTH = tuple(
 class Study:
     """One thing that runs may differ in: its ``paths`` in ``run.json``'s recipe, and how a run's setting is called.
 
-    ``order`` sorts the settings for reading; ``figure`` is the paper's that asks the same.
+    ``order`` sorts the settings for reading.
     """
 
     title: str
-    figure: str
     paths: tuple[str, ...]
     setting: Callable[[Run], str]
     order: Callable[[Run], float]
@@ -70,7 +69,6 @@ def from_scratch(run: Run) -> bool:
 STUDIES = {
     "data-source": Study(
         title="Who drew the training images",
-        figure="figure 9a",
         paths=("corpus.maker", "inputs.corpus"),
         setting=_corpus_maker,
         order=lambda run: (
@@ -81,28 +79,24 @@ STUDIES = {
     ),
     "depth": Study(
         title="How much of the transformer trains",
-        figure="figure 9b",
         paths=("transfer.trainable", "transfer.num_trainable_blocks"),
         setting=_depth,
         order=_trained_blocks,
     ),
     "data-size": Study(
         title="How many training images there are",
-        figure="figure 9c",
         paths=("corpus.num_prompts", "inputs.corpus"),
         setting=lambda run: f"{_num_prompts(run):,.0f} images",
         order=_num_prompts,
     ),
     "noise-shift": Study(
         title="Noise shift at high resolution",
-        figure="figure 12",
         paths=("transfer.shift", "l2p_sampler.shift"),
         setting=lambda run: f"shift {_shift(run):g}",
         order=_shift,
     ),
     "scratch": Study(
         title="The transfer against training from scratch",
-        figure="no figure of the paper",
         paths=(
             *("transfer.initial_weights", "transfer.input_projection"),
             *("transfer.trainable", "transfer.num_trainable_blocks"),
@@ -135,8 +129,12 @@ def arms(
     found = []
     for members in sets.values():
         settings: dict[str, list[Run]] = {}
+        seen = set()
         for run in sorted(members, key=lambda run: (study.order(run), run.num_train_images, run.name)):
-            settings.setdefault(study.setting(run), []).append(run)
+            once = (study.setting(run), run.num_train_images, run.seed)
+            if once not in seen:  # a run that two studies share counts once
+                settings.setdefault(study.setting(run), []).append(run)
+            seen.add(once)
         if len(settings) > 1:
             found.append(settings)
     return found
@@ -239,7 +237,7 @@ def extrapolation_retention(runs: Sequence[Run]) -> Evidence:
     found = []
     shown = [run for run in runs if run.transfer and not quick_look(run) and _tuned_as_paper(run)]
     for members in groups(shown).values():
-        for large, usual in _twice(members[0]):
+        for large, usual in twice(members[0]):
             having = [run for run in members if {("l2p", large), ("l2p", usual)} <= run.scored.keys()]
             found += [(having, large, usual)] if having else []
     (members,) = longest([(having,) for having, _, _ in found])
@@ -251,7 +249,7 @@ def extrapolation_retention(runs: Sequence[Run]) -> Evidence:
     return of_estimate(estimate, f"{_said(members)}: {large} divided by {usual}, {estimate.num_clusters} prompts.")
 
 
-def _twice(run: Run) -> list[tuple[str, str]]:
+def twice(run: Run) -> list[tuple[str, str]]:
     """Suites drawn at twice the recipe's resolution, each with the suite of the same prompts at the usual one."""
     suites = {suite["name"]: suite for suite in run.recipe.get("suites", ())}
     same = ("prompts", "arguments", "images_per_prompt")

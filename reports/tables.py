@@ -268,6 +268,6 @@ def displayed(frame: pd.DataFrame) -> pd.DataFrame:
 
 def blocks(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Table 1 cut into titled blocks by kind and size, published first: no block holds two kinds."""
-    titles = {"published": "Published at 1024 × 1024", "measured": "Measured here", "predicted": "Predicted"}
+    titles = {"published": "Published at 1024 × 1024", "measured": "Measured here", "not run": "Not run"}
     parts = frame.groupby(["kind", "size"], sort=False)
     return [(f"{titles[kind]}, {size} size", part) for (kind, size), part in parts]

@@ -46,6 +46,8 @@ Examples:
 
     python -m reproduce prompts --num 10000                      the paper's prompts; options: prompts --help
 
+    python -m reproduce study depth --family flux                an ablation, run after run; options: study --help
+
 A run that was stopped goes on where it was when the same command is given again. What an earlier run beside it has
 drawn with the same source, sampler and prompts is taken from there. Exit status: 0 done, 1 the loss is no longer
 finite, 2 bad input or incomplete data, 3 interrupted and resumable, 4 an error that was not foreseen.
@@ -53,6 +55,7 @@ finite, 2 bad input or incomplete data, 3 interrupted and resumable, 4 an error 
 FAMILIES = ", ".join(recipe_families())
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+study_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 prompts_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -212,14 +215,22 @@ def _told(error: BaseException) -> tuple[int, str, str]:
 
 
 def command() -> None:
-    """`prompts` stands where a family would; everything else is a run of a recipe."""
-    if sys.argv[1:2] != ["prompts"]:
-        return app()
-    from reproduce.prompts.command import prompts
+    """`prompts` and `study` stand where a family would; everything else is a run of a recipe."""
+    word = next(iter(sys.argv[1:2]), "")
+    if word == "prompts":
+        from reproduce.prompts.command import prompts
 
+        prompts_app.command()(prompts)
+        chosen = prompts_app
+    elif word == "study":
+        from reproduce.study_command import HELP, study
+
+        study_app.command(help=HELP)(study)
+        chosen = study_app
+    else:
+        return app()
     words = [word for word in sys.argv[2:] if word != "--debug"]
-    prompts_app.command()(prompts)
-    run = partial(prompts_app, args=words, prog_name="python -m reproduce prompts", standalone_mode=False)
+    run = partial(chosen, args=words, prog_name=f"python -m reproduce {word}", standalone_mode=False)
     sys.exit(_guarded(lambda: _said(run), "--debug" in sys.argv))
 
 

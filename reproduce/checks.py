@@ -39,6 +39,9 @@ def _problems(recipe: Recipe) -> Iterator[str]:
     for name in ("source_sampler", "l2p_sampler"):
         yield from _bad_sampler(name, getattr(recipe, name))
     yield from _bad_suites(recipe)
+    for suite in recipe.suites:
+        if suite.scale is not None and (not isinstance(suite.scale, int) or suite.scale < 1):
+            yield f"suite {suite.name!r}, scale is {suite.scale!r}; give a whole number of 1 or more, or None"
     num_images, held_back = _num_corpus_images(recipe), recipe.transfer.num_validation_images
     if num_images < 2 * held_back:
         yield (

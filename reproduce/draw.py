@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -28,18 +28,17 @@ from l2p.progress import track
 from l2p.sampling import flow_scheduler
 from l2p.sources import load_source
 from reproduce.recipes import Recipe, Sampler, source_of
-
-if TYPE_CHECKING:
-    from bench.records import Generator
+from reproduce.recipes.base import drawn_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """One image to draw: its prompt, its seed and where it goes."""
+    """One image to draw: its prompt, its seed, where it goes, and its suite's scale."""
 
     seed: int
     text: str
     path: Path
+    scale: int | None = None
 
 
 def image_seed(seed: int, prompt_id: str, index: int) -> int:
@@ -47,13 +46,17 @@ def image_seed(seed: int, prompt_id: str, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}/{index}".encode()).digest()[:6])
 
 
-def draw(generate: Generator, drawings: Sequence[Drawing], batch_size: int, label: str) -> None:
+Generate = Callable[[list[str], list[int], int | None], list[Image]]
+"""Prompts, seeds and a suite's scale in, an image for each out."""
+
+
+def draw(generate: Generate, drawings: Sequence[Drawing], batch_size: int, label: str) -> None:
     """Draw what is missing, this process its share of the batches; every file appears whole or not at all."""
     state = PartialState()
     batches = [drawings[start : start + batch_size] for start in range(0, len(drawings), batch_size)]
     mine = [batch for batch in batches[state.process_index :: state.num_processes] if _unfinished(batch)]
     for batch in track(mine, label, shown=state.is_main_process):
-        images = generate([drawing.text for drawing in batch], [drawing.seed for drawing in batch])
+        images = generate([drawing.text for drawing in batch], [drawing.seed for drawing in batch], batch[0].scale)
         for drawing, image in zip(batch, images, strict=True):
             save_image(image, drawing.path)
 
@@ -162,16 +165,16 @@ SUBJECTS = {
 
 
 @contextmanager
-def generator(recipe: Recipe, run_dir: Path, subject: str) -> Iterator[Generator]:
-    """A function from prompts and seeds to the subject's images; its pipeline is loaded by the first call, if any.
+def generator(recipe: Recipe, run_dir: Path, subject: str) -> Iterator[Generate]:
+    """A function from prompts, seeds and scale to the subject's images; the first call, if any, loads its pipeline.
 
     Afterwards the memory is given back: the other subject's pipeline may need all of it.
     """
     model = SUBJECTS[subject]
     pipeline = cache(lambda: model.load(recipe, run_dir))
 
-    def generate(prompts: list[str], seeds: list[int]) -> list[Image]:
-        return model.draw(pipeline(), prompts, seeds, model.sampler(recipe), recipe.resolution)
+    def generate(prompts: list[str], seeds: list[int], scale: int | None = None) -> list[Image]:
+        return model.draw(pipeline(), prompts, seeds, model.sampler(recipe), drawn_at(recipe, subject, scale))
 
     try:
         yield generate

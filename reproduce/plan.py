@@ -25,6 +25,7 @@ from l2p.config import TransferConfig
 from reproduce.ending import clock
 from reproduce.launch import prepare_processor
 from reproduce.recipes import Recipe, source_of
+from reproduce.recipes.base import drawn_at
 from reproduce.stages.sample import suite_samples
 
 GIB = 2**30
@@ -114,7 +115,7 @@ def _case(recipe: Recipe, kind: Kind) -> Case:
     return Case(
         kind=kind,
         family=recipe.family,
-        resolution=recipe.resolution,
+        resolution=drawn_at(recipe, "source" if kind in ("source", "vae") else "l2p"),
         batch_size=batch,
         text_tokens=recipe.source_sampler.max_sequence_length,
         patch_size=recipe.transfer.patch_size if kind in ("l2p", "train") else 0,

@@ -19,6 +19,7 @@ from reproduce.inputs import judged_benchmarks
 from reproduce.plan import disk_bytes
 from reproduce.prompts import DEFAULT_OUT
 from reproduce.recipes import Recipe, source_of
+from reproduce.recipes.base import drawn_at, place_of
 from reproduce.stages.corpus import planned_rows
 
 GIB = 2**30
@@ -34,6 +35,8 @@ def check(recipe: Recipe, run_dir: Path) -> None:
     check_resolution(recipe)
     family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)  # refuses what its pipeline cannot do
     check_names(recipe)
+    check_maker(recipe)
+    check_start(recipe)
     planned_rows(recipe)  # a file with too few prompts is refused here
     check_disk(recipe, run_dir)
 
@@ -56,9 +59,10 @@ def check_resolution(recipe: Recipe) -> None:
         return
     channels = read_json(path).get("block_out_channels")
     step = 2 ** len(channels) if isinstance(channels, list) else 1  # its factor is 2^(n - 1)
-    if recipe.resolution % step:
+    resolution = drawn_at(recipe, "source")
+    if resolution % step:
         raise ValueError(
-            f"recipe {recipe.name!r} draws at {recipe.resolution} px, but {folder} draws at multiples of {step} px"
+            f"recipe {recipe.name!r} draws at {resolution} px, but {folder} draws at multiples of {step} px"
         )
 
 
@@ -98,6 +102,25 @@ def check_names(recipe: Recipe) -> None:
             load_function(name)
         elif name != DEFAULT_OUT and not Path(name).is_file():  # that one is made when it is missing
             raise FileNotFoundError(f"recipe {recipe.name!r} reads {name}, which is not there")
+
+
+def check_start(recipe: Recipe) -> None:
+    """Raise FileNotFoundError where the pixel model that the transfer starts from is not there."""
+    if recipe.start is not None and not Path(place_of(recipe.start)).exists():
+        raise FileNotFoundError(
+            f"recipe {recipe.name!r} starts from the pixel model {recipe.start}, which is not there: run that first"
+        )
+
+
+def check_maker(recipe: Recipe) -> None:
+    """Raise ValueError or FileNotFoundError where the corpus's maker is not there."""
+    maker = recipe.corpus.maker
+    if maker is None:
+        return
+    if ":" in maker:
+        load_function(maker)
+    else:
+        source_folder(place_of(maker))
 
 
 def check_reuse(run_dir: Path | None) -> None:

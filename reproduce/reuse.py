@@ -22,6 +22,7 @@ from reproduce.draw import Drawing
 from reproduce.inputs import corpus_facts, digest, files_sha256
 from reproduce.manifest import FORMAT, drawing_device
 from reproduce.recipes import Recipe
+from reproduce.recipes.base import drawn_at
 from reproduce.stages import corpus, sample
 
 LIBRARIES = ("torch", "diffusers", "transformers")
@@ -55,10 +56,11 @@ def _part(recipe: Recipe, folder: str, drawings: list[Drawing], source_sha256: s
         "source_sha256": source_sha256,
         "sampler": to_json(recipe.source_sampler),
         "dtype": recipe.dtype,
-        "resolution": recipe.resolution,
+        "resolution": drawn_at(recipe, "source", drawings[0].scale if drawings else None),
         "prompts_sha256": digest(rows),
         "versions": library_versions(LIBRARIES),
         "device": drawing_device(),
+        **(corpus.maker_facts(recipe) if folder == "corpus" else {}),
     }
     return Part(folder=folder, names=tuple(name for name, *_ in rows), inputs=inputs)
 

@@ -6,8 +6,10 @@ A GenEval entry is the dict of the official file: `tag`, `include`, optional `ex
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 
 from bench.geneval.rules import COLORS, RELATIONS, TASKS
 from reproduce.miniature.scenes import (
@@ -219,8 +221,21 @@ def corpus_prompts(num: int, seed: int) -> list[dict]:
     Texts come from scenes, so that their mix of shapes and colours is the world's own; a text may come again. They say
     nothing of a layout that is left open, so both worlds have the same ones. None names a held-out pair.
     """
+    return [row for row, _ in corpus_scenes(num, seed)]
+
+
+def rendered(num: int, seed: int, resolution: int) -> Callable[[int], Image.Image]:
+    """The scenes that `corpus_prompts` told, drawn without a model: from a prompt's number to its picture."""
+    from reproduce.miniature.render import render
+
+    scenes = [scene for _, scene in corpus_scenes(num, seed)]
+    return lambda number: Image.fromarray(render(scenes[number], resolution))
+
+
+def corpus_scenes(num: int, seed: int) -> list[tuple[dict, Scene]]:
+    """The rows of `corpus_prompts`, each with the scene that it tells."""
     rng = np.random.default_rng(seed)
-    rows: list[dict] = []
+    rows: list[tuple[dict, Scene]] = []
     categories, shares = [*CORPUS_SHARE, "dense"], [*CORPUS_SHARE.values(), 1 - sum(CORPUS_SHARE.values())]
     while len(rows) < num:
         category = categories[rng.choice(len(shares), p=shares)]
@@ -228,10 +243,11 @@ def corpus_prompts(num: int, seed: int) -> list[dict]:
             scene = dense_scene(rng)
             text, said = dense_prompt(scene), [(o.color, o.shape) for o in scene.objects]
         else:
-            entry = task_entry(task_scene(rng, category), category)
+            scene = task_scene(rng, category)
+            entry = task_entry(scene, category)
             text, said = entry["prompt"], _entry_kinds(entry)
         if not has_held_out_pair(said):
-            rows.append({"text": text, "category": category})
+            rows.append(({"text": text, "category": category}, scene))
     return rows
 
 

@@ -26,6 +26,7 @@ from reproduce.recipes.base import (
     with_source,
     with_transfer_seed,
 )
+from reproduce.studies import find_arm
 
 __all__ = [
     "FAMILIES",
@@ -61,7 +62,9 @@ def find_recipe(
     source: Path | None = None,
     limit: int | None = None,
 ) -> Recipe:
-    """The recipe that was asked for by name (one of the family's, or `package.module:function`), by size, or neither.
+    """The recipe that was asked for by name, by size, or neither.
+
+    A name is one of the family's, a study's arm (`depth/all`, `reproduce.studies`) or `package.module:function`.
 
     With neither, a run folder that exists goes on with its own recipe; else the miniature's usual one. `seed` is the
     transfer's, `source` the folder of another pipeline of the family, `limit` a quick look's (`reproduce.limit`); a run
@@ -82,6 +85,8 @@ def find_recipe(
 
 
 def _named(family: str, name: str | None, size: str | None) -> Recipe:
+    if name is not None and "/" in name and ":" not in name:
+        return find_arm(name, _named(family, None, None))
     if name is None or ":" not in name:
         known = _one_of("family with recipes", family, FAMILIES)
         return _one_of(f"recipe of {family}", name or _one_of("size", size or "miniature", usual(family)), known)()
@@ -95,7 +100,7 @@ def _named(family: str, name: str | None, size: str | None) -> Recipe:
 def asked_for(run_dir: Path, name: str | None, source: Path | None, limit: int | None) -> dict[str, Any] | None:
     """What run.json keeps so that later calls find the recipe again; None where this call named nothing."""
     asked: dict[str, Any] = {}
-    if name is not None and ":" in name:
+    if name is not None and (":" in name or "/" in name):
         asked["recipe"] = name
     if source is not None:  # seen from the run: no absolute path stands in run.json
         asked["source"] = Path(os.path.relpath(source.resolve(), run_dir.resolve())).as_posix()

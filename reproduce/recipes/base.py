@@ -37,7 +37,10 @@ class Corpus:
     """What the source draws for the transfer: `num_prompts` x `images_per_prompt` images.
 
     `prompts` is `package.module:function`, called with (num, seed), or a JSON Lines file; rows have `text` and
-    `category`. `image_filter` is `package.module:function` (`reproduce.stages.corpus.ImageFilter`) or None.
+    `category`. `image_filter` is `package.module:function` (`reproduce.stages.corpus.ImageFilter`) or None. `maker` is
+    who makes the images: None the recipe's source, as in the paper; the folder or hub id of another pipeline; or
+    `package.module:function`, called with (num, seed, resolution), which returns a function from a prompt's number to
+    its image (`reproduce.miniature.prompts:rendered`).
     """
 
     prompts: str
@@ -45,6 +48,7 @@ class Corpus:
     images_per_prompt: int = 1
     seed: int = 0
     image_filter: str | None = None
+    maker: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class Suite:
     `benchmarks` are keys of `bench.benchmarks.BENCHMARKS`. The first lays the images out, and its scores lie in the
     suite's folder; a further one scores the same images into a folder of its own there. `prompts` is what the first
     one's `load_prompts` takes: a file in the benchmark's format or `package.module:function`, with `arguments`.
-    `title` is what reports call the suite.
+    `title` is what reports call the suite. `scale` draws it at so many times the recipe's resolution (None: at it).
     """
 
     name: str
@@ -63,6 +67,7 @@ class Suite:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     images_per_prompt: int = 4
     benchmarks: tuple[str, ...] = ("geneval",)
+    scale: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,9 @@ class Recipe:
     one a GPU. Another `transfer.seed` is the same recipe, repeated. `study` says what an ablation varies: its runs
     judge no claim but the one that it is made for. `world` names what the prompts are about where a family has sources
     of several; claims are judged in each by itself.
+    `start` is the folder of a pixel model whose weights the transfer
+    inherits by name and shape, seen from the repository; `source_resolution` is where the source draws its pictures,
+    where the pixel model's `resolution` is not its own.
     """
 
     name: str
@@ -97,12 +105,25 @@ class Recipe:
     num_processes: int | None = None
     study: str | None = None
     world: str | None = None
+    start: str | None = None
+    source_resolution: int | None = None
 
 
 def source_of(recipe: Recipe) -> str:
     """Where the source lies: the folder's absolute path, or the recipe's own words for a hub id."""
-    folder = ROOT / recipe.source  # an absolute path stays itself
-    return str(folder) if folder.exists() else recipe.source
+    return place_of(recipe.source)
+
+
+def place_of(source: str) -> str:
+    """Where a pipeline lies: the folder's absolute path, seen from the repository, or the same words for a hub id."""
+    folder = ROOT / source  # an absolute path stays itself
+    return str(folder) if folder.exists() else source
+
+
+def drawn_at(recipe: Recipe, subject: str, scale: int | None = None) -> int:
+    """The resolution in px at which a subject ("source" or "l2p") draws a suite of that scale."""
+    own = recipe.source_resolution if subject == "source" and recipe.source_resolution else recipe.resolution
+    return own * (scale or 1)
 
 
 def with_transfer_seed(recipe: Recipe, seed: int) -> Recipe:

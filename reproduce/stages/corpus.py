@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from PIL import Image
 from bench.named import load_function, load_rows
 from bench.records import write_jsonl
 from l2p.pictures import read_picture
-from reproduce.draw import Drawing, draw, generator, image_seed
+from reproduce.draw import Drawing, Generate, draw, generator, image_seed
+from reproduce.inputs import files_sha256, pipeline_files, pipeline_folder
 from reproduce.recipes import Recipe
+from reproduce.recipes.base import place_of
 
 ImageFilter = Callable[[list[Image.Image], list[dict[str, Any]]], list[str | None]]
 """Images and their metadata rows in, for each the reason to reject it or None."""
@@ -25,7 +29,7 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     """Draw `corpus/images`, then write `rejected.jsonl` and, last, `metadata.jsonl`, one row a kept image."""
     folder, state = run_dir / "corpus", PartialState()
     drawings = source_drawings(recipe, run_dir)["corpus"]
-    with generator(recipe, run_dir, "source") as generate:
+    with made_by(recipe, run_dir) as generate:
         draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws")
     state.wait_for_everyone()
     if state.is_main_process:
@@ -33,6 +37,32 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         rejected = reject(recipe.corpus.image_filter, folder, rows)
         write_jsonl(folder / "rejected.jsonl", [{"file_name": name, "reason": why} for name, why in rejected.items()])
         write_jsonl(folder / "metadata.jsonl", [row for row in rows if row["file_name"] not in rejected])
+
+
+@contextmanager
+def made_by(recipe: Recipe, run_dir: Path) -> Iterator[Generate]:
+    """What makes the corpus's images from prompts and seeds: the source, another pipeline, or a function."""
+    maker = recipe.corpus.maker
+    if maker is not None and ":" in maker:
+        numbers = {row["seed"]: number for number, row in enumerate(planned_rows(recipe))}
+        picture: Callable[[int], Image.Image] = load_function(maker)(
+            recipe.corpus.num_prompts, recipe.corpus.seed, recipe.resolution
+        )
+        yield lambda texts, seeds, scale: [picture(numbers[seed] // recipe.corpus.images_per_prompt) for seed in seeds]
+        return
+    with generator(recipe if maker is None else replace(recipe, source=maker), run_dir, "source") as generate:
+        yield generate
+
+
+def maker_facts(recipe: Recipe) -> dict[str, Any]:
+    """What the corpus's images depend on besides the recipe's source; {} where that makes them."""
+    maker = recipe.corpus.maker
+    if maker is None:
+        return {}
+    if ":" in maker:
+        return {"maker": maker}
+    folder = pipeline_folder(place_of(maker))
+    return {"maker_sha256": files_sha256(folder, pipeline_files(folder))}
 
 
 def source_drawings(recipe: Recipe, run_dir: Path) -> dict[str, list[Drawing]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from reports import write_report
 from reports.closing import closing_rows
+from reports.paper_tables import write_paper_tables
 from reproduce.ending import show_ending
 from reproduce.recipes import Recipe
 
@@ -14,6 +16,11 @@ from reproduce.recipes import Recipe
 def run(recipe: Recipe, run_dir: Path) -> None:
     """Write `report/`."""
     write_report([run_dir], run_dir / "report")
+
+
+def write_study(run_dirs: Sequence[Path], out: Path) -> None:
+    """Write the paper's tables and figures from a study's runs into `out`."""
+    write_paper_tables(run_dirs, out)
 
 
 def end(run_dir: Path, *, as_json: bool = False) -> None:

@@ -54,6 +54,7 @@ def suite_drawings(recipe: Recipe, suite: Suite, folder: Path) -> list[Drawing]:
             seed=image_seed(recipe.sample_seed, f"{suite.name}/{sample.prompt_id}", sample.index),
             text=texts[sample.prompt_id],
             path=folder / sample.path,
+            scale=suite.scale,
         )
         for sample in suite_samples(suite)
     ]

@@ -13,6 +13,7 @@ from bench.records import ScoreSettings, read_json, write_json
 from reproduce.draw import SUBJECTS
 from reproduce.inputs import check_judges, judges_sha256, load_judges
 from reproduce.recipes import Recipe, Suite
+from reproduce.recipes.base import drawn_at
 from reproduce.stages.sample import suite_prompts, suite_samples
 
 
@@ -50,7 +51,7 @@ def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: str
         prompts=suite_prompts(suite),
         samples=suite_samples(suite),
         images_per_prompt=suite.images_per_prompt,
-        resolution=recipe.resolution,
+        resolution=drawn_at(recipe, subject, suite.scale),
         subject=f"{recipe.name} {subject}",
         judge_name=recipe.judges[benchmark],
         # A model that draws nothing gets its honest 0 here; the miniature's detector has a check of its own, and at the

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.records import read_json
 from l2p.transfer import run_transfer
 from reproduce.recipes import Recipe, source_of
+from reproduce.recipes.base import place_of
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
@@ -22,4 +23,5 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         "shift": drawn.shift or 1.0,
         "scheduler": drawn.scheduler or "euler",
     }
-    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer", sampling=sampling)
+    start = Path(place_of(recipe.start)) if recipe.start is not None else None
+    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer", start=start, sampling=sampling)

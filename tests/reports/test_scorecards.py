@@ -138,4 +138,6 @@ def test_a_sheet_holds_every_part():
         parts.append(buffer.getvalue())
     picture = sheet(parts, LIGHT)
     counts = {color: count for count, color in picture.getcolors()}
+    wide = sheet(parts, LIGHT, parts[0])
+    assert wide.width == picture.width and wide.height > picture.height + 20
     assert [counts[height, 0, 0] for height in (20, 60, 10)] == [30 * height for height in (20, 60, 10)]

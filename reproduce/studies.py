@@ -1,0 +1,225 @@
+"""Studies: recipes that differ in one thing from the family's usual one, run one after another (figures 9 to 15).
+
+An arm is a recipe called "<study>/<arm>" (`python -m reproduce flux --recipe depth/all`); what arms of equal inputs
+draw with the source is drawn once, as their runs lie beside each other. Of the suites only GenEval is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reproduce.families import ROOT, recipe_families
+from reproduce.recipes.base import Recipe, Suite
+
+WEIGHTS = "reproduce/miniature/weights"
+RENDERED = "reproduce.miniature.prompts:rendered"
+SIZES = (500, 1_000, 2_000, 4_000, 20_000)  # images of the corpus
+SHARES = (0.25, 0.5, 1.0)  # of the usual steps: a curve's points, each a run of its own
+DEPTHS = {"head": 0, "1+1": 1, "2+2": 2, "all": None}
+SCRATCH = {"transfer": (0.25, 0.5, 1.0), "scratch": (1.0, 3.0, 10.0)}  # shares of the usual steps
+HIGH_SCALE, HIGH_CHANNELS, SHIFTS = 4, (8, 8), (1, 2, 3, 4, 5)
+MAX_NUM_SEEDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question of the paper: its title, the claims that it decides, its arms by name, and how long they take.
+
+    `arms` is called with the family's usual miniature recipe.
+    """
+
+    title: str
+    claims: tuple[str, ...]
+    arms: Callable[[Recipe], dict[str, Recipe]]
+    time: str
+
+
+def of_length(recipe: Recipe, share: float) -> Recipe:
+    """The recipe with a share of its steps, its schedule shortened alike."""
+    transfer = recipe.transfer
+    steps = max(1, round(share * transfer.num_train_steps))
+    decay = round(steps * transfer.num_decay_steps / transfer.num_train_steps)
+    every = max(1, round(share * transfer.validate_every))
+    return replace(
+        recipe, transfer=replace(transfer, num_train_steps=steps, num_decay_steps=decay, validate_every=every)
+    )
+
+
+def of_maker(recipe: Recipe, maker: str | None) -> Recipe:
+    """The recipe with a corpus that another makes."""
+    return replace(recipe, corpus=replace(recipe.corpus, maker=maker))
+
+
+def of_depth(recipe: Recipe, num_blocks: int | None) -> Recipe:
+    """The recipe with `num_blocks` trained at each end: 0 the Detailer Head alone, None all of the model."""
+    given = {None: {"trainable": "all"}, 0: {"trainable": "head"}}.get(num_blocks, {})
+    blocks = recipe.transfer.num_trainable_blocks if given else num_blocks
+    return replace(recipe, transfer=replace(recipe.transfer, num_trainable_blocks=blocks, **given))
+
+
+def from_scratch(recipe: Recipe) -> Recipe:
+    """The recipe with none of the source's weights: the pixel model is trained whole, from random ones."""
+    scratch = replace(recipe.transfer, initial_weights="random", trainable="all", input_projection="random")
+    return replace(recipe, transfer=scratch)
+
+
+def other_source(recipe: Recipe) -> str | None:
+    """The folder of the first other family's shipped miniature source; None where none is shipped."""
+    folders = (f"{WEIGHTS}/{family}" for family in recipe_families() if family != recipe.family)
+    return next((folder for folder in folders if (ROOT / folder / "model_index.json").is_file()), None)
+
+
+def data_source(usual: Recipe) -> dict[str, Recipe]:
+    """Corpora of the same prompts drawn by the source, by another family's source (where one ships), and rendered."""
+    makers = {"own": None, "other": other_source(usual), "rendered": RENDERED}
+    return {
+        f"{name}-{share:g}": of_length(of_maker(usual, maker), share)
+        for name, maker in makers.items()
+        if name != "other" or maker is not None
+        for share in SHARES
+    }
+
+
+def depth(usual: Recipe) -> dict[str, Recipe]:
+    """The head alone, one and two blocks at each end, and everything."""
+    return {
+        f"{name}-{share:g}": of_length(of_depth(usual, num_blocks), share)
+        for name, num_blocks in DEPTHS.items()
+        for share in SHARES
+    }
+
+
+def data_size(usual: Recipe) -> dict[str, Recipe]:
+    """Corpora of several sizes, at equal steps."""
+    return {str(size): replace(usual, corpus=replace(usual.corpus, num_prompts=size)) for size in SIZES}
+
+
+def scratch(usual: Recipe) -> dict[str, Recipe]:
+    """The transfer, and training from scratch with as many steps, three and ten times as many."""
+    makers = {"transfer": lambda recipe: recipe, "scratch": from_scratch}
+    return {
+        f"{name}-{share:g}": of_length(makers[name](usual), share)
+        for name, shares in SCRATCH.items()
+        for share in shares
+    }
+
+
+def extrapolation(usual: Recipe) -> dict[str, Recipe]:
+    """The usual transfer, whose GenEval is also drawn at twice its resolution, nothing trained for it."""
+    geneval = usual.suites[0]
+    twice = replace(geneval, name=f"{geneval.name}_x2", title=f"{geneval.title} at twice the resolution", scale=2)
+    return {"twice": replace(usual, suites=(geneval, twice), cross_check=None)}
+
+
+def noise_shift(usual: Recipe) -> dict[str, Recipe]:
+    """The usual transfer, then a pixel model of four times its resolution on rendered scenes, at shifts 1 to 5.
+
+    Its patches are four times as large, so its tokens are as many, as in the paper's 4K model; it starts from the usual
+    one's weights, where names and shapes agree. Two levels more in the Detailer Head reach the pixels.
+    """
+    detailer = replace(usual.transfer.detailer, channels=(*HIGH_CHANNELS, *usual.transfer.detailer.channels))
+    high = replace(
+        of_maker(usual, RENDERED),
+        resolution=HIGH_SCALE * usual.resolution,
+        source_resolution=usual.resolution,
+        start=str(study_folder("noise-shift", usual) / "usual" / "transfer" / "model"),
+        transfer=replace(
+            usual.transfer,
+            patch_size=HIGH_SCALE * usual.transfer.patch_size,
+            detailer=detailer,
+            input_projection="random",
+        ),
+    )
+    return {"usual": usual} | {
+        str(shift): replace(
+            high,
+            transfer=replace(high.transfer, shift=float(shift)),
+            l2p_sampler=replace(high.l2p_sampler, shift=float(shift)),
+        )
+        for shift in SHIFTS
+    }
+
+
+STUDIES = {
+    "data-source": Study(
+        title="who drew the training images (figure 9a)", claims=("C3",), arms=data_source, time="not run yet"
+    ),
+    "depth": Study(
+        title="how much of the transformer trains (figure 9b)", claims=("C4",), arms=depth, time="not run yet"
+    ),
+    "data-size": Study(
+        title="how many training images (figure 9c)", claims=("C5",), arms=data_size, time="not run yet"
+    ),
+    "scratch": Study(
+        title="the transfer against training from scratch", claims=("C8", "C12"), arms=scratch, time="not run yet"
+    ),
+    "noise-shift": Study(
+        title="noise shift at four times the resolution (figure 12)",
+        claims=("C7",),
+        arms=noise_shift,
+        time="not run yet",
+    ),
+    "extrapolation": Study(
+        title="twice the resolution, untrained (figure 15)", claims=("C10",), arms=extrapolation, time="not run yet"
+    ),
+}
+
+
+def find_study(name: str) -> Study:
+    """The study of that name; ValueError lists the known ones."""
+    if name not in STUDIES:
+        raise ValueError(f"unknown study {name!r}; known: {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+def arms(name: str, usual: Recipe) -> dict[str, Recipe]:
+    """The recipes of a study by arm, each with its name, GenEval alone, and the word that it is an ablation."""
+    found = find_study(name).arms(usual)
+    return {
+        arm: replace(recipe, name=f"{usual.name}-{name}-{arm}", suites=geneval_of(recipe), study=f"{name}: {arm}")
+        for arm, recipe in found.items()
+    }
+
+
+def geneval_of(recipe: Recipe) -> tuple[Suite, ...]:
+    """The suites of GenEval's prompts: the first, and what is drawn of it at another scale."""
+    first = recipe.suites[0]
+    return tuple(suite for suite in recipe.suites if suite.prompts == first.prompts)
+
+
+def find_arm(name: str, usual: Recipe) -> Recipe:
+    """The recipe "<study>/<arm>"; ValueError lists the known ones."""
+    study, _, arm = name.partition("/")
+    known = arms(study, usual)
+    if arm not in known:
+        raise ValueError(f"unknown arm {arm!r} of study {study}; known: {', '.join(known)}")
+    return known[arm]
+
+
+def study_folder(name: str, usual: Recipe, limit: int | None = None) -> Path:
+    """Where a study's runs lie: `runs/depth-flux-mini`, a folder an arm and seed."""
+    return Path("runs") / "-".join((name, usual.name, *(["limit", str(limit)] if limit else [])))
+
+
+def runs_of(
+    name: str, usual: Recipe, *, num_seeds: int, limit: int | None = None, only: tuple[str, ...] = ()
+) -> list[tuple[Path, list[str]]]:
+    """Each run of a study in order: its folder, and the words for `python -m reproduce` that make it or go on with it.
+
+    `only` are the arms that are wanted, () all. Raises ValueError for an arm that is none, or seeds below 1.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"--seeds {num_seeds}: give 1 or more")
+    known = arms(name, usual)
+    if unknown := [arm for arm in only if arm not in known]:
+        raise ValueError(f"unknown arm {unknown[0]!r} of study {name}; known: {', '.join(known)}")
+    folder = study_folder(name, usual, limit)
+    found = []
+    for seed in range(num_seeds):
+        for arm in only or known:
+            path = folder / (f"{arm}-seed{seed}" if seed else arm)
+            words = [usual.family, "--recipe", f"{name}/{arm}", "--run", str(path), "--seed", str(seed)]
+            found.append((path, [*words, *(["--limit", str(limit)] if limit else [])]))
+    return found

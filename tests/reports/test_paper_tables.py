@@ -1,0 +1,85 @@
+"""The paper's tables from whatever runs there are: every number says whether it was published, measured or predicted."""
+
+import pytest
+
+from reports import paper, paper_tables
+from reports.__main__ import main
+from reports.runs import load_runs
+from reports.studies import STUDIES
+from tests.reports.fake_run import predicted_4k
+from tests.reports.test_results import RESULTS
+from tests.reports.test_studies import run
+
+NAMES = ("table1", "table2", "table3", "figure4", "figure5", "figure9a", "figure9b", "figure9c", "figure12", "figure15")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """What the command writes from the kept records."""
+    out = tmp_path_factory.mktemp("tables")
+    with pytest.raises(SystemExit) as ended:
+        main(["tables", *map(str, sorted((RESULTS / "runs").iterdir())), "--out", str(out)])
+    assert not ended.value.code
+    return out
+
+
+def test_every_table_in_every_form(written):
+    for name in NAMES:
+        assert all((written / f"{name}.{end}").is_file() for end in ("md", "tex", "csv"))
+        assert r"\toprule" in (written / f"{name}.tex").read_text()
+    drawn = {file.stem for file in written.glob("*.png")}
+    assert drawn == {file.stem for file in written.glob("*.svg")} == {"figure4", "figure9b"}, "what was run, no more"
+
+
+def test_what_was_not_run_says_so(written):
+    assert "not run" in (written / "table1.md").read_text().lower()
+    assert "| L2P, this code | trained |" in (written / "table2.md").read_text()
+    table = (written / "figure9c.md").read_text()
+    assert table.count("not run") >= 5 and "published: 20k well above 10k" in table
+    depth = (written / "figure9b.md").read_text()
+    assert "| depth | all blocks | flux-mini-all | 32,000 |" in depth and "| depth | head alone |" in depth
+    assert "measured" in depth and "not run" in depth
+
+
+def test_kinds_never_mix(tmp_path):
+    runs = [
+        run(tmp_path / "own", 0.9),
+        run(tmp_path / "rendered", 0.5, corpus={"maker": "fixture:rendered"}),
+        run(tmp_path / "shorter", 0.7, num_train_steps=500),
+    ]
+    points = paper_tables.study_points(runs, "data-source").set_index(["setting", "recipe"])
+    assert points.loc[("the source itself", "own"), "value"] == pytest.approx(
+        runs[0].scored["l2p", "geneval"].summary.overall
+    )
+    assert points.loc[("the source itself", "shorter"), "train_images"] == 8000
+    assert list(points.xs("another family's source")["kind"]) == ["not run"]
+    assert set(points["kind"]) == {"measured", "not run"}
+    tables = paper_tables.cell_tables(runs, predicted_4k())
+    assert paper_tables.kinds(tables["figure4"][1]) == {"published": 1, "predicted": 2}
+    assert paper_tables.kinds(tables["table2"][1]) == {"published": len(paper.TABLE2), "not run": 1}
+    for _, frame in tables.values():
+        assert set(frame["kind"]) <= {"published", "measured", "predicted", "not run"}
+        valued = frame[frame["value"].notna()] if "value" in frame else frame.iloc[:0]
+        assert set(valued["kind"]) <= {"measured"}
+
+
+def test_settings_that_are_expected_are_those_that_reports_read():
+    assert set(paper_tables.EXPECTED) == set(STUDIES) == {study for study, _, _ in paper_tables.FIGURES.values()}
+    from reproduce.recipes import find_recipe
+    from reproduce.studies import arms
+    from tests.reproduce.test_studies import as_run
+
+    usual = find_recipe("flux")
+    for name, expected in paper_tables.EXPECTED.items():
+        found = {STUDIES[name].setting(as_run(recipe)) for arm, recipe in arms(name, usual).items() if arm != "usual"}
+        assert found <= {*expected, *(one for one in found if one.endswith("'s source"))}
+        assert set(expected) - {"another family's source"} <= found
+
+
+def test_the_same_run_counts_once(tmp_path):
+    runs = [run(tmp_path / "own", 0.9), run(tmp_path / "copy", 0.9, name="own")]
+    runs += [run(tmp_path / "rendered", 0.5, corpus={"maker": "fixture:rendered"})]
+    points = paper_tables.study_points(runs, "data-source")
+    assert list(points[points["kind"] == "measured"]["seeds"]) == [1, 1]
+    with pytest.raises(ValueError, match="one recipe"):
+        load_runs([one.path for one in runs])
