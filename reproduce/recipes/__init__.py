@@ -26,7 +26,6 @@ from reproduce.recipes.base import (
     with_source,
     with_transfer_seed,
 )
-from reproduce.studies import find_arm
 
 __all__ = [
     "FAMILIES",
@@ -86,6 +85,8 @@ def find_recipe(
 
 def _named(family: str, name: str | None, size: str | None) -> Recipe:
     if name is not None and "/" in name and ":" not in name:
+        from reproduce.studies import find_arm  # which is made of recipes itself
+
         return find_arm(name, _named(family, None, None))
     if name is None or ":" not in name:
         known = _one_of("family with recipes", family, FAMILIES)

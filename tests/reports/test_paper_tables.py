@@ -1,4 +1,4 @@
-"""The paper's tables from whatever runs there are: every number says whether it was published, measured or predicted."""
+"""The paper's tables from whatever runs there are: every number is marked published, measured, predicted or not run."""
 
 import pytest
 
