@@ -32,25 +32,31 @@ STUDIED = (  # quantities that take a study: judged for the families that have o
     *("extrapolation_retention", "transfer_minus_scratch"),
 )
 SIZES = ("miniature", "paper")
+Case = tuple[str, str]  # family and world
+NO_CASE: Case = ("", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
     """A claim with its verdict; ``why`` says, for a reader, what the verdict rests on or what is missing.
 
-    ``family`` is the source family that was judged, "" where the claim is of none alone or no run bears on it.
+    ``family`` is the source family that was judged and ``world`` what its prompts are about (``Run.world``); "" where
+    the claim is of none alone or no run bears on it.
     """
 
     claim: Claim
     scope: str
     family: str
+    world: str
     verdict: str
     evidence: Evidence | None
     why: str
 
 
 def judge_claims(runs: Sequence[Run], costs: Sequence[CostRecord]) -> list[Judgement]:
-    """Judge every claim for every size and family that has runs; scope "paper" uses ``costs`` (predicted, any run's).
+    """Judge every claim for every size, family and world that has runs.
+
+    Scope "paper" uses ``costs`` (predicted, any run's).
 
     Miniature and paper-size runs are judged apart, and so are families: a claim tested at both stands twice. What no
     file can show stands once a size.
@@ -61,9 +67,9 @@ def judge_claims(runs: Sequence[Run], costs: Sequence[CostRecord]) -> list[Judge
 def _judged(claim: Claim, runs: Sequence[Run], costs: Sequence[CostRecord]) -> list[Judgement]:
     """A claim's judgements; where it takes a study, those of the families that have one, or one for all."""
     found = []
-    for scope, family in _cases(claim, runs):
-        members = [run for run in runs if run.size == scope and family in ("", run.family)]
-        found.append(judge(claim, scope, family, members, costs))
+    for scope, case in _cases(claim, runs):
+        members = [run for run in runs if run.size == scope and case in (NO_CASE, run.case)]
+        found.append(judge(claim, scope, case, members, costs))
     if claim.rule.quantity not in STUDIED:
         return found
     sizes = dict.fromkeys(judgement.scope for judgement in found)
@@ -71,22 +77,22 @@ def _judged(claim: Claim, runs: Sequence[Run], costs: Sequence[CostRecord]) -> l
     return [
         one
         for size in sizes
-        for one in shown[size] or [judge(claim, size, "", [run for run in runs if run.size == size], costs)]
+        for one in shown[size] or [judge(claim, size, NO_CASE, [run for run in runs if run.size == size], costs)]
     ]
 
 
-def _cases(claim: Claim, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Where a claim is judged: (size, family), the family "" for a claim that no family's runs decide."""
+def _cases(claim: Claim, runs: Sequence[Run]) -> list[tuple[str, Case]]:
+    """Where a claim is judged: size and ``Run.case``, ``NO_CASE`` for a claim that no family's runs decide."""
     if claim.scope == "paper":
-        return [("paper", "")]
+        return [("paper", NO_CASE)]
     sizes = [size for size in SIZES if any(run.size == size for run in runs)] or ["miniature"]
     if claim.rule.quantity not in MEASURES or claim.rule.quantity in ACROSS_FAMILIES:
-        return [(size, "") for size in sizes]
-    families = {size: dict.fromkeys(run.family for run in runs if run.size == size) for size in sizes}
-    return [(size, family) for size in sizes for family in families[size] or ("",)]
+        return [(size, NO_CASE) for size in sizes]
+    cases = {size: dict.fromkeys(run.case for run in runs if run.size == size) for size in sizes}
+    return [(size, case) for size in sizes for case in cases[size] or (NO_CASE,)]
 
 
-def judge(claim: Claim, scope: str, family: str, runs: Sequence[Run], costs: Sequence[CostRecord]) -> Judgement:
+def judge(claim: Claim, scope: str, case: Case, runs: Sequence[Run], costs: Sequence[CostRecord]) -> Judgement:
     """Judge one claim by its rule on these runs; without evidence the verdict is "not tested" and says why."""
     measure = MEASURES.get(claim.rule.quantity)
     evidence, verdict, why = None, NOT_TESTED, claim.untested
@@ -97,7 +103,8 @@ def judge(claim: Claim, scope: str, family: str, runs: Sequence[Run], costs: Seq
     if evidence:
         verdict, remark = apply_rule(claim.rule, evidence)
         why = f"{evidence.why}{remark}"
-    return Judgement(claim=claim, scope=scope, family=family, verdict=verdict, evidence=evidence, why=why)
+    family, world = case
+    return Judgement(claim=claim, scope=scope, family=family, world=world, verdict=verdict, evidence=evidence, why=why)
 
 
 def verdict_counts(judgements: Sequence[Judgement]) -> dict[str, int]:
@@ -190,7 +197,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def to_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """The rows of ``claims.json``: id, statement, criterion, scope, family, verdict, value, ci95, n, source."""
+    """The rows of ``claims.json``: id, statement, criterion, scope, family, world, verdict, value, ci95, n, source."""
     return [
         {
             "id": judgement.claim.id,
@@ -198,6 +205,7 @@ def to_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
             "criterion": judgement.claim.criterion,
             "scope": judgement.scope,
             "family": judgement.family or None,
+            "world": judgement.world or None,
             "verdict": judgement.verdict,
             "value": judgement.evidence.value if judgement.evidence else None,
             "ci95": list(judgement.evidence.ci95) if judgement.evidence and judgement.evidence.ci95 else None,

@@ -48,7 +48,7 @@ def compared(leading: Sequence[Sequence[Run]]) -> list[Pair]:
 
 
 def _pair(first: Sequence[Run], other: Sequence[Run], suite: str, title: str) -> Pair:
-    pair = Pair(suite=suite, title=title, first=first[0].family_title, other=other[0].family_title)
+    pair = Pair(suite=suite, title=title, first=first[0].case_title, other=other[0].case_title)
     try:
         for subject in SUBJECTS:
             refuse_other_measure(first, other, (subject, suite))
@@ -116,10 +116,10 @@ def families_table(leading: Sequence[Sequence[Run]], pairs: Sequence[Pair]) -> p
             if not all(scored):
                 continue
             source, pixel = (sum(one.summary.overall for one in part) / len(part) for part in scored)
-            row = {"family": members[0].family_title, "size": members[0].size, "seeds": len(members), "suite": suite}
+            row = {"family": members[0].case_title, "size": members[0].size, "seeds": len(members), "suite": suite}
             row |= {"title": title, "decimals": scored[0][0].benchmark.decimals, "source": source, "pixel": pixel}
             row |= {"kept": kept and kept.value, "low": kept and kept.low, "high": kept and kept.high}
-            rows.append(row | {"verdict": _standing(members[0].family_title, suite, pairs)})
+            rows.append(row | {"verdict": _standing(members[0].case_title, suite, pairs)})
     columns = ("family", "size", "seeds", "suite", "title", "decimals", "source", "pixel", "kept", "low", "high")
     return pd.DataFrame(rows, columns=[*columns, "verdict"])
 

@@ -87,13 +87,13 @@ def render(template: str, context: dict[str, Any]) -> str:
 
 
 def leading_groups(runs: list[Run]) -> list[list[Run]]:
-    """For each family and size, the runs that judge its claims; the page opens with the first.
+    """For each family, world and size, the runs that judge its claims; the page opens with the first.
 
     Where none may judge, the run with the most scores stands for them.
     """
     leading = []
-    for key in dict.fromkeys((run.family, run.size) for run in runs):
-        members = [run for run in runs if (run.family, run.size) == key]
+    for key in dict.fromkeys((run.case, run.size) for run in runs):
+        members = [run for run in runs if (run.case, run.size) == key]
         try:
             leading.append(judging_group(members))
         except NoEvidenceError:
@@ -105,14 +105,14 @@ def opening(
     runs: list[Run], leading: list[list[Run]], judgements: list[Judgement], unreadable: list[str]
 ) -> dict[str, Any]:
     """What the page opens with: headline numbers of the leading runs, verdict counts, warnings."""
-    several = len({run.family for run in runs}) > 1
+    several = len({run.case for run in runs}) > 1
     return {
         "title": title(runs),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "runs": runs,
         "leading": leading[0],
         "headline": [entry for members in leading for entry in headline(members, judgements)],
-        "family_titles": {run.family: run.family_title for run in runs} if several else {},
+        "case_titles": {run.case: run.case_title for run in runs} if several else {},
         "counts": verdict_counts(judgements),
         "alarms": [(run.name, message) for run in runs for message in alarms(run)],
         "warnings": [warning for run in runs for warning in warnings(run)] + unreadable,
@@ -141,7 +141,7 @@ def headline(leading: list[Run], judgements: list[Judgement]) -> list[dict[str, 
         reaches_c1 = judged is not None and judged.claim.rule.bound == figures.C1_BAND[0]
         entry = {
             "name": name,
-            "family": leading[0].family,
+            "case": leading[0].case,
             "decimals": next((part.benchmark.decimals for part in scored if part), 3),
             "judgement": judged,
             "band": figures.C1_BAND if reaches_c1 else None,
@@ -156,13 +156,13 @@ def headline(leading: list[Run], judgements: list[Judgement]) -> list[dict[str, 
 
 
 def judgement_of(suite: str, run: Run, judgements: Sequence[Judgement]) -> Judgement | None:
-    """The verdict of the claim about what is kept on this suite, for the run's family and size; None without one."""
+    """The verdict of the claim about what is kept on this suite, for the run's case and size; None without one."""
     return next(
         (
             judgement
             for judgement in judgements
             if judgement.claim.rule.quantity == f"{suite}_retention"
-            and (judgement.scope, judgement.family) == (run.size, run.family)
+            and (judgement.scope, judgement.family, judgement.world) == (run.size, *run.case)
         ),
         None,
     )

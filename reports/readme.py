@@ -62,7 +62,8 @@ def _name(members: Sequence[Run]) -> str:
     run = members[0]
     size = " in miniature" if run.size == "miniature" else ""
     seeds = f"mean of {len(members)} seeds" if len(members) > 1 else "one seed"
-    return f"{run.family_title}{size}: {(run.transfer or {})['num_train_steps']:,} steps, {seeds}"
+    world = f", {run.world}" if run.world else ""
+    return f"{run.family_title}{size}{world}: {(run.transfer or {})['num_train_steps']:,} steps, {seeds}"
 
 
 def _cell(members: Sequence[Run], suite: str) -> str:

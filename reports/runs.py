@@ -77,6 +77,21 @@ class Run:
         return str(self.recipe.get("family_title", self.family))
 
     @property
+    def world(self) -> str:
+        """What the prompts are about, where the family has sources of several worlds ("layouts open"); else ""."""
+        return str(self.recipe.get("world") or "")
+
+    @property
+    def case(self) -> tuple[str, str]:
+        """What claims are judged for: family and world."""
+        return self.family, self.world
+
+    @property
+    def case_title(self) -> str:
+        """The case for readers: "FLUX", "FLUX, layouts open"."""
+        return ", ".join(filter(None, (self.family_title, self.world)))
+
+    @property
     def size(self) -> str:
         """ "miniature" or "paper", "unknown" without a manifest."""
         return str(self.recipe.get("size", "unknown"))

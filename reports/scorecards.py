@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.records import CostRecord
 from reports import families, figures, page, paper, pictures, shown, table_files, tables, written
-from reports.claims import Judgement, judge_claims, verdict_counts
+from reports.claims import NO_CASE, Judgement, judge_claims, verdict_counts
 from reports.cost import figure4
 from reports.cost.load import PaperCosts, all_records, load_paper_costs
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, load_runs
@@ -36,7 +36,7 @@ class Card:
     @property
     def title(self) -> str:
         """ "FLUX, in miniature"."""
-        return self.leading[0].family_title + (", in miniature" if self.leading[0].size == "miniature" else "")
+        return self.leading[0].case_title + (", in miniature" if self.leading[0].size == "miniature" else "")
 
 
 def write_scorecards(
@@ -68,27 +68,31 @@ def write_scorecards(
 def make_cards(
     runs: Sequence[Run], judgements: Sequence[Judgement], say: Callable[[str], None] = lambda sentence: None
 ) -> list[Card]:
-    """The cards of all families and sizes, in the paper's order of families."""
-    keys = sorted({(run.family, run.size) for run in runs}, key=_order)
-    sizes = {family: [size for name, size in keys if name == family] for family, _ in keys}
+    """The cards of all families, worlds and sizes, in the paper's order of families."""
+    keys = sorted({(*run.case, run.size) for run in runs}, key=_order)
     cards = []
-    for family, size in keys:
-        members = [run for run in runs if (run.family, run.size) == (family, size)]
+    for family, world, size in keys:
+        members = [run for run in runs if (*run.case, run.size) == (family, world, size)]
         leading = page.leading_groups(members)[0]
         pairs, unreadable = _pairs([*leading, *members])
         for sentence in unreadable:
             say(sentence)
-        name = table_files.slug(family if len(sizes[family]) == 1 else f"{family} {size}")
-        mine = [one for one in judgements if one.family in ("", family) and one.scope in (size, "paper")]
+        several = {part: len({key[part] for key in keys if key[0] == family}) > 1 for part in (1, 2)}
+        name = table_files.slug(" ".join((family, *[world] * several[1], *[size] * several[2])))
+        mine = [
+            one
+            for one in judgements
+            if (one.family, one.world) in (NO_CASE, (family, world)) and one.scope in (size, "paper")
+        ]
         cards.append(Card(name=name, runs=members, leading=leading, judgements=mine, pairs=pairs))
     if len({card.name for card in cards}) < len(cards):
-        raise ValueError(f"two families would write one file: {', '.join(family for family, _ in keys)}")
+        raise ValueError(f"two families would write one file: {', '.join(' '.join(key) for key in keys)}")
     return cards
 
 
-def _order(key: tuple[str, str]) -> tuple[int, str, str]:
-    family, size = key
-    return (paper.FAMILIES.index(family) if family in paper.FAMILIES else len(paper.FAMILIES)), family, size
+def _order(key: tuple[str, str, str]) -> tuple[int, str, str, str]:
+    family, world, size = key
+    return (paper.FAMILIES.index(family) if family in paper.FAMILIES else len(paper.FAMILIES)), family, world, size
 
 
 def _pairs(runs: Sequence[Run]) -> tuple[list[pictures.Pair], list[str]]:
@@ -365,7 +369,7 @@ def _write_index(cards: Sequence[Card], out: Path) -> None:
 
 
 def _key(card: Card) -> tuple[str, str]:
-    return card.leading[0].family_title, card.leading[0].size
+    return card.leading[0].case_title, card.leading[0].size
 
 
 def _short_facts(card: Card) -> dict[str, str]:

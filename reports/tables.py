@@ -167,19 +167,23 @@ def _retention_row(name: str, members: list[Run], names: dict[str, str]) -> dict
 
 
 def scorecard(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row a family and size, as text: retention by suite, share of parameters tuned, compute, alarms.
+    """A row a family, world and size, as text: retention by suite, share of parameters tuned, compute, alarms.
 
     Retention is of the runs that judge the claims (``claims.judging_group``).
     """
     titles = suite_titles(runs)
-    keys = dict.fromkeys((run.family, run.size) for run in runs)
-    rows = [_card(family, [run for run in runs if (run.family, run.size) == (family, size)]) for family, size in keys]
+    keys = dict.fromkeys((run.case, run.size) for run in runs)
+    rows = [_card([run for run in runs if (run.case, run.size) == key]) for key in keys]
     columns = ("Family", "Size", "Runs", *titles.values(), "Tuned", "Images", "Transfer", "Alarms")
     return pd.DataFrame(rows, columns=list(dict.fromkeys(columns))).fillna("–")
 
 
-def _card(family: str, runs: list[Run]) -> dict[str, Any]:
-    row = {"Family": family, "Size": runs[0].size, "Runs": ", ".join(run.name for run in runs)}
+def _card(runs: list[Run]) -> dict[str, Any]:
+    row = {
+        "Family": ", ".join(filter(None, runs[0].case)),
+        "Size": runs[0].size,
+        "Runs": ", ".join(run.name for run in runs),
+    }
     try:
         judging = judging_group(runs)
     except estimates.NoEvidenceError as absent:

@@ -38,7 +38,7 @@ class Comparison:
 def compare(baseline: Sequence[Run], current: Sequence[Run], *, latency: bool = False) -> Comparison:
     """Compare the seeds of one recipe with those of its baseline; measured latency only where it is asked for.
 
-    Raises ValueError where family or size differ, or the baseline holds nothing that could be compared.
+    Raises ValueError where family, world or size differ, or the baseline holds nothing that could be compared.
     """
     _refuse_incomparable(baseline[0], current[0])
     checks = [*_score_checks(baseline, current), *cost_checks(baseline, current, latency=latency)]
@@ -193,7 +193,7 @@ def _alarm_check(baseline: Sequence[Run], current: Sequence[Run]) -> Check:
 
 
 def _refuse_incomparable(baseline: Run, current: Run) -> None:
-    for what in ("family", "size"):
+    for what in ("family", "world", "size"):
         before, after = getattr(baseline, what), getattr(current, what)
         if before != after:
             raise ValueError(f"{baseline.name} is of {what} {before!r}, {current.name} of {after!r}: not comparable")

@@ -17,7 +17,7 @@ OTHER_INPUTS = {
     "corpus": {"images_sha256": "other"},
     "judges": {"geneval": "other"},
 }
-KEYS = ["id", "statement", "criterion", "scope", "family", "verdict", "value", "ci95", "n", "source"]
+KEYS = ["id", "statement", "criterion", "scope", "family", "world", "verdict", "value", "ci95", "n", "source"]
 
 
 def verdicts(runs, costs=()):
@@ -153,6 +153,15 @@ def test_families_are_judged_apart(tmp_path):
     assert by_family["C1", "flux"] == by_family["C14", "flux"] == "reproduced"
     assert by_family["C1", "sd3"] == by_family["C14", "sd3"] == "not reproduced"
     assert [family for claim, family in by_family if claim in ("C3", "C6", "C13")] == ["", "", ""]  # of no family alone
+
+
+def test_worlds_of_a_family_are_judged_apart_and_the_easy_one_lends_nothing(tmp_path):
+    said = {"recipe": {"world": "layouts said"}, "num_prompts": 40}
+    opened = {"recipe": {"world": "layouts open"}, "num_prompts": 40, "pixel_accuracy": 0.4, "num_train_steps": 5000}
+    runs = load_runs([fake_run(tmp_path / "said", **said), fake_run(tmp_path / "open", **opened)])
+    found = {(row["id"], row["world"]): row["verdict"] for row in to_rows(judge_claims(runs, []))}
+    assert found["C1", "layouts said"] == "reproduced" and found["C1", "layouts open"] == "not reproduced"
+    assert {run.case_title for run in runs} == {"FLUX, layouts said", "FLUX, layouts open"}
 
 
 def test_c6_needs_predicted_costs_and_checks_them(run_dir):
