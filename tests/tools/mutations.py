@@ -40,6 +40,14 @@ GENEVAL = "tests/bench/geneval/test_rules.py"
 DPG = "tests/bench/dpg/test_rules.py"
 STATISTICS = "tests/bench/test_statistics.py"
 ESTIMATES = "tests/reports/test_estimates.py"
+SIGNIFICANCE = "tests/reports/test_significance.py"
+GATE = "tests/reports/test_regression.py"
+BASELINE = "tests/reports/test_baseline.py"
+PICTURES = "tests/l2p/test_pictures.py"
+TABLES = "tests/l2p/test_tables.py"
+RELEASES = "tests/l2p/test_release.py"
+CONVERSION = "tests/l2p/test_conversion.py"
+DESCRIBE = "tests/l2p/test_command.py tests/l2p/test_release.py"
 
 FAULTS = (
     # the flow and what it learns
@@ -212,7 +220,7 @@ FAULTS = (
         "if True else config.block_learning_rate",
         TRAINING,
     ),
-    # the alarms and the conversion
+    # the alarms
     Fault(
         "l2p/alarms.py",
         "variance / ((1 - sigma) ** 2 * variance + sigma**2)",
@@ -281,9 +289,181 @@ FAULTS = (
     ),
     Fault("bench/statistics.py", "_unseen_weight(cells) / len(table) / 2", "_unseen_weight(cells) / 2", STATISTICS),
     Fault("bench/statistics.py", "high=float(max(high, value))", "high=float(high)", STATISTICS),
+    Fault("bench/statistics.py", "/ at_bounds).max()", "/ at_bounds).min()", STATISTICS),
+    Fault("bench/statistics.py", "unseen *= cells.counts.mean()", "unseen *= 1", STATISTICS),
+    Fault("bench/statistics.py", "1 - 2 * (1 - 1 / len(table)) / num_clusters", "1.0", STATISTICS),
+    Fault("bench/statistics.py", "(values.sum(1) + 0.5) / (num_clusters + 1)", "values.mean(1)", STATISTICS),
     # what reports estimate
     Fault("reports/estimates.py", "stdev(by_seed) / len(by_seed) ** 0.5", "stdev(by_seed)", ESTIMATES),
     Fault("reports/estimates.py", "student.ppf(0.975, len(by_seed) - 1)", "student.ppf(0.975, 1000)", ESTIMATES),
+    # the gate: how much two sides differ
+    Fault(
+        "reports/regression/significance.py",
+        "p_values[k] * left / weights[k]",
+        "p_values[k] * sum(weights) / weights[k]",
+        SIGNIFICANCE,
+    ),
+    Fault("reports/regression/significance.py", "largest = max(largest, min(", "largest = max(0.0, min(", SIGNIFICANCE),
+    Fault(
+        "reports/regression/significance.py",
+        "for one in found.values()) / halves[name] ** 2",
+        "for one in found.values()) / halves[name]",
+        SIGNIFICANCE,
+    ),
+    Fault("reports/regression/significance.py", "float(2 * student.sf(", "float(student.sf(", SIGNIFICANCE),
+    Fault(
+        "reports/regression/significance.py",
+        "of_one * (1 / len(before) + 1 / len(after))",
+        "of_one * (1 / len(before))",
+        SIGNIFICANCE,
+    ),
+    Fault(
+        "reports/regression/significance.py",
+        "student.sf(abs(change) / error, freedom)",
+        "student.sf(abs(change) / error, EXACT)",
+        SIGNIFICANCE,
+    ),
+    Fault("reports/regression/significance.py", "mean(change**2 - variance for", "mean(change**2 for", SIGNIFICANCE),
+    Fault(
+        "reports/regression/significance.py",
+        "freedom = sum(len(side) - 1 for side in sides)",
+        "freedom = sum(len(side) for side in sides)",
+        SIGNIFICANCE,
+    ),
+    Fault(
+        "reports/regression/significance.py",
+        "PROMPT_SEED_SD**2 / num_image_prompts if",
+        "PROMPT_SEED_SD**2 if",
+        SIGNIFICANCE,
+    ),
+    Fault(
+        "reports/regression/significance.py",
+        "(images.high - images.value) ** 2 + seeds_half2",
+        "(images.high - images.value) ** 2",
+        f"{SIGNIFICANCE} {GATE}",
+    ),
+    # the gate: what is compared, and what is said not to be
+    Fault(
+        "reports/regression/checks.py",
+        "if corrected > FAMILY_ALPHA:",
+        "if (check.p_value or 0) > FAMILY_ALPHA:",
+        f"{GATE} {SIGNIFICANCE}",
+    ),
+    Fault(
+        "reports/regression/checks.py",
+        'weights = [1 / parts[check.part == "category"] for',
+        "weights = [1.0 for",
+        f"{GATE} {SIGNIFICANCE}",
+    ),
+    Fault("reports/regression/checks.py", " == check.higher_is_better", "", GATE),
+    Fault(
+        "reports/regression/checks.py",
+        "keys = dict.fromkeys(key for run in baseline",
+        "keys = dict.fromkeys(key for run in current",
+        GATE,
+    ),
+    Fault(
+        "reports/regression/checks.py",
+        "yield replace(blank, outcome=NOT_COMPARED, why",
+        "yield replace(blank, why",
+        GATE,
+    ),
+    Fault("reports/regression/checks.py", '"models", "thresholds", "resampled")', '"models", "resampled")', GATE),
+    Fault(
+        "reports/regression/checks.py",
+        "for run in (*baseline[1:], *current):\n        if found",
+        "for run in current:\n        if found",
+        f"{GATE} {BASELINE}",
+    ),
+    Fault("reports/regression/checks.py", 'subject != "source" and first != other', "first != other", GATE),
+    Fault("reports/regression/checks.py", "if None in hashes:", "if hashes == [None, None]:", GATE),
+    Fault(
+        "reports/regression/checks.py",
+        "and not any(alarms(run) for run in baseline)",
+        "and any(alarms(run) for run in baseline)",
+        GATE,
+    ),
+    Fault("reports/regression/checks.py", 'for what in ("family", "size"):', 'for what in ("family",):', GATE),
+    Fault("reports/regression/costs.py", '"batch_size", "dtype", "device_type"', '"batch_size", "device_type"', GATE),
+    Fault("reports/regression/costs.py", "if ratio < 1 / factor", "if ratio < factor", GATE),
+    Fault("reports/regression/costs.py", "if len(machines) > 1:", "if len(machines) > 2:", GATE),
+    # the gate: what a baseline keeps
+    Fault(
+        "reports/regression/baseline.py",
+        '[row for row in run.log if "alarm" in row] or run.log[-1:]',
+        "run.log[-1:]",
+        BASELINE,
+    ),
+    Fault(
+        "reports/regression/baseline.py", '"generation", "checks")', '"generation", "checks", "thresholds")', BASELINE
+    ),
+    Fault(
+        "reports/regression/baseline.py",
+        '[row["value"] for row in _sorted(scored)]',
+        '[row["value"] for row in scored.rows]',
+        BASELINE,
+    ),
+    Fault("reports/regression/baseline.py", '["rows"] != rows:', '["title"] != title:', BASELINE),
+    Fault(
+        "reports/regression/baseline.py",
+        "if members[0].recipe_name == current[0].recipe_name]",
+        "if members]",
+        f"{BASELINE} {GATE}",
+    ),
+    # pictures
+    Fault("l2p/pictures.py", "if width * height > max_pixels:", "if width > max_pixels:", PICTURES),
+    Fault("l2p/pictures.py", "        ImageOps.exif_transpose(image, in_place=True)\n", "", PICTURES),
+    Fault("l2p/pictures.py", "Orientation, 1) >= 5", "Orientation, 1) >= 2", PICTURES),
+    Fault("l2p/pictures.py", 'and "BGR" not in layout', 'and "B" not in layout', PICTURES),
+    Fault("l2p/pictures.py", '.rpartition("/")[2].startswith', ".startswith", f"{PICTURES} tests/l2p/test_corpus.py"),
+    # tables
+    Fault("l2p/tables.py", '"utf-8-sig" if line == 1 else "utf-8"', '"utf-8"', TABLES),
+    Fault("l2p/tables.py", 'newline=""), strict=True), 1', 'newline="")), 1', TABLES),
+    Fault("l2p/tables.py", "if len(found) < len(pairs):", "if False:", TABLES),
+    Fault("l2p/tables.py", "parse_constant=_refuse_constant, ", "", TABLES),
+    Fault("l2p/tables.py", "header.count(name) > 1", "header.count(name) > 2", TABLES),
+    # the conversion
+    Fault("l2p/conversion/delta.py", "if header.source_sha256 not in (None, found):", "if False:", CONVERSION),
+    Fault(
+        "l2p/conversion/delta.py",
+        "lacking = sorted(set(header.tensors or ()) - held.keys())",
+        "lacking: list[str] = []",
+        CONVERSION,
+    ),
+    Fault("l2p/conversion/delta.py", "t.to(torch.bfloat16) if t.is_floating_point() else t", "t", CONVERSION),
+    Fault("l2p/conversion/start.py", "xx + strength * torch.eye", "xx + 1e-6 * torch.eye", CONVERSION),
+    Fault(
+        "l2p/conversion/start.py",
+        "projection.bias.copy_(weight.float().cpu() @ fit.bias + bias.float().cpu())",
+        "projection.bias.copy_(bias.float().cpu())",
+        CONVERSION,
+    ),
+    Fault(
+        "l2p/conversion/start.py",
+        "bad = not_finite((name, tensors[name].read()) for name in shared)",
+        "bad: list[str] = []",
+        RELEASES,
+    ),
+    Fault(
+        "l2p/conversion/release.py",
+        '".to_qkv.": (".to_q.", ".to_k.", ".to_v.")',
+        '".to_qkv.": (".to_k.", ".to_q.", ".to_v.")',
+        RELEASES,
+    ),
+    Fault(
+        "l2p/conversion/release.py",
+        "if (bad or missing) and not allow_partial:",
+        "if bad and not allow_partial:",
+        RELEASES,
+    ),
+    Fault(
+        "l2p/conversion/release.py",
+        "merged = [name for name in tensors if name not in bad]",
+        "merged = list(tensors)",
+        RELEASES,
+    ),
+    Fault("l2p/conversion/release.py", "value if keep_dtypes else value.to(own[name].dtype)", "value", RELEASES),
+    Fault("l2p/conversion/describe.py", " if file not in in_shards", "", DESCRIBE),
 )
 
 
@@ -302,7 +482,7 @@ def passes(folder: Path, tests: str) -> bool:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode == 0
 
 
-def outcome(folder: Path, fault: Fault) -> str:
+def outcome(folder: Path, fault: Fault, ask_room: bool) -> str:
     """ "caught", "caught by the room's other tests" or "survived"; the copy is as it was afterwards."""
     path = folder / fault.path
     text = path.read_text("utf-8")
@@ -312,7 +492,9 @@ def outcome(folder: Path, fault: Fault) -> str:
     try:
         if not passes(folder, fault.tests):
             return "caught"
-        return "survived" if passes(folder, room_of(fault.path)) else "caught by the room's other tests"
+        if not ask_room or passes(folder, room_of(fault.path)):
+            return "survived"
+        return "caught by the room's other tests"
     finally:
         path.write_text(text, "utf-8")
 
@@ -322,6 +504,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="faults of files whose path holds this")
+    parser.add_argument("--named-only", action="store_true", help="ask the tests that a fault names, never the room's")
     given = parser.parse_args()
     rows, faults, sound = [], [fault for fault in FAULTS if given.only in fault.path], set()
     with tempfile.TemporaryDirectory() as temporary:
@@ -333,7 +516,7 @@ def main() -> None:
             if fault.tests not in sound and not passes(folder, fault.tests):
                 raise SystemExit(f"{fault.tests} fails without any fault: mend that first")
             sound.add(fault.tests)
-            result = outcome(folder, fault)
+            result = outcome(folder, fault, ask_room=not given.named_only)
             rows.append((fault, result))
             print(
                 f"{number}/{len(faults)} {result}, {time.monotonic() - started:.0f} s: {fault.path}: {fault.after}",
