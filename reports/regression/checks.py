@@ -68,7 +68,8 @@ def judged(checks: Sequence[Check]) -> list[Check]:
 def _judge(check: Check, corrected: float) -> Check:
     if corrected > FAMILY_ALPHA:
         return replace(check, p_corrected=corrected, outcome=NOISE)
-    better = ((check.change or 0) > 0) == check.higher_is_better
+    unchanged = 1 if check.unit == "x" else 0
+    better = ((check.change or 0) > unchanged) == check.higher_is_better
     return replace(check, p_corrected=corrected, outcome=BETTER if better else WORSE)
 
 

@@ -226,6 +226,19 @@ def test_latency_of_another_machine_is_not_compared_and_repeats_are_tested(basel
     assert check.outcome == "not compared" and "other machines" in check.why
 
 
+def test_a_faster_run_is_better_and_a_slower_one_worse(baseline):
+    def timed(*seconds):
+        return [
+            replace(load_run(baseline), scored={}, transfer=None, costs=[replace(RECORD, latency_s=[second])])
+            for second in seconds
+        ]
+
+    fast, slow = timed(1.0, 1.01, 1.02), timed(2.0, 2.02, 2.04)
+    for before, after, outcome in ((fast, slow, "worse"), (slow, fast, "better"), (fast, fast, "within noise")):
+        checks = {check.name: check for check in compare(before, after, latency=True).checks}
+        assert checks["measured cost of l2p-flux-48, batch 1, latency ms"].outcome == outcome
+
+
 def test_formats_and_the_file(baseline, copy, tmp_path, capsys):
     (copy / "scores/l2p/heldout/summary.json").unlink()
     for form in ("text", "markdown", "json"):
