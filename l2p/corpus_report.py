@@ -11,7 +11,7 @@ from pathlib import Path
 from l2p.corpus import Corpus, CorpusItem, corpus_items
 from l2p.likeness import KnownPrompts, NearDuplicates
 from l2p.progress import track
-from l2p.tables import csv_columns, csv_rows, jsonl_rows, read_table_bytes
+from l2p.tables import csv_columns, csv_rows, jsonl_rows, read_table_text
 
 NUM_NAMED = 5
 CAPTION_NAMES = ("prompt", "text", "Prompt", "caption")
@@ -67,7 +67,8 @@ def read_prompts(path: Path) -> list[str]:
     elif path.suffix == ".jsonl":
         rows = jsonl_rows(path)
     else:
-        return [line.strip() for line in read_table_bytes(path).decode().splitlines() if line.strip()]
+        lines = read_table_text(path).split("\n")  # no other sign ends a line: prompts hold line separators
+        return [line.strip() for line in lines if line.strip()]
     found = []
     for number, row in rows:
         name = next((name for name in CAPTION_NAMES if isinstance(row, dict) and row.get(name)), None)

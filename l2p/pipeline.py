@@ -324,9 +324,12 @@ class L2PPipeline(DiffusionPipeline):
 
 
 def _texts(prompt: str | Sequence[str]) -> list[str]:
-    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    texts = list(prompt) if isinstance(prompt, Sequence) and not isinstance(prompt, str) else [prompt]
     if not texts:
         raise ValueError("there is no prompt in the list")
+    other = [text for text in texts if not isinstance(text, str)]
+    if other:  # some families would encode the word "None"
+        raise ValueError(f"each prompt must be a text; got {other[0]!r}")
     return texts
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from bench.records import read_json, read_jsonl, to_json, write_json
+from l2p.pictures import PictureError, read_picture
 
 COPIED = (
     "run.json",
@@ -191,9 +192,12 @@ def _is_a_copy(file: Path, content: bytes, files: Sequence[tuple[Path, bytes]]) 
 
 def _keep_picture(picture: Path, copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(picture) as image:
-        if max(image.size) <= THUMBNAIL:
-            shutil.copyfile(picture, copy)
-            return
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        image.save(copy, "PNG", optimize=True)
+    try:
+        image = read_picture(picture)
+    except PictureError as error:
+        raise ValueError(f"{picture} cannot be kept: {error}") from error
+    if max(image.size) <= THUMBNAIL:
+        shutil.copyfile(picture, copy)
+        return
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.save(copy, "PNG", optimize=True)

@@ -1,7 +1,6 @@
 """The picture grid: the same prompts from both models with the scorer's verdicts, chosen by rule, not by eye."""
 
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from l2p.pictures import PictureError, read_picture
 from reports.figures import png_uri
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run
 from reports.theme import LIGHT, Theme
@@ -94,11 +94,8 @@ def readable(pairs: list[Pair]) -> tuple[list[Pair], list[str]]:
 def thumbnail(path: Path) -> Image.Image:
     """The image as RGB, at most ``THUMBNAIL`` px; ValueError naming a file that is broken or too large to be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        rgb = read_picture(path)
+    except (OSError, PictureError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error}).") from error
     rgb.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     return rgb

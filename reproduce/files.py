@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from bench.records import read_json, write_json
+from l2p.pictures import PictureError, read_picture
 from l2p.progress import say
 from reproduce.inputs import known_file
 from reproduce.recipes import Recipe
@@ -138,8 +137,7 @@ def _drawn(recipe: Recipe, run_dir: Path, stage: str) -> Iterator[Path]:
 
 def _readable(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError):
+        read_picture(path)
+    except (OSError, PictureError):
         return False
     return True

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l2p.conversion.delta import DELTA_HEADER, FIRST_HEADER, delta_header
-from l2p.conversion.release import RELEASE_HEADER
+from l2p.conversion.release import PREFIXES, RELEASE_HEADER
 from l2p.weight_files import INDEX, list_tensors, metadata
 
 
@@ -67,6 +67,8 @@ def _weight_files(path: Path) -> list[Path]:
 
 
 def _part(key: str) -> str:
+    for prefix in PREFIXES:
+        key = key.removeprefix(prefix)
     words = key.split(".")[:-1]
     depth = 2 if words[:1] in (["transformer"], ["detailer"], ["local_decoder"]) else 1
     return ".".join(word for word in words[:depth] if not word.isdigit())

@@ -105,7 +105,7 @@ def merge_file(
     missing = sorted(set(needed) - tensors.keys())
     if (bad or missing) and not allow_partial:
         problems = [f"holds NaN or infinity in {_some(bad)}"] * bool(bad)
-        problems += [f"lacks {_some(missing)}, which the source has not either"] * bool(missing)
+        problems += [f"lacks {_some(missing)}, without which the model is not whole"] * bool(missing)
         raise ValueError(f"{path} {' and '.join(problems)}")
     merged = [name for name in tensors if name not in bad]
     holders = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -136,12 +136,18 @@ def _check_fit(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Stor
 
 
 def release_needs(model: PixelTransformer2DModel, path: Path, new: Collection[str]) -> set[str]:
-    """Return what a released file must hold: all that the source lacks, and each block whole of which it has a part.
+    """Return what a released file must hold, `new` being the names that the source lacks.
 
-    Files of trained tensors alone leave out whole blocks, which stay the source's.
+    Each layer of which one tensor is new is needed whole (the source's bias does not fit another weight), and each
+    block of which the file has a part. Files of trained tensors alone leave out whole blocks, which stay the source's.
     """
-    touched = {_block(name) for name in model_tensors(path, model)} - {""}
-    return {*new, *(name for name in model.state_dict() if _block(name) in touched)}
+    blocks = {_block(name) for name in model_tensors(path, model)} - {""}
+    layers = {_layer(name) for name in new}
+    return {name for name in model.state_dict() if _block(name) in blocks or _layer(name) in layers}
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _block(name: str) -> str:

@@ -7,7 +7,6 @@ labels on which judge and person say the same; *refused* the share of the right 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,11 @@ from bench.geneval.rules import judge
 from bench.named import load_function
 from bench.records import Detection, read_jsonl
 from bench.statistics import Estimate, bootstrap_ci
+from l2p.pictures import PictureError, read_picture
+from l2p.tables import csv_rows
 from reproduce.miniature.answers import answers_from
 
+LABEL_COLUMNS = ("sheet", "number", "subject", "suite", "prompt_id", "index", "sha256", "prompt", "right", "remark")
 MOSAIC_COLUMNS = 20
 ANSWERS = {"yes": True, "no": False, "unsure": None}
 LABELS = Path(__file__).parents[2] / "tests" / "recorded" / "labels"
@@ -69,15 +71,14 @@ def read_labels(folder: Path) -> list[Label]:
 
     Raises ValueError for a row whose `right` is neither yes, no nor unsure, and for files of different lengths.
     """
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row for _, row in csv_rows(folder / "labels.csv", LABEL_COLUMNS)]
     asked = read_jsonl(folder / "asked.jsonl")
     if len(rows) != len(asked):
         raise ValueError(f"{folder}: labels.csv has {len(rows)} rows, asked.jsonl {len(asked)}; they belong together")
     open_rows = [row["number"] for row in rows if row["right"].strip().lower() not in ANSWERS]
     if open_rows:
         raise ValueError(f"{folder / 'labels.csv'}: right is not yes, no or unsure in rows {', '.join(open_rows[:9])}")
-    pictures = _tiles(Image.open(folder / "pictures.webp").convert("RGB"), len(rows))
+    pictures = _tiles(picture_of(folder / "pictures.webp"), len(rows))
     return [
         Label(
             run=folder.resolve().name,
@@ -95,6 +96,14 @@ def read_labels(folder: Path) -> list[Label]:
         )
         for row, spec, picture in zip(rows, asked, pictures, strict=True)
     ]
+
+
+def picture_of(path: Path) -> Image.Image:
+    """The picture as RGB; ValueError naming a file that is none."""
+    try:
+        return read_picture(path)
+    except PictureError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _tiles(mosaic: Image.Image, count: int) -> list[Image.Image]:
@@ -272,7 +281,7 @@ def _answers_differ(scores: Path, images: Path, other: Detect) -> list[bool]:
     differ = []
     for row, path, detections in zip(rows, paths, _detect_all(paths, other), strict=True):
         asked = {str(question.proposition_id): question.text for question in questions[row["prompt_id"]]}
-        answers = answers_from(Image.open(path), detections, list(asked.values()))
+        answers = answers_from(picture_of(path), detections, list(asked.values()))
         differ += [row["answers"][key] != answer for key, answer in zip(asked, answers, strict=True)]
     return differ
 
@@ -280,5 +289,5 @@ def _answers_differ(scores: Path, images: Path, other: Detect) -> list[bool]:
 def _detect_all(paths: Sequence[Path], detect: Detect) -> list[list[Detection]]:
     found: list[list[Detection]] = []
     for start in range(0, len(paths), BATCH):
-        found += detect([Image.open(path).convert("RGB") for path in paths[start : start + BATCH]])
+        found += detect([picture_of(path) for path in paths[start : start + BATCH]])
     return found

@@ -28,6 +28,7 @@ from bench.named import load_function
 from bench.records import Detection, write_json
 from bench.statistics import bootstrap_ci, category_means, paired_difference
 from l2p.architectures import architecture_of
+from l2p.pictures import read_picture
 from l2p.sampling import SCHEDULERS
 from l2p.sources import load_source
 from reproduce.draw import draw_l2p, draw_source, image_seed, l2p_pipeline, source_pipeline
@@ -162,7 +163,7 @@ def _noisy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def _compressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     file = BytesIO()
     image.save(file, format="JPEG", quality=85)
-    return Image.open(file).convert("RGB")
+    return read_picture(file.getvalue())
 
 
 # Slight disturbances that must not change a verdict: Gaussian blur of radius 0.5 px, noise of deviation 5 of 255, JPEG.

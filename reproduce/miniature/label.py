@@ -25,9 +25,16 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.dpg.questions import read_questions
 from bench.named import load_function
 from bench.records import write_jsonl
-from reproduce.miniature.agreement import JUDGES, MOSAIC_COLUMNS, compare_with, read_labels, table
+from reproduce.miniature.agreement import (
+    JUDGES,
+    LABEL_COLUMNS,
+    MOSAIC_COLUMNS,
+    compare_with,
+    picture_of,
+    read_labels,
+    table,
+)
 
-COLUMNS = ("sheet", "number", "subject", "suite", "prompt_id", "index", "sha256", "prompt", "right", "remark")
 PER_ROW, ROWS, SIDE, TEXT = 5, 4, 196, 50  # a contact sheet: pictures a row, rows, pixels of a picture and its text
 
 
@@ -134,7 +141,7 @@ def write_sheets(chosen: Sequence[Candidate], out: Path) -> None:
     if (out / "labels.csv").exists():
         raise FileExistsError(f"{out / 'labels.csv'} exists: labels are never written over; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    pictures = [Image.open(one.path).convert("RGB") for one in chosen]
+    pictures = [picture_of(one.path) for one in chosen]
     _mosaic(pictures).save(out / "pictures.webp", lossless=True, quality=100, method=6)
     per_sheet = PER_ROW * ROWS
     for start in range(0, len(chosen), per_sheet):
@@ -156,7 +163,7 @@ def write_sheets(chosen: Sequence[Candidate], out: Path) -> None:
         for i, one in enumerate(chosen)
     ]
     with (out / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, LABEL_COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -222,6 +222,9 @@ def test_a_generator_may_live_on_a_gpu() -> None:
             r"unknown callback tensors \['noisy'\]; known: \['latents'",
         ),
         ({"prompts": []}, "no prompt in the list"),
+        ({"prompts": ["a", None]}, "each prompt must be a text; got None"),
+        ({"prompts": 3}, "each prompt must be a text; got 3"),
+        ({"negative_prompt": [None, "a"]}, "each prompt must be a text; got None"),
     ],
 )
 def test_what_does_not_fit_is_named_before_anything_runs(

@@ -2,10 +2,11 @@
 
 import json
 
+import pytest
 from PIL import Image
 
 from l2p.__main__ import main
-from l2p.corpus_report import inspect_corpus
+from l2p.corpus_report import inspect_corpus, read_prompts
 from l2p.likeness import KnownPrompts, NearDuplicates, jaccard, shingles
 
 FOX = "A red fox is stepping over a fallen log in a misty pine forest while the snow falls slowly around its paws"
@@ -71,3 +72,12 @@ def test_the_command_ends_with_a_finding_for_a_broken_image_and_bad_input_for_no
     told = capsys.readouterr().out
     assert "broken images: 1" in told and "Nature/Animals 3 (75.0%)" in told
     assert main(["inspect-corpus", str(tmp_path / "none")]) == 2
+
+
+def test_known_prompts_in_plain_text_are_lines_whatever_signs_they_hold(tmp_path):
+    path = tmp_path / "known.txt"
+    path.write_bytes("\ufeffa red star\u2028by night\r\n\r\ntwo \x0c blue\n".encode())
+    assert read_prompts(path) == ["a red star\u2028by night", "two \x0c blue"]
+    path.write_bytes(b"a red star\n\xff\n")
+    with pytest.raises(ValueError, match=r"known.txt, line 2, is not UTF-8"):
+        read_prompts(path)

@@ -9,9 +9,10 @@ import torch
 from diffusers import FluxPipeline, ZImageTransformer2DModel
 from safetensors.torch import load_file, save_file
 
-from l2p.architectures import ARCHITECTURES
+from l2p.architectures import ARCHITECTURES, get_architecture
 from l2p.conversion import (
     copy_source_weights,
+    describe,
     empty_model,
     inherit,
     load_delta,
@@ -128,7 +129,10 @@ def test_comfyuis_form_of_a_release_is_read(tmp_path: Path) -> None:
     tensors = {key.replace("all_x_embedder.8-1.", "x_embedder."): tensor for key, tensor in tensors.items()}
     tensors["norm_final.weight"] = torch.ones(32)  # which diffusers drops
     assert any("attention.qkv" in key for key in tensors) and not any(".to_" in key for key in tensors)
+    unprefixed = tmp_path / "unprefixed.safetensors"
+    save_file(tensors, unprefixed)
     save_file({f"model.diffusion_model.{key}": tensor for key, tensor in tensors.items()}, path)
+    assert describe(path) == describe(unprefixed) and "layers" in describe(path)
     origin = source("zimage")
     again = empty_model(origin.transformer, path)
     report = copy_source_weights(again, origin.transformer)
@@ -160,7 +164,10 @@ def test_diffusers_own_fused_projections_are_taken_apart(flux: FluxPipeline, tmp
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda t: t.pop("local_decoder.out_conv.bias"), "lacks detailer.out_conv.bias, which the source has not"),
+        (
+            lambda t: t.pop("local_decoder.out_conv.bias"),
+            "lacks detailer.out_conv.bias, without which the model is not whole",
+        ),
         (lambda t: t.pop("all_x_embedder.8-1.bias"), "lacks transformer.all_x_embedder.8-1.bias"),
         (lambda t: t.pop("layers.1.attention.to_q.weight"), "lacks transformer.layers.1.attention.to_q.weight"),
         (
@@ -185,6 +192,20 @@ def test_a_release_with_a_hole_is_refused_by_name_unless_that_is_wanted(
     (left,) = merge_file(other, path, needed=needed, allow_partial=True).left_out
     assert left in message or left.startswith(message.split()[-1])
     assert torch.equal(other.state_dict()[left], before[left])
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3", "qwenimage"])
+def test_a_projection_of_pixels_takes_no_bias_of_latents(family: str, tmp_path: Path) -> None:
+    """The source's own projection may have a bias of the same name and shape: it belongs to another weight."""
+    origin, path = source(family), tmp_path / "release.safetensors"
+    save_release(PixelTransformer2DModel.from_source(origin.transformer, patch_size=8), path)
+    other = empty_model(origin.transformer, path)
+    bias = f"{get_architecture(family).input_projection(8)}.bias"
+    rewrite(path, lambda tensors: tensors.pop(bias))
+    assert bias in origin.transformer.state_dict()
+    new = copy_source_weights(other, origin.transformer).new
+    with pytest.raises(ValueError, match=f"lacks transformer.{bias}"):
+        merge_file(other, path, needed=release_needs(other, path, new))
 
 
 def test_a_release_of_whole_trained_blocks_needs_no_others(tmp_path: Path) -> None:

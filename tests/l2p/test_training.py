@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from l2p.config import TransferConfig
 from l2p.flow import transfer_loss
-from l2p.training.data import Data, SlotRule, draw_slot, split_indices
-from l2p.training.optimise import learning_rate_share
+from l2p.training.data import Data, MicroBatch, SlotRule, draw_slot, split_indices
+from l2p.training.optimise import Trainer, learning_rate_share
 
 RULE = SlotRule(
     seed=0,
@@ -81,8 +82,42 @@ def test_the_learning_rate_warms_up_holds_and_decays() -> None:
     shares = [learning_rate_share(step, **schedule) for step in range(100)]
     assert shares[0] == pytest.approx(0.1) and shares[9] == 1 and shares[49] == 1 and shares[50] == 1
     assert shares[75] == pytest.approx(0.5) and shares[99] == pytest.approx(0.02)
+    floored = [learning_rate_share(step, **schedule | {"final_share": 0.3}) for step in range(100)]
+    assert floored == [max(share, 0.3) if step >= 10 else share for step, share in enumerate(shares)]
+    assert floored[84:] == [0.32, *[0.3] * 15]
     level = schedule | {"num_warmup_steps": 0, "num_decay_steps": 0}
     assert all(learning_rate_share(step, **level) == 1 for step in range(100))
+
+
+class Constant(torch.nn.Module):
+    """Predicts one velocity for every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.velocity = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, noisy: torch.Tensor, sigma: torch.Tensor, prompt: dict, return_dict: bool) -> tuple[torch.Tensor]:
+        return (self.velocity.expand_as(noisy),)
+
+
+@pytest.mark.parametrize(("max_grad_norm", "slope"), [(1.0, 1.0), (4.0, 4.0), (100.0, 6.0), (None, 6.0)])
+def test_a_step_goes_down_the_clipped_slope_at_the_steps_own_rate(max_grad_norm: float | None, slope: float) -> None:
+    """Noise less image is 3 in every pixel, so at velocity 0 the loss is 9 and its slope -6."""
+    model = Constant()
+    trainer = Trainer(
+        accelerator=Accelerator(cpu=True),
+        model=model,
+        optimizer=torch.optim.SGD([{"params": [model.velocity], "lr": 0.0, "base_lr": 0.1}]),
+        trained={"velocity": model.velocity},
+        ema=None,
+        rate_share=lambda step: 1 / step,
+        max_grad_norm=max_grad_norm,
+        loss_weight_below=0.0,
+    )
+    images = torch.zeros(2, 3, 4, 4)
+    batch = [MicroBatch(images, images + 3, torch.ones(2), {})] * 2
+    assert trainer.step(batch, step=5) == pytest.approx(9)
+    assert model.velocity.item() == pytest.approx(0.1 / 5 * slope, rel=1e-4)
 
 
 def test_held_back_images_never_train() -> None:

@@ -51,6 +51,13 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     assert list_tensors(tmp_path)["a"].shape == (100,)  # a folder's index comes before its files
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("pipe.safetensors", "absent.safetensors"):
+        with pytest.raises(FileNotFoundError, match=f"no weights at .*{name}"):
+            list_tensors(tmp_path / name)
+
+
 def test_what_is_half_written_goes_and_what_exists_stays(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     with pytest.raises(KeyboardInterrupt), whole(out) as part:
