@@ -267,6 +267,9 @@ def test_an_8k_model_starts_from_a_4k_one(tmp_path: Path) -> None:
     save_file({"detailer.other.weight": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="shares no tensor's name and shape"):
         inherit(large, tmp_path / "other.safetensors")
+    rewrite(tmp_path / "4k.safetensors", lambda tensors: tensors["local_decoder.out_conv.bias"].fill_(float("nan")))
+    with pytest.raises(ValueError, match="holds NaN or infinity in .*detailer.out_conv.bias"):
+        inherit(large, tmp_path / "4k.safetensors")
 
 
 def test_latent_and_makers_files_are_named(flux: FluxPipeline, tmp_path: Path) -> None:
@@ -279,6 +282,15 @@ def test_latent_and_makers_files_are_named(flux: FluxPipeline, tmp_path: Path) -
     save_file({"double_blocks.0.img_attn.qkv.weight": torch.ones(6, 2)}, path)
     with pytest.raises(ValueError, match=r"its maker's own names \(double_blocks.0.img_attn.qkv.weight\)"):
         merge_file(pixel_model(flux), path)
+
+
+def test_shards_are_counted_once(tmp_path: Path) -> None:
+    model = tiny_zimage()
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="50KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
+    counts = [{part: sorted(found) for part, found in describe(tmp_path / name).items()} for name in ("one", "many")]
+    assert counts[0] == counts[1]
 
 
 def test_model_names() -> None:

@@ -1,5 +1,6 @@
 """A baseline file stands for its runs: same checks, same bytes twice, small, and only of complete seeds of a recipe."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from bench.records import read_json, read_jsonl, write_json, write_jsonl
 from reports.__main__ import main
 from reports.estimates import score_rows
 from reports.regression import compare
-from reports.regression.baseline import load_side, write_baseline
+from reports.regression.baseline import load_side, matching, write_baseline
+from reports.runs import alarms, load_run
 from tests.reports.fake_run import fake_run
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,43 @@ def test_the_order_given_does_not_matter_and_its_own_file_is_replaced(seeds, tmp
     write_baseline(seeds[::-1], tmp_path / "base.json")
     assert (tmp_path / "base.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["base.json"]
+
+
+def test_the_order_of_score_rows_does_not_matter(seeds, tmp_path):
+    write_baseline(seeds, tmp_path / "base.json")
+    turned = [shutil.copytree(run, tmp_path / run.name) for run in seeds]
+    for path in (path for run in turned for path in run.rglob("scores*.jsonl")):
+        write_jsonl(path, read_jsonl(path)[::-1])
+    write_baseline(turned, tmp_path / "turned.json")
+    assert (tmp_path / "turned.json").read_bytes() == (tmp_path / "base.json").read_bytes()
+
+
+def test_alarms_are_kept(seeds, tmp_path):
+    run = shutil.copytree(seeds[0], tmp_path / "flux-0")
+    log = read_jsonl(run / "transfer/log.jsonl")
+    rung = {"step": 0, "alarm": "dead-head", "message": "the head is dead"}
+    write_jsonl(run / "transfer/log.jsonl", [rung, *log])
+    write_baseline([run], tmp_path / "base.json")
+    (kept,) = load_side([tmp_path / "base.json"])
+    assert alarms(kept) == alarms(load_run(run)) == ["step 0, dead-head: the head is dead"]
+
+
+def test_seeds_that_were_asked_other_prompts_are_no_baseline(seeds, tmp_path):
+    run = shutil.copytree(seeds[1], tmp_path / "flux-1")
+    path = run / "scores/l2p/geneval/scores.jsonl"
+    write_jsonl(path, [{**row, "text": row["text"] + "!"} for row in read_jsonl(path)])
+    with pytest.raises(ValueError, match="was asked other prompts than"):
+        write_baseline([seeds[0], run], tmp_path / "base.json")
+
+
+def test_of_several_recipes_the_one_of_the_same_name_is_compared(seeds, tmp_path):
+    other = fake_run(tmp_path / "other", num_prompts=6)
+    current = fake_run(tmp_path / "new", name="flux-mini", num_prompts=6, num_train_steps=2000)
+    found = matching(load_side([*seeds, other]), load_side([current]))
+    assert [run.recipe_name for run in found] == ["flux-mini", "flux-mini"]
+    stranger = fake_run(tmp_path / "stranger", num_prompts=6, num_train_steps=3000)
+    with pytest.raises(ValueError, match="holds several recipes"):
+        matching(load_side([*seeds, other]), load_side([stranger]))
 
 
 def test_what_it_did_not_write_is_not_replaced(seeds, tmp_path, capsys):

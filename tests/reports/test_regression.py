@@ -8,8 +8,10 @@ import pytest
 
 from bench.records import CostRecord, append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from reports.__main__ import main
+from reports.estimates import score_rows
 from reports.regression import compare
 from reports.regression.costs import cost_checks
+from reports.regression.significance import tested
 from reports.runs import load_run
 from tests.reports.fake_run import fake_run
 
@@ -163,6 +165,42 @@ def test_another_judge_by_hash_is_not_compared_and_another_recipe_is_said(baseli
     assert "judge's sha256 differ" in out and "transfer.batch_size" in out and "source" in out
 
 
+def test_a_seed_of_the_baseline_that_was_judged_otherwise_is_not_compared(baseline, copy):
+    path = copy / "scores/l2p/geneval/summary.json"
+    summary = read_json(path)
+    write_json(path, {**summary, "passport": {**summary["passport"], "thresholds": {"score": 0.9}}})
+    checks = compare([load_run(baseline), load_run(copy)], [load_run(baseline)]).checks
+    check = next(check for check in checks if check.name == "GenEval of pixel model")
+    assert check.outcome == "not compared" and "thresholds" in check.why
+
+
+def test_a_source_has_no_spread_of_transfer_seeds(baseline, tmp_path):
+    other = fake_run(tmp_path / "flux-mini", pixel_accuracy=0.8, source_accuracy=0.8, num_prompts=30, seed=1)
+    sides = [[load_run(run)] for run in (baseline, other)]
+    checks = {check.name: check for check in compare(*sides).checks}
+    for subject, name in (("source", "source"), ("l2p", "pixel model")):
+        rows = [[score_rows(run, subject, "geneval") for run in side] for side in sides]
+        found = tested(*rows, num_image_prompts=0, other_seeds=subject == "l2p")
+        assert checks[f"GenEval of {name}"].p_value == pytest.approx(found.p_value)
+
+
+def test_another_size_is_refused(baseline, tmp_path, capsys):
+    paper = fake_run(tmp_path / "flux-mini", num_prompts=2, size="paper")
+    assert status(baseline, paper) == 2 and "not comparable" in capsys.readouterr().err
+
+
+def test_frozen_blocks_of_which_one_hash_is_missing_are_not_compared(baseline, copy):
+    summary = read_json(copy / "transfer/summary.json")
+    del summary["frozen_sha256_after"]
+    write_json(copy / "transfer/summary.json", summary)
+    assert "does not show by hash" in outcomes(baseline, copy)["not compared"]["frozen blocks unchanged"].why
+
+
+def test_an_alarm_that_the_baseline_had_too_is_no_finding(baseline, copy, tmp_path):
+    append_jsonl(copy / "transfer/log.jsonl", [{"step": 90, "alarm": "dead-head", "message": "the head is dead"}])
+    assert set(outcomes(copy, copy)) == {"within noise"}
+
+
 def test_a_new_suite_is_said(baseline, copy):
     for subject in ("source", "l2p"):
         shutil.copytree(copy / f"scores/{subject}/geneval", copy / f"scores/{subject}/wide")
@@ -207,6 +245,11 @@ def cost_outcomes(baseline, before, after, latency=False):
 )
 def test_amounts_are_compared_by_factor(baseline, change, outcome, which):
     assert cost_outcomes(baseline, [RECORD], [replace(RECORD, **change)])[which].outcome == outcome
+
+
+def test_a_cost_in_another_dtype_is_another_cost(baseline):
+    checks = cost_outcomes(baseline, [RECORD], [replace(RECORD, dtype="bfloat16")])
+    assert {check.outcome for check in checks.values()} == {"not compared"}
 
 
 def test_latency_is_left_out_unless_asked_for(baseline):
