@@ -1,6 +1,5 @@
 """Scorecards: one page and one picture a family, and a table of all families side by side, from run folders alone."""
 
-import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.records import CostRecord
+from l2p.pictures import read_picture
 from reports import families, figures, page, paper, pictures, shown, table_files, tables, written
 from reports.claims import NO_CASE, Judgement, judge_claims, verdict_counts
 from reports.cost import figure4
@@ -316,7 +316,7 @@ def cost_lines(card: Card, costs: Sequence[CostRecord]) -> list[str]:
 
 def sheet(parts: Sequence[bytes], theme: Theme, below: bytes | None = None) -> Image.Image:
     """PNG parts in two columns on one picture, each where the shorter column ends; ``below`` lies across both."""
-    images = [Image.open(io.BytesIO(part)).convert("RGB") for part in parts]
+    images = [read_picture(part) for part in parts]
     width = max(image.width for image in images)
     images = [
         image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS) for image in images
@@ -326,7 +326,7 @@ def sheet(parts: Sequence[bytes], theme: Theme, below: bytes | None = None) -> I
         column = columns.index(min(columns))
         places.append((gap + column * (width + gap), gap + columns[column]))
         columns[column] += image.height + gap
-    wide = Image.open(io.BytesIO(below)).convert("RGB") if below else None
+    wide = read_picture(below) if below else None
     if wide is not None:
         wide = wide.resize((2 * width + gap, round(wide.height * (2 * width + gap) / wide.width)))
         images.append(wide)
