@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from bench.records import ImageSample, iter_objects
 from l2p.pictures import OTHER_SUFFIXES, SUFFIXES, PictureError, is_hidden, picture_kind
 
 SHOWN = 5  # names in a message
+MAX_PIXELS = 1 << 28
+"""What is read as one picture: 8K ones are expected, and have 2^26 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class PictureSet:
     samples: list[ImageSample]
     sizes: dict[tuple[int, int], int]
     modes: dict[str, list[str]]
+    grouped: bool = False  # the samples say prompt and index themselves
 
     @property
     def names(self) -> list[str]:
@@ -72,7 +75,7 @@ def set_of(directory: Path, samples: Sequence[ImageSample]) -> PictureSet:
     missing = [sample.path.relative_to(directory).as_posix() for sample in placed if not sample.path.is_file()]
     if missing:
         raise FileNotFoundError(f"{directory}: {_some(missing)} of {len(placed)} pictures are missing")
-    return look_at(directory, placed)
+    return replace(look_at(directory, placed), grouped=True)
 
 
 def look_at(directory: Path, samples: list[ImageSample]) -> PictureSet:
@@ -161,10 +164,18 @@ def read_captions(path: Path, key: str = "") -> dict[str, str]:
     return captions
 
 
-def by_prompt(pictures: PictureSet) -> list[ImageSample]:
-    """The samples with the prompt that each is of: `<id>`, `<id>_<k>`, `<id>/<k>` or `<id>/samples/<k>`, k from 0."""
+def by_prompt(pictures: PictureSet, known: Container[str] = ()) -> list[ImageSample]:
+    """The samples with the prompt that each is of: `<id>`, `<id>_<k>`, `<id>/<k>` or `<id>/samples/<k>`, k from 0.
+
+    A name that is `known` as an id is one, whatever it ends in.
+    """
+    if pictures.grouped:
+        return pictures.samples
     found = []
     for sample in pictures.samples:
+        if sample.prompt_id in known:
+            found.append(sample)
+            continue
         match = re.fullmatch(r"(.+?)(?:/samples)?(?:/|_)(\d+)", sample.prompt_id)
         prompt_id, index = (match[1], int(match[2])) if match else (sample.prompt_id, 0)
         found.append(replace(sample, prompt_id=prompt_id, index=index))

@@ -43,6 +43,7 @@ def score_metric(metric: str) -> Callable[[Path, Callable[..., Any], Path, Score
     """The `score` of one metric: the extractor is the judge, the reference a setting, the recipe one of `RECIPES`."""
 
     def score(images: Path, extractor: Callable[..., Any], out: Path, settings: ScoreSettings) -> Summary:
+        from bench.fidelity.extractors import as_extractor
         from bench.fidelity.score import FidelityConfig, score_set
         from bench.fidelity.variants import find_variant
         from bench.sets import set_of
@@ -52,7 +53,8 @@ def score_metric(metric: str) -> Callable[[Path, Callable[..., Any], Path, Score
             metrics=(metric,), variant=variant, subject=settings.subject, prompts=f"{len(settings.prompts)} prompts"
         )
         pictures = set_of(images, settings.samples)
-        return score_set(pictures, settings.reference, extractor, out, config, folders={metric: out})[metric]
+        judge = as_extractor(extractor, settings.judge_name)
+        return score_set(pictures, settings.reference, judge, out, config, folders={metric: out})[metric]
 
     return score
 

@@ -25,7 +25,7 @@ from bench.judges import Judge
 from bench.passport import file_sha256
 from bench.records import ImageSample, iter_objects
 from bench.runner import Process, Row, cut_batches, run_batches
-from bench.sets import PictureSet, name_of, refuse_broken
+from bench.sets import MAX_PIXELS, PictureSet, name_of, refuse_broken
 from l2p.pictures import PictureError, read_picture
 
 NAME = "features"
@@ -33,7 +33,6 @@ FINDINGS = f"{NAME}.jsonl"
 READERS = min(
     4, os.cpu_count() or 1
 )  # threads that read and resize, a picture each; Pillow lets go of Python meanwhile
-MAX_PIXELS = 1 << 28  # an 8K picture has 2^26; what is scored here is expected to be large
 
 
 def extract_features(

@@ -65,7 +65,7 @@ def score_set(
     ValueError or OSError: pictures missing on a side, too few (with the number needed), an unknown size, statistics
     made another way, an extractor that gives no logits for IS.
     """
-    judge = extractor if isinstance(extractor, Judge) and extractor.side else as_extractor(extractor)
+    judge = as_extractor(extractor)
     config, real = check_inputs(pictures, reference, out_dir, config)
     views = views_of(config.variant, config.metrics)
     process = this_process(config.device)

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.diversity.models import distance_judge
 from bench.geneval.rules import PUBLISHED, SAVED_SCORE
 from bench.judges import Judge
 from bench.passport import file_sha256
@@ -141,6 +142,16 @@ def features(path: Path = WEIGHTS) -> Judge:
 
     passport = {"name": "miniature shape detector's features", "weights": path.name, "sha256": file_sha256(path)}
     return Judge(ask=extract, passport=passport, side=RESOLUTION)
+
+
+def perceptual(path: Path = WEIGHTS) -> Judge:
+    """The shipped detector's maps as a judge of `bench.diversity`: LPIPS' formula with every channel weighing the same.
+
+    It compares with no published LPIPS. FileNotFoundError without the weights.
+    """
+    network = _network(path)
+    passport = {"name": "miniature shape detector's maps", "weights": path.name, "sha256": file_sha256(path)}
+    return distance_judge(lambda image: network.maps(_stack([image])), None, passport)
 
 
 def _network(path: Path) -> ShapeDetector:
