@@ -65,7 +65,8 @@ def read_set(directory: Path, order: Path | None = None) -> PictureSet:
     twice = [name for name, count in Counter(paths.values()).items() if count > 1]
     if twice:
         raise ValueError(f"{directory}: {_some(twice)} stand there in two forms, such as PNG and JPEG: keep one")
-    samples = [ImageSample(prompt_id=name, index=0, seed=-1, path=path) for path, name in paths.items()]
+    by_name = sorted(paths.items(), key=lambda item: item[1])  # so that a.png and a.jpg of two sets have one place
+    samples = [ImageSample(prompt_id=name, index=0, seed=-1, path=path) for path, name in by_name]
     return look_at(directory, _ordered(samples, order) if order else samples)
 
 
@@ -104,13 +105,15 @@ def refuse_broken(directory: Path, broken: Sequence[str]) -> None:
 
 
 def refuse_unpaired(names: Sequence[str], reference_names: Sequence[str]) -> None:
-    """ValueError that names the pictures that only one side has."""
+    """ValueError that names the pictures that only one side has, or says that they stand in another order."""
     alone, missing = sorted(set(names) - set(reference_names)), sorted(set(reference_names) - set(names))
     if alone or missing:
         raise ValueError(
             "this variant pairs each image with its reference picture by name; without a partner are "
             f"{_some(alone)} of the images and {_some(missing)} of the reference"
         )
+    if list(names) != list(reference_names):
+        raise ValueError("images and reference stand in different orders, which decide places: give both one --order")
 
 
 def common_size(pictures: PictureSet) -> int | None:
@@ -157,7 +160,7 @@ def read_captions(path: Path, key: str = "") -> dict[str, str]:
             )
         name = str(row["id"]) if "id" in row else _stem(row["file_name"]) if "file_name" in row else f"{number:05}"
         if name in captions:
-            raise ValueError(f"{path}, row {number + 1}: the id {name!r} stands there twice")
+            raise ValueError(f"{path}, row {number + 1}: the id {name!r} stands twice")
         captions[name] = text
     if not captions:
         raise ValueError(f"{path} holds no captions")

@@ -7,8 +7,6 @@ error of the images' side: the reference is held fixed. Source: Efron and Stein 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -34,20 +32,18 @@ def jackknife(value: float, without: Sequence[float]) -> tuple[float, float]:
     return value - reach, value + reach
 
 
-def bias_curve(groups: Sequence[Any], statistic: Callable[[Any], float], count: Callable[[Any], int]) -> dict[str, Any]:
+def bias_curve(counts: Sequence[int], statistic: Callable[[Sequence[int]], float]) -> dict[str, Any]:
     """A statistic of the whole, of its halves and of its quarters (means over them), and where the line in 1 / n ends.
 
-    `groups` are sums that can be added, `count` their pictures. FID falls with n about as 1 / n, so that only equal n
-    compare; `at_infinity` is that line's end (Chong and Forsyth 2020). {} where there are not 16 groups.
+    `counts` are the groups' sizes, `statistic` is that of the groups of these numbers. FID falls with n about as 1 / n,
+    so that only equal n compare; `at_infinity` is that line's end (Chong and Forsyth 2020). {} without 16 groups.
     """
-    if len(groups) < NUM_GROUPS:
+    if len(counts) < NUM_GROUPS:
         return {}
     rows = []
     for parts in (QUARTERS, HALVES, 1):
-        size = len(groups) // parts
-        sums = [reduce(add, groups[start : start + size]) for start in range(0, len(groups), size)]
-        rows.append(
-            {"n": int(np.mean([count(one) for one in sums])), "value": float(np.mean([statistic(s) for s in sums]))}
-        )
+        sets = np.arange(NUM_GROUPS).reshape(parts, -1).tolist()
+        sizes = [sum(counts[group] for group in groups) for groups in sets]
+        rows.append({"n": int(np.mean(sizes)), "value": float(np.mean([statistic(groups) for groups in sets]))})
     slope, end = np.polyfit([1 / row["n"] for row in rows], [row["value"] for row in rows], 1)
     return {"curve": rows, "at_infinity": float(end), "slope": float(slope)}

@@ -79,6 +79,22 @@ def frechet_distance(images: Moments, reference: Moments, reference_root: np.nda
     return float(shift @ shift + spread - 2 * np.sqrt(eigenvalues.clip(0)).sum())
 
 
+def frechet_distance_of_rows(rows: np.ndarray, products: np.ndarray, reference: Moments) -> float:
+    """FID of rows [N, D] that are fewer than their columns, by `products` [N, N], rows C_r rows^T.
+
+    C C_r and the centred products / (N - 1) have the same eigenvalues that are not 0; N x N is the smaller. ValueError
+    for fewer than two rows.
+    """
+    if len(rows) < 2:
+        raise ValueError(f"a covariance needs 2 pictures at least; there is {len(rows)}")
+    mean = rows.mean(0)
+    centred = products - products.mean(0) - products.mean(1)[:, None] + products.mean()
+    eigenvalues = np.linalg.eigvalsh(centred / (len(rows) - 1))
+    shift = mean - reference.mean
+    spread = np.square(rows - mean).sum() / (len(rows) - 1) + np.trace(reference.covariance)
+    return float(shift @ shift + spread - 2 * np.sqrt(eigenvalues.clip(0)).sum())
+
+
 def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int = 2020) -> float:
     """IS (Salimans et al. 2016): exp of the mean KL of p(y|x) from p(y), the mean over splits of logits [N, C].
 

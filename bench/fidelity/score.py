@@ -98,20 +98,20 @@ def check_inputs(
     check_metrics(config.metrics)
     views = views_of(config.variant, config.metrics)
     check_output(out_dir, pictures.directory)
-    if reference is None:
-        if set(config.metrics) != {"is"}:
-            raise ValueError(f"{', '.join(config.metrics)} needs --reference, a folder or a file that stats wrote")
-        return with_size(config, pictures, views), None
-    config = with_size(config, pictures, views)
-    if reference.is_dir():
+    if reference is None and set(config.metrics) != {"is"}:
+        raise ValueError(f"{', '.join(config.metrics)} needs --reference, a folder or a file that stats wrote")
+    real: Path | PictureSet | None = reference
+    names: list[str] = []
+    if reference is not None and reference.is_dir():
         real = read_set(reference, config.order)
-        if config.variant.paired:
-            refuse_unpaired(pictures.names, real.names)
-        return config, real
-    known = read_reference(reference)
-    if config.variant.paired:
-        refuse_unpaired(pictures.names, known.names)
-    return config, reference
+        names = real.names
+    elif reference is not None:
+        known = read_reference(reference)
+        names = known.names
+        config = replace(config, size=config.size or known.about["preparation"]["size"])
+    if config.variant.paired and reference is not None:
+        refuse_unpaired(pictures.names, names)
+    return with_size(config, pictures, views), real
 
 
 def check_metrics(metrics: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from bench.fidelity import metrics
 from bench.fidelity.features import iter_features, load_features, read_names
 from bench.fidelity.intervals import bias_curve, deal_groups, jackknife
+from bench.fidelity.metrics import Moments
 from bench.fidelity.reference import NO_REFERENCE, Reference, grouped_sums
 from bench.fidelity.variants import Variant, recipe_of
 from bench.passport import passport
@@ -67,27 +68,48 @@ def fid(saved: Saved, view: str = "whole") -> Result:
     """FID, of whole pictures or of patches, with how it falls with n."""
     reference = saved.reference.moments[view]
     needed, name = len(reference.mean) + 1, "FID" if view == "whole" else "FID-patch"
-    groups = grouped_sums(iter_features(saved.directory, view), saved.groups)
-    total = reduce(add, groups)
-    few = _refuse_few(saved, name, needed, total.count, reference.count, "so that its covariance is not singular")
-    reference_root = metrics.root(reference.covariance)
-
-    def distance(sums: metrics.Sums) -> float:
-        return metrics.frechet_distance(metrics.moments_of(sums), reference, reference_root)
-
-    value = distance(total)
+    distance, counts = _distance(saved, view, reference)
+    few = _refuse_few(saved, name, needed, sum(counts), reference.count, "so that its covariance is not singular")
+    every = range(len(counts))
+    value = distance(every)
     return Result(
         value=value,
-        interval=jackknife(value, [distance(total - group) for group in groups]),
+        interval=jackknife(value, [distance([other for other in every if other != group]) for group in every]),
         details={
             "interval": JACKKNIFE,
-            "rows": total.count,
+            "rows": sum(counts),
             "reference_rows": reference.count,
             "needed": needed,
-            "bias": bias_curve(groups, distance, lambda sums: sums.count),
+            "bias": bias_curve(counts, distance),
         },
         few=few,
     )
+
+
+def _distance(saved: Saved, view: str, reference: Moments) -> tuple[Callable[[Sequence[int]], float], list[int]]:
+    """The distance of some groups' pictures from the reference, and how many rows each group has.
+
+    From the groups' sums, or where there are fewer rows than features from the rows themselves, which costs less.
+    """
+    per_picture = next(iter_features(saved.directory, view))[0].size // len(reference.mean)
+    counts = [int(count) * per_picture for count in np.bincount(saved.groups)]
+    if sum(counts) > len(reference.mean):
+        sums = grouped_sums(iter_features(saved.directory, view), saved.groups)
+        root = metrics.root(reference.covariance)
+
+        def of_sums(groups: Sequence[int]) -> float:
+            total = reduce(add, [sums[group] for group in groups])
+            return metrics.frechet_distance(metrics.moments_of(total), reference, root)
+
+        return of_sums, counts
+    rows = load_features(saved.directory, view).reshape(sum(counts), -1).astype(np.float64)
+    products, own = rows @ reference.covariance @ rows.T, np.repeat(saved.groups, per_picture)
+
+    def of_rows(groups: Sequence[int]) -> float:
+        keep = np.isin(own, groups)
+        return metrics.frechet_distance_of_rows(rows[keep], products[np.ix_(keep, keep)], reference)
+
+    return of_rows, counts
 
 
 def inception_score(saved: Saved) -> Result:
@@ -98,8 +120,9 @@ def inception_score(saved: Saved) -> Result:
     def score(rows: np.ndarray) -> float:
         return metrics.inception_score(rows, splits=variant.splits, seed=variant.split_seed)
 
-    value, smallest = score(logits), int(np.bincount(saved.groups).max())
-    few = _refuse_few(saved, "IS", variant.splits + smallest, len(logits), None, f"{variant.splits} splits and a group")
+    largest = int(np.bincount(saved.groups).max())
+    few = _refuse_few(saved, "IS", variant.splits + largest, len(logits), None, f"{variant.splits} splits and a group")
+    value = score(logits)
     without = [] if few else [score(logits[saved.groups != group]) for group in groups]
     interval = (value, value) if few else jackknife(value, without)
     return Result(value=value, interval=interval, details={"interval": JACKKNIFE, "splits": variant.splits}, few=few)

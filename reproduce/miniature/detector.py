@@ -145,13 +145,18 @@ def features(path: Path = WEIGHTS) -> Judge:
 
 
 def perceptual(path: Path = WEIGHTS) -> Judge:
-    """The shipped detector's maps as a judge of `bench.diversity`: LPIPS' formula with every channel weighing the same.
+    """The shipped detector's maps as a judge of `bench.diversity`: LPIPS' formula, every channel weighing a quarter.
 
     It compares with no published LPIPS. FileNotFoundError without the weights.
     """
     network = _network(path)
     passport = {"name": "miniature shape detector's maps", "weights": path.name, "sha256": file_sha256(path)}
-    return distance_judge(lambda image: network.maps(_stack([image])), None, passport)
+    return distance_judge(lambda image: network.maps(_stack([image])), [_quarter, _quarter], passport)
+
+
+def _quarter(squared: Tensor) -> Tensor:
+    """Unit vectors are 4 apart at most: two maps give 2 at most, as `bench.diversity` has it."""
+    return squared.sum(1) / 4
 
 
 def _network(path: Path) -> ShapeDetector:

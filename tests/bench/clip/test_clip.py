@@ -39,7 +39,7 @@ def config(max_tokens: int = MAX_TOKENS) -> transformers.CLIPConfig:
     marks = {"bos_token_id": 0, "eos_token_id": len(WORDS) + 2, "pad_token_id": len(WORDS) + 2}
     return transformers.CLIPConfig(
         text_config=shape | marks | {"vocab_size": len(WORDS) + 3, "max_position_embeddings": max_tokens},
-        vision_config=shape | {"image_size": 32, "patch_size": 8},
+        vision_config=shape | {"image_size": 32, "patch_size": 8, "projection_dim": 16},
         projection_dim=16,
     )
 
@@ -262,8 +262,8 @@ def wrong():
         (lambda d: (d / "images/c1.png").unlink(), "without a picture are 1 (c1) of 7 captions"),
         (lambda d: (d / "captions.jsonl").write_text(json.dumps({"id": "c1", "text": " "}) + "\n"), "no text under"),
         (
-            lambda d: (d / "captions.jsonl").write_text('{"id": "a", "short_caption": "b"}\n' * 2),
-            "'a' stands there twice",
+            lambda d: (d / "captions.jsonl").write_text('{"id": 1, "short_caption": "b"}\n' * 2),
+            "'1' stands there twice",
         ),
         (lambda d: (d / "captions.jsonl").write_text(""), "holds no captions"),
         (lambda d: (d / "images/c1.png").write_bytes(b""), "c1.png: it is empty"),

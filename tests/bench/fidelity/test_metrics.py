@@ -50,6 +50,14 @@ def test_fid_of_singular_covariances_is_a_number_and_right():
     assert fid(constant, Y) == pytest.approx(spread, rel=1e-6)
 
 
+def test_fewer_rows_than_features_have_the_same_fid():
+    rows, reference = X[:6].astype(float), metrics.moments_of(metrics.sums_of(Y))
+    products = rows @ reference.covariance @ rows.T
+    assert metrics.frechet_distance_of_rows(rows, products, reference) == pytest.approx(fid(X[:6], Y), rel=1e-9)
+    with pytest.raises(ValueError, match="needs 2 pictures"):
+        metrics.frechet_distance_of_rows(rows[:1], products[:1, :1], reference)
+
+
 def test_one_picture_has_no_covariance():
     with pytest.raises(ValueError, match="needs 2 pictures"):
         metrics.moments_of(metrics.sums_of(X[:1]))
@@ -158,13 +166,14 @@ def test_fids_bias_is_shown_and_its_end_is_nearer_the_truth():
     reference = metrics.Moments(count=10**9, mean=np.zeros(40), covariance=np.eye(40))
     groups = [metrics.sums_of(rows[deal_groups(1600) == group]) for group in range(NUM_GROUPS)]
 
-    def distance(sums):
-        return metrics.frechet_distance(metrics.moments_of(sums), reference)
+    def distance(chosen):
+        total = sum((groups[k] for k in chosen[1:]), groups[chosen[0]])
+        return metrics.frechet_distance(metrics.moments_of(total), reference)
 
-    bias = bias_curve(groups, distance, lambda sums: sums.count)
+    bias = bias_curve([100] * 16, distance)
     values = [row["value"] for row in bias["curve"]]
     assert [row["n"] for row in bias["curve"]] == [400, 800, 1600]
     assert values[0] > values[1] > values[2] > 0.01
     assert values[0] / values[2] == pytest.approx(4, rel=0.3)
     assert abs(bias["at_infinity"]) < values[2] / 3
-    assert bias_curve(groups[:8], distance, lambda sums: sums.count) == {}
+    assert bias_curve([100] * 8, distance) == {}
