@@ -54,7 +54,7 @@ def score_metric(metric: str) -> Callable[[Path, Callable[..., Any], Path, Score
         )
         pictures = set_of(images, settings.samples)
         judge = as_extractor(extractor, settings.judge_name)
-        return score_set(pictures, settings.reference, judge, out, config, folders={metric: out})[metric]
+        return score_set(pictures, settings.reference, judge, out, config, alone=True)[metric]
 
     return score
 

@@ -56,14 +56,14 @@ def score_set(
     out_dir: Path,
     config: FidelityConfig,
     *,
-    folders: Mapping[str, Path] | None = None,
+    alone: bool = False,
 ) -> dict[str, Summary]:
     """Score a set against a folder of real pictures or a file of statistics; a summary for each metric.
 
-    `out_dir` gets `features.jsonl`, `features/`, `reference.safetensors`, and each metric's `summary.json` in its
-    folder (`folders`, default `out_dir/<metric>`). Resumable; processes of a launcher share the pictures. Raises
-    ValueError or OSError: pictures missing on a side, too few (with the number needed), an unknown size, statistics
-    made another way, an extractor that gives no logits for IS.
+    `out_dir` gets `features.jsonl`, `features/`, `reference.safetensors`, and `<metric>/summary.json` for each (where
+    one metric is `alone`, `summary.json`). Resumable; processes of a launcher share the pictures. Raises ValueError or
+    OSError: pictures missing on a side, too few (with the number needed), an unknown size, statistics made another way,
+    an extractor that gives no logits for IS.
     """
     judge = as_extractor(extractor)
     config, real = check_inputs(pictures, reference, out_dir, config)
@@ -84,10 +84,13 @@ def score_set(
             process=process,
         )
         if process.index == 0:
-            write_json(out_dir / PASSPORT, _passport(pictures, judge, process, config))
-            write_summaries(out_dir, known, config, folders)
+            write_json(out_dir / PASSPORT, _passport(pictures, judge, process, config) | {"alone": alone})
+            for folder in _folders(out_dir, config.metrics, alone).values():
+                for stale in ("summary.json", "scores.jsonl"):  # of earlier features
+                    (folder / stale).unlink(missing_ok=True)
+            write_summaries(out_dir, known, config)
         process.wait()
-        places = _folders(out_dir, config.metrics, folders)
+        places = _folders(out_dir, config.metrics, alone)
         return {metric: read_summary(folder / "summary.json") for metric, folder in places.items()}
 
 
@@ -203,11 +206,7 @@ def _passport(pictures: PictureSet, extractor: Judge, process: Process, config: 
 
 
 def write_summaries(
-    directory: Path,
-    reference: Reference,
-    config: FidelityConfig,
-    folders: Mapping[str, Path] | None = None,
-    out: Path | None = None,
+    directory: Path, reference: Reference, config: FidelityConfig, out: Path | None = None
 ) -> dict[str, Summary]:
     """Compute every metric from what is saved in `directory`; all are computed before any is written anew.
 
@@ -215,15 +214,19 @@ def write_summaries(
     """
     settings = read_object(directory / PASSPORT, ("recipe", "generation"))
     saved = saved_features(directory, reference, config.variant, config.allow_few)
-    places = _folders(out or directory, config.metrics, folders)
+    places = _folders(out or directory, config.metrics, bool(settings.get("alone")))
     if "is" in config.metrics and not has_view(directory, "logits"):
         name = settings["models"]["extractor"].get("name", NOT_STATED)
         raise JudgeError(f"IS needs class logits, which the extractor {name} does not give: leave `is` out")
-    return {metric: write_summary(metric, saved, settings, folder) for metric, folder in places.items()}
+    results = {metric: COMPUTE[metric](saved) for metric in places}
+    return {
+        metric: write_summary(metric, results[metric], saved, settings, folder) for metric, folder in places.items()
+    }
 
 
-def _folders(out_dir: Path, metrics: Sequence[str], folders: Mapping[str, Path] | None) -> dict[str, Path]:
-    return {metric: (folders or {}).get(metric, out_dir / metric) for metric in metrics}
+def _folders(out_dir: Path, metrics: Sequence[str], alone: bool) -> dict[str, Path]:
+    """Where each metric's summary lies."""
+    return {metric: out_dir if alone and len(metrics) == 1 else out_dir / metric for metric in metrics}
 
 
 def saved_variant(settings: Mapping[str, Any]) -> Variant:

@@ -210,15 +210,14 @@ COMPUTE: dict[str, Callable[[Saved], Result]] = {
     "recall": recall,
     "cmmd": cmmd,
 }
-"""The set metrics by name."""
+"""The set metrics by name; each raises ValueError for too few pictures, with the number that is needed."""
 
 
-def write_summary(metric: str, saved: Saved, settings: Mapping[str, Any], folder: Path) -> Summary:
-    """Compute a metric and write `summary.json` (and `scores.jsonl`, where it is a mean over pictures) into a folder.
+def write_summary(metric: str, result: Result, saved: Saved, settings: Mapping[str, Any], folder: Path) -> Summary:
+    """Write a metric's `summary.json` (and `scores.jsonl`, where it is a mean over pictures) into a folder.
 
-    `settings` is the passport without what the metric adds. ValueError for too few pictures, with the number needed.
+    `settings` is the passport without what the metric adds.
     """
-    result = COMPUTE[metric](saved)
     variant, about = saved.variant, saved.reference.about
     rule = variant.source if metric in variant.published else f"pictures as {variant.source}, torch-fidelity's rule"
     num_scored = len(result.rows) or len(saved.names)

@@ -307,6 +307,7 @@ def test_a_killed_run_goes_on_and_a_changed_picture_is_looked_at_again(folders, 
     assert (whole / "features.jsonl").read_bytes() == (killed / "features.jsonl").read_bytes()
     assert (whole / "fid" / "summary.json").read_bytes() == (killed / "fid" / "summary.json").read_bytes()
     random_picture(np.random.default_rng(9), 40, 40).save(images / "p005.png")
+    assert (killed / "fid" / "summary.json").is_file()
     assert fidelity(images, folders[1], tmp_path / "killed", "fid", "clean", "--batch-size", "4") == 0
     assert len(asked) == 31 + 1 and value(killed) != value(whole)
     assert fidelity(images, folders[1], tmp_path / "killed", "fid", "torch-fidelity", "--batch-size", "4") == 2
@@ -455,5 +456,7 @@ def test_a_run_scores_a_metric_through_its_benchmark(folders, tmp_path):
     assert summary.subject == "toy" and not fid.higher_is_better and BENCHMARKS["is"].higher_is_better
     assert fidelity(*folders, tmp_path / "own") == 0
     assert value(tmp_path / "own") == summary.overall
+    assert main(["rescore", str(tmp_path / "fid")]) == 0
+    assert read_summary(tmp_path / "fid-rescored" / "summary.json") == summary
     saved = load_file(tmp_path / "fid" / "features" / "00000.safetensors")
     assert saved["whole"].shape == (8, NUM_FEATURES)
