@@ -82,7 +82,8 @@ def inception(state_dict: Mapping[str, Tensor], device: str, passport: Mapping[s
         if isinstance(module, BasicConv2d):  # same result, a third less time on a processor
             module.conv = torch.nn.utils.fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
-    body = nn.Sequential(*list(network.children())[:-1]).to(device, memory_format=torch.channels_last)
+    body = nn.Sequential(*list(network.children())[:-1]).to(torch.device(device))
+    body = body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     classes = network.fc.weight.T.to(device)  # [2048, 1008]; IS takes the logits without their bias
 
     def extract(pixels: Tensor) -> tuple[Tensor, Tensor]:

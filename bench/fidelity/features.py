@@ -160,7 +160,7 @@ def has_view(directory: Path, view: str) -> bool:
 
 
 def _by_shard(directory: Path) -> Iterator[tuple[str, list[int]]]:
-    shard, rows = "", []
+    shard, rows = "", list[int]()
     for row in iter_objects(directory / FINDINGS, ("prompt_id", "index", "shard", "row")):
         if row["shard"] != shard and rows:
             yield shard, rows

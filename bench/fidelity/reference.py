@@ -86,7 +86,7 @@ def make_reference(
         pictures, extractor, parts, variant=variant, views=views, size=size, batch_size=batch_size, process=process
     )
     if process.index == 0:
-        tensors = {}
+        tensors: dict[str, np.ndarray] = {}
         for view in views:
             moments = moments_of(total_sums(iter_features(parts, view)))
             tensors |= {f"{view}.mean": moments.mean, f"{view}.covariance": moments.covariance}

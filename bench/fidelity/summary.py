@@ -22,6 +22,7 @@ from bench.records import Score, Summary, write_json, write_jsonl
 from bench.sets import refuse_unpaired
 from bench.statistics import bootstrap_ci
 
+FEWEST = 3  # one left out, a covariance of the others
 JACKKNIFE = "jackknife over groups of images, the reference held fixed"
 
 
@@ -192,7 +193,7 @@ def _refuse_few(saved: Saved, name: str, needed: int, images: int, reference: in
     """Whether there are too few, where that was allowed; else ValueError with the number that is needed."""
     if min(images, images if reference is None else reference) >= needed:
         return False
-    if saved.allow_few and min(images, images if reference is None else reference) >= 2:
+    if saved.allow_few and min(images, images if reference is None else reference) >= FEWEST:
         return True
     of_reference = "" if reference is None else f" and {reference:,} of the reference"
     raise ValueError(
@@ -220,11 +221,12 @@ def write_summary(metric: str, result: Result, saved: Saved, settings: Mapping[s
     """
     variant, about = saved.variant, saved.reference.about
     rule = variant.source if metric in variant.published else f"pictures as {variant.source}, torch-fidelity's rule"
+    name = variant.name if metric == "fid-patch" else variant.name.partition(",")[0]  # other patches touch no other
     num_scored = len(result.rows) or len(saved.names)
     summary = Summary(
         benchmark=metric,
         version=f"{len(saved.names)} images" + (f", {about['count']} of the reference" if about else ""),
-        variant=variant.name + (", few" if result.few else ""),
+        variant=name + (", few" if result.few else ""),
         subject=settings["generation"]["subject"],
         overall=result.value,
         overall_ci95=result.interval,

@@ -30,9 +30,9 @@ from bench.fidelity.variants import find_variant, with_patches
 from bench.sets import read_set
 from l2p.pictures import read_picture
 
-NUM_PAIRS = int(os.environ.get("L2P_PERF_PAIRS", "2"))
+NUM_PAIRS = int(os.environ.get("L2P_PERF_PAIRS", "4"))
 SIDE = int(os.environ.get("L2P_PERF_SIDE", "1024"))
-NUM_PATCHES = int(os.environ.get("L2P_PERF_PATCHES", "4"))
+NUM_PATCHES = int(os.environ.get("L2P_PERF_PATCHES", "2"))
 PATCH = 299
 LARGE = 4096
 
@@ -145,8 +145,9 @@ def scripts_squares(path: Path) -> torch.Tensor:
     """One picture's squares [21, 3, 299, 299] as the script and torchmetrics make them."""
     squashed = TF.center_crop(TF.resize(Image.open(path).convert("RGB"), (LARGE, LARGE)), (LARGE, LARGE))
     pixels = (TF.to_tensor(squashed) * 255).to(torch.uint8).unsqueeze(0).float()
-    shape = {"size": (PATCH, PATCH), "mode": "bilinear", "align_corners": False, "antialias": True}
-    whole = torch.nn.functional.interpolate(pixels, **shape)
+    whole = torch.nn.functional.interpolate(
+        pixels, size=(PATCH, PATCH), mode="bilinear", align_corners=False, antialias=True
+    )
     picture = TF.resize(Image.open(path).convert("RGB"), (LARGE, LARGE), interpolation=InterpolationMode.LANCZOS)
     random.seed(42)
     patches = []

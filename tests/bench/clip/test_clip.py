@@ -263,7 +263,7 @@ def wrong():
         (lambda d: (d / "captions.jsonl").write_text(json.dumps({"id": "c1", "text": " "}) + "\n"), "no text under"),
         (
             lambda d: (d / "captions.jsonl").write_text('{"id": 1, "short_caption": "b"}\n' * 2),
-            "'1' stands there twice",
+            "'1' stands twice",
         ),
         (lambda d: (d / "captions.jsonl").write_text(""), "holds no captions"),
         (lambda d: (d / "images/c1.png").write_bytes(b""), "c1.png: it is empty"),
