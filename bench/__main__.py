@@ -18,6 +18,7 @@ from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.compare import compare
 from bench.cost.command import cost
 from bench.ending import run_command
+from bench.fidelity.command import app as fidelity
 from bench.geneval.rules import PUBLISHED
 from bench.records import Benchmark, read_summary
 from bench.runner import locked
@@ -27,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 for known in BENCHMARKS.values():
     if known.command:
         app.command(known.name)(known.command)
+app.add_typer(fidelity, name="fidelity")
 app.command()(cost)
 app.command()(compare)
 
@@ -34,7 +36,7 @@ app.command()(compare)
 @app.command()
 def rescore(
     directory: Annotated[Path | None, typer.Argument(help="Folder of saved detections or answers.")] = None,
-    benchmark: Annotated[str, typer.Option(help="geneval or dpg (default: what lies in the folder).")] = "",
+    benchmark: Annotated[str, typer.Option(help="geneval, dpg, ... (default: what lies in the folder).")] = "",
     out: Annotated[Path | None, typer.Option(help="Where to write; default: beside, FOLDER-rescored.")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the folder's own scores.")] = False,
     allow_partial: Annotated[bool, typer.Option(help="GenEval: a partial score, named so.")] = False,
@@ -56,8 +58,11 @@ def rescore(
     answers: Annotated[Path | None, typer.Option(help="DPG-Bench: a table of answers.")] = None,
     variant: Annotated[str | None, typer.Option(help="DPG-Bench: official (default), corrected or dsg.")] = None,
     malformed: Annotated[str | None, typer.Option(help="DPG-Bench: strict, skip or no-parent (default).")] = None,
+    metric: Annotated[str | None, typer.Option(help="Fidelity: some of fid,fid-patch,is,kid, ...")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Fidelity: a file that `fidelity stats` wrote.")] = None,
+    allow_few: Annotated[bool, typer.Option(help="Fidelity: fewer pictures than needed, named so.")] = False,
 ) -> None:
-    """Apply the rules again to saved detections or answers, with no model.
+    """Apply the rules again to saved detections, answers or features, with no model.
 
     Example: python -m bench rescore scores/ --score-threshold 0.5 --out scores-0.5/
     """
@@ -72,6 +77,9 @@ def rescore(
         "answers": answers,
         "variant": variant,
         "malformed": malformed,
+        "metric": metric,
+        "reference": reference,
+        "allow_few": allow_few or None,
     }
     chosen = find_benchmark(benchmark) if benchmark else _saved_benchmark(directory)
     given = {name: value for name, value in options.items() if value is not None}

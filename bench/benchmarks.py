@@ -5,13 +5,19 @@ To add one: a package with such a value, and a line here. Nothing here needs tor
 
 from __future__ import annotations
 
+from bench.clip.benchmark import CLIP
+from bench.diversity.benchmark import DIVERSITY
 from bench.dpg.benchmark import DPG
+from bench.fidelity.benchmark import FIDELITY
 from bench.geneval.benchmark import GENEVAL
 from bench.records import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     "geneval": GENEVAL,
     "dpg": DPG,
+    **{benchmark.name: benchmark for benchmark in FIDELITY},
+    "clip": CLIP,
+    "diversity": DIVERSITY,
 }
 
 

@@ -115,7 +115,7 @@ def differing_settings(a: Path, b: Path) -> dict[str, tuple[Any, Any]]:
     """Settings of the scoring (not of the images) that differ between two summaries: the scores may not compare."""
     first, other = read_summary(a / "summary.json"), read_summary(b / "summary.json")
     passports = first.passport, other.passport
-    names = ("prompts_sha256", "images_per_prompt", "models", "thresholds")
+    names = ("prompts_sha256", "images_per_prompt", "models", "thresholds", "recipe")
     pairs = {name: (passports[0].get(name), passports[1].get(name)) for name in names}
     pairs["variant"] = (first.variant, other.variant)
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

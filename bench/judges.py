@@ -19,13 +19,14 @@ class Judge:
     """Called as `ask` is; `passport` says what it is (name, weights, settings), for the score's own passport.
 
     Of a detector: `labels` are the classes that it knows (None: not told), `colors` classifies the colours of what it
-    finds (None: it gives them itself, or nobody does).
+    finds (None: it gives them itself, or nobody does). Of a feature extractor: `side` is that of the squares it takes.
     """
 
     ask: Callable[..., Any]
     passport: Mapping[str, Any]
     labels: tuple[str, ...] | None = None
     colors: Callable[..., Any] | None = None
+    side: int | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         """The judge's answer; JudgeError says which judge failed, and how."""
@@ -43,8 +44,8 @@ class Judge:
 def as_judge(given: Callable[..., Any], passport: Mapping[str, Any]) -> Judge:
     """`given` with what it tells of itself; a plain function tells nothing and gets `passport`.
 
-    An object of the user's own may have `passport`, `labels` and `colors`. JudgeError for a passport that is no JSON
-    object, and labels that are no list of names.
+    An object of the user's own may have `passport`, `labels`, `colors` and `side`. JudgeError for a passport that is no
+    JSON object, and labels that are no list of names.
     """
     if isinstance(given, Judge):
         return given
@@ -60,6 +61,7 @@ def as_judge(given: Callable[..., Any], passport: Mapping[str, Any]) -> Judge:
         passport=told,
         labels=None if labels is None else tuple(labels),
         colors=getattr(given, "colors", None),
+        side=getattr(given, "side", None),
     )
 
 

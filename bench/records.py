@@ -124,6 +124,7 @@ class ScoreSettings:
     """What a benchmark's `score` is told of the images: `prompts` and `samples` are what was asked for, all of it.
 
     The samples' paths are relative to the images' folder. `watch_judge` False: no alarm where the judge finds nothing.
+    `reference`: real pictures, a folder or a file of their statistics, for the metrics that compare with some.
     """
 
     prompts: Sequence[Prompt]
@@ -133,6 +134,7 @@ class ScoreSettings:
     subject: str
     judge_name: str
     watch_judge: bool = True
+    reference: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

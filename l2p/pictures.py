@@ -80,14 +80,19 @@ def read_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 def picture_size(source: Path | bytes) -> tuple[int, int]:
-    """Width and height as `read_picture` would give them, from the header alone where it can.
+    """Width and height as `read_picture` would give them; see `picture_kind`."""
+    return picture_kind(source)[1]
 
-    Raises FileNotFoundError, and PictureError for what is no picture.
+
+def picture_kind(source: Path | bytes) -> tuple[str, tuple[int, int]]:
+    """Pillow's mode of the file (`L` is grey, `RGBA` has alpha), width and height as `read_picture` would give them.
+
+    From the header alone where it can. Raises FileNotFoundError, and PictureError for what is no picture.
     """
     with _opened(source) as image:
         width, height = image.size
         turned = width != height and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (height, width) if turned else (width, height)
+        return image.mode, (height, width) if turned else (width, height)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.diversity.models import distance_judge
 from bench.geneval.rules import PUBLISHED, SAVED_SCORE
 from bench.judges import Judge
 from bench.passport import file_sha256
@@ -66,10 +67,15 @@ class ShapeDetector(nn.Module):
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))  # score = sigmoid(a * logit + b)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.maps(x)[0])
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head sees [B, 2 C, 12, 12], and the coarsest map [B, 4 C, 3, 3]."""
         at4 = self.down4(self.stem(x))
         at8 = self.down8(at4)
-        at8 = at8 + F.interpolate(self.up8(self.down16(at8)), scale_factor=2)
-        return self.head(at4 + F.interpolate(self.up4(at8), scale_factor=2))
+        at16 = self.down16(at8)
+        at8 = at8 + F.interpolate(self.up8(at16), scale_factor=2)
+        return at4 + F.interpolate(self.up4(at8), scale_factor=2), at16
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
@@ -114,6 +120,47 @@ def load(path: Path = WEIGHTS) -> Judge:
 
     Raises FileNotFoundError where the weights are missing, ValueError for a picture that is not square.
     """
+    network = _network(path)
+
+    def detect(images: list[Image.Image]) -> list[list[Detection]]:
+        return [_rescale(d, image.width) for d, image in zip(find(network, _stack(images)), images, strict=True)]
+
+    passport = {"name": "miniature shape detector", "weights": path.name, "sha256": file_sha256(path)}
+    return Judge(ask=detect, passport=passport, labels=SHAPES)
+
+
+def features(path: Path = WEIGHTS) -> Judge:
+    """The shipped detector as an extractor of `bench.fidelity`: squares of 48 px in, means of its maps [B, 6 C] out.
+
+    It plays Inception's part in the miniature; its distances compare with no published FID. FileNotFoundError without
+    the weights.
+    """
+    network = _network(path)
+
+    def extract(pixels: Tensor) -> Tensor:
+        return torch.cat([each.mean((2, 3)) for each in network.maps(pixels / 127.5 - 1)], 1)
+
+    passport = {"name": "miniature shape detector's features", "weights": path.name, "sha256": file_sha256(path)}
+    return Judge(ask=extract, passport=passport, side=RESOLUTION)
+
+
+def perceptual(path: Path = WEIGHTS) -> Judge:
+    """The shipped detector's maps as a judge of `bench.diversity`: LPIPS' formula, every channel weighing a quarter.
+
+    It compares with no published LPIPS. FileNotFoundError without the weights.
+    """
+    network = _network(path)
+    passport = {"name": "miniature shape detector's maps", "weights": path.name, "sha256": file_sha256(path)}
+    return distance_judge(lambda image: network.maps(_stack([image])), [_quarter, _quarter], passport)
+
+
+def _quarter(squared: Tensor) -> Tensor:
+    """Unit vectors are 4 apart at most: two maps give 2 at most, as `bench.diversity` has it."""
+    return squared.sum(1) / 4
+
+
+def _network(path: Path) -> ShapeDetector:
+    """The network with a file's weights, to be asked only."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no detector weights at {path}; train them: python -m reproduce.miniature.pretrain detector"
@@ -121,13 +168,7 @@ def load(path: Path = WEIGHTS) -> Judge:
     state = load_file(path)
     network = ShapeDetector(len(state["stem.0.weight"]), len(state["head.1.bias"]) - NUM_SHAPES - 4)
     network.load_state_dict(state)
-    network.eval()
-
-    def detect(images: list[Image.Image]) -> list[list[Detection]]:
-        return [_rescale(d, image.width) for d, image in zip(find(network, _stack(images)), images, strict=True)]
-
-    passport = {"name": "miniature shape detector", "weights": path.name, "sha256": file_sha256(path)}
-    return Judge(ask=detect, passport=passport, labels=SHAPES)
+    return network.eval()
 
 
 def _stack(images: list[Image.Image]) -> Tensor:

@@ -357,5 +357,5 @@ def test_lower_may_be_better(tone, tmp_path, capsys):
 
 
 def test_an_unknown_benchmark_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown benchmark 'fid'; known: geneval, dpg"):
-        find_benchmark("fid")
+    with pytest.raises(ValueError, match="unknown benchmark 'fdi'; known: geneval, dpg, fid, fid-patch"):
+        find_benchmark("fdi")

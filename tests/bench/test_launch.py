@@ -52,9 +52,29 @@ def dpg(folder: Path) -> list[str]:
     return ["dpg", str(folder), "--questions", str(questions), *options]
 
 
+def fidelity(folder: Path) -> list[str]:
+    """Two sets of twenty pictures, and the command that compares them by the miniature's extractor."""
+    for name, seed in ((folder, 1), (folder.with_name("real"), 2)):
+        name.mkdir()
+        pixels = np.random.default_rng(seed).integers(0, 255, (20, 4, 4, 3)).astype(np.uint8)
+        for number, one in enumerate(pixels):
+            Image.fromarray(one).resize((SIDE, SIDE)).save(name / f"{number}.png")
+    options = [
+        "--extractor",
+        "reproduce.miniature.detector:features",
+        "--variant",
+        "clean",
+        "--metric",
+        "fid,precision",
+    ]
+    more = ["--batch-size", "3", "--allow-few"]
+    return ["fidelity", str(folder), "--reference", str(folder.with_name("real")), *options, *more]
+
+
 FILES = {
     geneval: ("detections.jsonl", "scores.jsonl", "summary.json"),
     dpg: ("answers.jsonl", "scores-official.jsonl", "scores-corrected.jsonl", "summary.json", "summary-corrected.json"),
+    fidelity: ("features.jsonl", "features/00003.safetensors", "fid/summary.json", "precision/scores.jsonl"),
 }
 
 
@@ -77,7 +97,7 @@ def test_two_processes_of_torchrun_write_what_one_writes(make, tmp_path):
         text=True,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert ended.stdout.count("overall") == 1  # the first process alone reports
+    assert ended.stdout.count("Written to") == 1  # the first process alone reports
     one, two = ({name: (tmp_path / out / name).read_bytes() for name in FILES[make]} for out in ("one", "two"))
     assert one == two and all(one.values())
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(

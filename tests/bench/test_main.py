@@ -17,7 +17,7 @@ def nothing():
     return lambda images: [[] for _ in images]
 
 
-@pytest.mark.parametrize("command", ["geneval", "dpg", "cost", "compare", "rescore"])
+@pytest.mark.parametrize("command", ["geneval", "dpg", "fidelity", "clip", "diversity", "cost", "compare", "rescore"])
 def test_every_help_has_an_example(command, capsys):
     assert main([command, "--help"]) == 0
     assert "python -m bench " + command in " ".join(capsys.readouterr().out.split())
@@ -50,7 +50,7 @@ def test_every_help_has_an_example(command, capsys):
             ["rescore", "{tmp}", "--benchmark", "dpg", "--max-objects", "3", "--allow-partial"],
             "--allow-partial, --max-objects would change nothing: rescore of DPG-Bench takes --questions, --answers",
         ),
-        (["rescore", "{tmp}", "--benchmark", "fid"], "unknown benchmark 'fid'; known: geneval, dpg"),
+        (["rescore", "{tmp}", "--benchmark", "fdi"], "unknown benchmark 'fdi'; known: geneval, dpg, fid, fid-patch"),
         (["rescore"], "Name the folder of saved"),
         (["rescore", "--benchmark", "geneval"], "needs the folder of saved detections"),
         (["compare", "{tmp}/a", "{tmp}/b"], "No such file"),

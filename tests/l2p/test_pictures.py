@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l2p.pictures import MAX_PIXELS, PictureError, named_otherwise, picture_size, read_picture
+from l2p.pictures import MAX_PIXELS, PictureError, named_otherwise, picture_kind, picture_size, read_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)
@@ -43,6 +43,8 @@ def test_an_rgb_png_is_its_own_pixels(tmp_path):
     assert (np.asarray(read_picture(tmp_path / "a.png")) == PIXELS).all()
     assert (np.asarray(read_picture(encoded(RGB))) == PIXELS).all()
     assert picture_size(tmp_path / "a.png") == (9, 6)
+    assert picture_kind(tmp_path / "a.png") == ("RGB", (9, 6))
+    assert picture_kind(encoded(RGB.convert("LA"))) == ("LA", (9, 6))
 
 
 def test_grey_palette_and_alpha_are_what_upstreams_readers_make_of_them():

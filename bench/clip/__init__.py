@@ -1,0 +1,1 @@
+"""How well pictures fit their captions: CLIP score, Long-CLIP, FG-CLIP 2."""

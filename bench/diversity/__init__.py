@@ -1,0 +1,1 @@
+"""How different the pictures of one prompt are: LPIPS among its seeds."""

@@ -1,0 +1,237 @@
+"""From a folder of pictures to FID and its kin: features of the images and of the reference, then the metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.fidelity.extractors import as_extractor
+from bench.fidelity.features import extract_features, has_view
+from bench.fidelity.reference import (
+    NEEDS_FEATURES,
+    NO_REFERENCE,
+    Reference,
+    check_reference,
+    make_reference,
+    read_reference,
+)
+from bench.fidelity.summary import COMPUTE, saved_features, write_summary
+from bench.fidelity.variants import Patches, Variant, find_variant, needs_size, preparation_of, views_of
+from bench.judges import Judge, JudgeError
+from bench.machine import device_name
+from bench.passport import NOT_STATED, generation_settings, library_versions
+from bench.records import Summary, read_object, read_summary, write_json
+from bench.runner import Process, check_output, check_settings, locked, this_process
+from bench.sets import PictureSet, common_size, notes_on, read_set, refuse_unpaired, set_sha256, shown_sizes
+
+METRICS = tuple(COMPUTE)
+REFERENCE = "reference.safetensors"
+PASSPORT = "passport.json"
+LIBRARIES = ("torch", "torch-fidelity", "transformers", "numpy", "scipy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityConfig:
+    """How a set is scored: metrics, recipe, and the square that pictures are brought to (None: as the images are)."""
+
+    metrics: tuple[str, ...] = ("fid",)
+    variant: Variant
+    size: int | None = None
+    batch_size: int = 8
+    device: str = "auto"
+    allow_few: bool = False
+    order: Path | None = None
+    subject: str = ""
+    prompts: str = NOT_STATED
+
+
+def score_set(
+    pictures: PictureSet,
+    reference: Path | None,
+    extractor: Any,
+    out_dir: Path,
+    config: FidelityConfig,
+    *,
+    alone: bool = False,
+) -> dict[str, Summary]:
+    """Score a set against a folder of real pictures or a file of statistics; a summary for each metric.
+
+    `out_dir` gets `features.jsonl`, `features/`, `reference.safetensors`, and `<metric>/summary.json` for each (where
+    one metric is `alone`, `summary.json`). Resumable; processes of a launcher share the pictures. Raises ValueError or
+    OSError: pictures missing on a side, too few (with the number needed), an unknown size, statistics made another way,
+    an extractor that gives no logits for IS.
+    """
+    judge = as_extractor(extractor)
+    config, real = check_inputs(pictures, reference, out_dir, config)
+    views = views_of(config.variant, config.metrics)
+    process = this_process(config.device)
+    with locked(out_dir) if process.index == 0 else nullcontext():
+        if process.index == 0:
+            check_settings(out_dir / "settings.json", _settings(judge, config, views))
+        known = _reference(real, judge, out_dir, config, views, process)
+        extract_features(
+            pictures,
+            judge,
+            out_dir,
+            variant=config.variant,
+            views=views,
+            size=config.size,
+            batch_size=config.batch_size,
+            process=process,
+        )
+        if process.index == 0:
+            write_json(out_dir / PASSPORT, _passport(pictures, judge, process, config) | {"alone": alone})
+            for folder in _folders(out_dir, config.metrics, alone).values():
+                for stale in ("summary.json", "scores.jsonl"):  # of earlier features
+                    (folder / stale).unlink(missing_ok=True)
+            write_summaries(out_dir, known, config)
+        process.wait()
+        places = _folders(out_dir, config.metrics, alone)
+        return {metric: read_summary(folder / "summary.json") for metric, folder in places.items()}
+
+
+def check_inputs(
+    pictures: PictureSet, reference: Path | None, out_dir: Path, config: FidelityConfig
+) -> tuple[FidelityConfig, Path | PictureSet | None]:
+    """Look at everything that can be wrong before a model is loaded; the config with its size, and the real side."""
+    check_metrics(config.metrics)
+    views = views_of(config.variant, config.metrics)
+    check_output(out_dir, pictures.directory)
+    if reference is None and set(config.metrics) != {"is"}:
+        raise ValueError(f"{', '.join(config.metrics)} needs --reference, a folder or a file that stats wrote")
+    real: Path | PictureSet | None = reference
+    names: list[str] = []
+    if reference is not None and reference.is_dir():
+        real = read_set(reference, config.order)
+        names = real.names
+    elif reference is not None:
+        known = read_reference(reference)
+        names = known.names
+        config = replace(config, size=config.size or known.about["preparation"]["size"])
+    if config.variant.paired and reference is not None:
+        refuse_unpaired(pictures.names, names)
+    return with_size(config, pictures, views), real
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """ValueError for no metric, an unknown one, or one named twice."""
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics or len(set(metrics)) < len(metrics):
+        raise ValueError(f"--metric is some of {','.join(METRICS)}, each once; got {','.join(metrics) or 'none'}")
+
+
+def with_size(config: FidelityConfig, pictures: PictureSet, views: tuple[str, ...]) -> FidelityConfig:
+    """The config with the square that pictures are brought to; ValueError where it is not given and not plain."""
+    if not needs_size(config.variant, views):
+        return replace(config, size=None)
+    size = config.size or common_size(pictures)
+    if size is None:
+        raise ValueError(
+            f"{config.variant.name} brings pictures to one square size; those of {pictures.directory} are "
+            f"{', '.join(shown_sizes(pictures))}: give --size"
+        )
+    return replace(config, size=size)
+
+
+def _reference(
+    real: Path | PictureSet | None,
+    extractor: Judge,
+    out_dir: Path,
+    config: FidelityConfig,
+    views: tuple[str, ...],
+    process: Process,
+) -> Reference:
+    """The real side's statistics, which lie in `out_dir` then, so that scores can be made again of what is there."""
+    if real is None:
+        return NO_REFERENCE
+    target = out_dir / REFERENCE
+    if isinstance(real, PictureSet):
+        make_reference(
+            real,
+            extractor,
+            target,
+            variant=config.variant,
+            views=views,
+            keep_features=any(metric in NEEDS_FEATURES for metric in config.metrics),
+            size=config.size,
+            batch_size=config.batch_size,
+            process=process,
+        )
+    elif process.index == 0 and real.resolve() != target.resolve():
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_bytes(real.read_bytes())
+        temporary.replace(target)
+    process.wait()
+    known = read_reference(target)
+    preparation = preparation_of(config.variant, config.size, views)
+    check_reference(known, target, preparation, extractor.passport, [m for m in config.metrics if m != "is"])
+    return known
+
+
+def _settings(extractor: Judge, config: FidelityConfig, views: tuple[str, ...]) -> dict[str, Any]:
+    """What saved features depend on."""
+    return {
+        "preparation": preparation_of(config.variant, config.size, views),
+        "views": list(views),
+        "extractor": dict(extractor.passport),
+        "batch_size": config.batch_size,
+    }
+
+
+def _passport(pictures: PictureSet, extractor: Judge, process: Process, config: FidelityConfig) -> dict[str, Any]:
+    """Every setting that the scores depend on, but what each metric adds (`bench.fidelity.summary`)."""
+    generation = generation_settings(pictures.directory / "generation.json")
+    generation |= {"subject": config.subject} if config.subject else {}
+    return {
+        "prompts": config.prompts,
+        "prompts_sha256": set_sha256(pictures),
+        "images_per_prompt": 1,
+        "resolution": shown_sizes(pictures),
+        "generation": generation,
+        "device": device_name(process.device),
+        "dtype": extractor.passport.get("dtype", NOT_STATED),
+        "versions": library_versions(LIBRARIES),
+        "models": {"extractor": dict(extractor.passport)},
+        "thresholds": {},
+        "recipe": {"name": config.variant.name, "size": config.size},
+        "patches": json.loads(json.dumps(config.variant.patches and vars(config.variant.patches))),
+        "metrics": list(config.metrics),
+        "allow_few": config.allow_few,
+        "notes": notes_on(pictures),
+    }
+
+
+def write_summaries(
+    directory: Path, reference: Reference, config: FidelityConfig, out: Path | None = None
+) -> dict[str, Summary]:
+    """Compute every metric from what is saved in `directory`; all are computed before any is written anew.
+
+    ValueError for too few pictures, JudgeError where IS is asked of an extractor without logits.
+    """
+    settings = read_object(directory / PASSPORT, ("recipe", "generation"))
+    saved = saved_features(directory, reference, config.variant, config.allow_few)
+    places = _folders(out or directory, config.metrics, bool(settings.get("alone")))
+    if "is" in config.metrics and not has_view(directory, "logits"):
+        name = settings["models"]["extractor"].get("name", NOT_STATED)
+        raise JudgeError(f"IS needs class logits, which the extractor {name} does not give: leave `is` out")
+    results = {metric: COMPUTE[metric](saved) for metric in places}
+    return {
+        metric: write_summary(metric, results[metric], saved, settings, folder) for metric, folder in places.items()
+    }
+
+
+def _folders(out_dir: Path, metrics: Sequence[str], alone: bool) -> dict[str, Path]:
+    """Where each metric's summary lies."""
+    return {metric: out_dir if alone and len(metrics) == 1 else out_dir / metric for metric in metrics}
+
+
+def saved_variant(settings: Mapping[str, Any]) -> Variant:
+    """The variant that a saved passport names, with its patches."""
+    name = settings["recipe"]["name"]
+    variant = find_variant(name.partition(",")[0])
+    patches = Patches(**settings["patches"]) if settings.get("patches") else None
+    return replace(variant, name=name, patches=patches)
