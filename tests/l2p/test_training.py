@@ -48,6 +48,7 @@ def test_a_dropped_prompt_is_empty_and_every_other_the_images_own() -> None:
     told: list[list[str]] = []
 
     class Grey:
+        stream = None
         items = [SimpleNamespace(text=str(i)) for i in range(64)]
 
         def images(self, indices: list[int]) -> torch.Tensor:
