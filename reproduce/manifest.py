@@ -102,7 +102,7 @@ def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path, sour
         )
     # Where a source lies is no part of what a run is: its contents are.
     theirs, ours = (one | {"source": None} for one in (manifest["recipe"], recipe_json(recipe)))
-    if theirs != ours:
+    if any(differing(theirs, ours)):  # a setting that is newer than the run is None there
         raise ValueError(
             f"{run_dir} holds a run of recipe {theirs.get('name')!r}, you asked for {ours['name']!r}; there and here "
             f"differ\n{told_differences(theirs, ours)}\nGive another --run, or the same recipe"

@@ -38,6 +38,7 @@ class Corpus:
 
     `prompts` is `package.module:function`, called with (num, seed), or a JSON Lines file; rows have `text` and
     `category`. `image_filter` is `package.module:function` (`reproduce.stages.corpus.ImageFilter`) or None.
+    `images_per_shard`: pack the images into WebDataset shards of so many (`corpus/shards/`), and train from those.
     """
 
     prompts: str
@@ -45,6 +46,7 @@ class Corpus:
     images_per_prompt: int = 1
     seed: int = 0
     image_filter: str | None = None
+    images_per_shard: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.records import read_json
 from l2p.transfer import run_transfer
 from reproduce.recipes import Recipe, source_of
+from reproduce.stages.corpus import training_corpus
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
@@ -22,4 +23,4 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         "shift": drawn.shift or 1.0,
         "scheduler": drawn.scheduler or "euler",
     }
-    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer", sampling=sampling)
+    run_transfer(source_of(recipe), training_corpus(recipe, run_dir), config, run_dir / "transfer", sampling=sampling)
