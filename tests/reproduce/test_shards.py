@@ -47,10 +47,14 @@ def test_shards_hold_the_kept_images_with_their_rows_and_rejected_ones_stay_outs
     assert summary["num_train_steps"] == 12 and summary["rejected"] == []
 
 
-@pytest.mark.parametrize(
-    ("place", "num_calls"),
-    [("reproduce.draw:save_image", 7), ("reproduce.stages.corpus:write_jsonl", 2), ("reproduce.stages.corpus:write_shard", 3)],
-)  # fmt: skip
+KILLS = (  # where SIGKILL falls, at which call
+    ("reproduce.draw:save_image", 7),
+    ("reproduce.stages.corpus:write_jsonl", 2),
+    ("reproduce.stages.corpus:write_shard", 3),
+)
+
+
+@pytest.mark.parametrize(("place", "num_calls"), KILLS)
 def test_a_killed_stage_ends_with_the_same_bytes(whole, child, tmp_path, place, num_calls):
     run_dir = tmp_path / "broken"
     code, output = child(tiny.command_killed, place, num_calls, *STAGE, str(run_dir))
