@@ -26,7 +26,7 @@ REPORTS_READ = {
     *("bench.records", "bench.statistics", "bench.benchmarks"),
     *("bench.cost.devices", "bench.cost.families"),  # what is published of GPUs and sources
 }
-IN_ONE_FILE = ("mmdet", "modelscope", "open_clip", "clip_benchmark", "torchmetrics")
+IN_ONE_FILE = ("mmdet", "modelscope", "open_clip", "clip_benchmark", "torchmetrics", "datasets")
 
 
 def source_files(package: str) -> list[Path]:

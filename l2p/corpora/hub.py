@@ -79,7 +79,7 @@ def _library(place: str | Path) -> Any:
     except ImportError as error:
         raise ValueError(
             f"{place} is no folder of images or .tar shards; as a Hugging Face dataset it needs the library: "
-            "pip install datasets"
+            "pip install 'datasets>=4'"
         ) from error
     return datasets
 
