@@ -54,7 +54,9 @@ class Corpus:
     def images(self, indices: Sequence[int]) -> Tensor:
         """Return images by index, [B, 3, H, W] in [-1, 1], float32."""
         self._expect(indices)
-        return torch.stack(list(self._pool.map(self.pixels, indices))).float() / 127.5 - 1
+        found = list(self._pool.map(self.pixels, indices))
+        self._check_streamed(indices, found)
+        return torch.stack(found).float() / 127.5 - 1
 
     def batches(self, indices: Sequence[int], batch_size: int = 32) -> Iterator[Tensor]:
         """Yield images by index in batches, each [b, 3, H, W] in [-1, 1]."""
@@ -77,7 +79,9 @@ class Corpus:
         for start in range(0, len(indices), CHUNK):
             chunk = indices[start : start + CHUNK]
             self._expect(chunk)
-            self._cache |= {self.items[i].name: self.pixels(i) for i in chunk}
+            found = [self.pixels(i) for i in chunk]
+            self._check_streamed(chunk, found)
+            self._cache |= {self.items[i].name: pixels for i, pixels in zip(chunk, found, strict=True)}
 
     def check(self, index: int) -> tuple[int, ...] | str:
         """Return an image's shape, or what is wrong with it; a good image stays decoded if there is room."""
@@ -117,12 +121,16 @@ class Corpus:
 
     def _streamed(self, item: CorpusItem) -> Tensor:
         try:
-            pixels = decode(item, self._resolution)
+            return decode(item, self._resolution)
         except PictureError as error:
             raise ValueError(f"{item.name} is unreadable: {error}; mend it in the dataset") from error
-        self._first = self._first or (item.name, tuple(pixels.shape))
-        _check_sizes([self._first, (item.name, tuple(pixels.shape))])
-        return pixels
+
+    def _check_streamed(self, indices: Sequence[int], images: Sequence[Tensor]) -> None:
+        """Raise ValueError where a stream's image has another size than the first one that was read."""
+        if self.stream is not None and images:
+            shapes = [(self.items[i].name, tuple(image.shape)) for i, image in zip(indices, images, strict=True)]
+            self._first = self._first or shapes[0]
+            _check_sizes([self._first, *shapes])
 
 
 def decode(item: CorpusItem, resolution: int | None = None) -> Tensor:
