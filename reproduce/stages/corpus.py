@@ -48,6 +48,7 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         shards = list(planned_shards(recipe).items())[state.process_index :: state.num_processes]
         for name, rows in track(shards, "corpus: packing shards", shown=state.is_main_process):
             _pack(folder, name, [row for row in rows if row["file_name"] in kept])
+        state.wait_for_everyone()  # what the main process records is whole
 
 
 def training_corpus(recipe: Recipe, run_dir: Path) -> Path:
