@@ -135,7 +135,7 @@ def prepare_environment(session: nox.Session) -> None:
 
 def install(session: nox.Session) -> None:
     """Install the project with everything its sessions use; what is there and in range stays."""
-    session.run(str(PYTHON), "-m", "pip", "install", "-e", f"{ROOT}[eval,dev]", external=True)
+    session.run(str(PYTHON), "-m", "pip", "install", "-e", f"{ROOT}[eval,datasets,dev]", external=True)
 
 
 def make_environment(session: nox.Session, torch_folder: Path | None) -> None:

@@ -187,7 +187,9 @@ def inspect(
 
 @app.command()
 def inspect_corpus(
-    path: Annotated[Path, typer.Argument(help="A corpus: folder with metadata.jsonl, a CSV or .tar shards.")],
+    path: Annotated[
+        Path, typer.Argument(help="A corpus: folder with metadata.jsonl, a CSV or .tar shards, or a dataset.")
+    ],
     against: Annotated[list[Path] | None, typer.Option(help="A benchmark's prompts (.jsonl, .csv, .txt).")] = None,
 ) -> int:
     """Count a corpus's images and prompts and name what is broken, double or a benchmark's; status 1 for broken ones.

@@ -1,11 +1,10 @@
-"""Training corpora: folders, CSV tables and WebDataset shards -> batches of images; prompts are encoded once."""
+"""Training corpora of every layout (`l2p.corpora`) -> batches of images; prompts are encoded once."""
 
 import json
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,44 +14,33 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from l2p.architectures import EncodedPrompt, stack_prompts
-from l2p.pictures import MAX_PIXELS, SUFFIXES, PictureError, is_hidden, named_otherwise, read_picture
+from l2p.corpora import CorpusItem, list_corpus
+from l2p.corpora.stream import RowStream
+from l2p.pictures import MAX_PIXELS, PictureError, named_otherwise, read_picture
 from l2p.progress import track
-from l2p.tables import csv_columns, csv_rows, jsonl_rows, parse_json
 
-CAPTION_COLUMNS = {"text": "file_name", "prompt": "image"}  # caption column -> file column: the releases' two tables
+T = TypeVar("T")
+
 SHARD_SIZE = 256  # prompts in one file of cached embeddings
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusItem:
-    """One image and its prompt; `size` bytes at `offset` of a shard, or the whole file when size is None."""
-
-    name: str
-    path: Path
-    text: str
-    offset: int = 0
-    size: int | None = None
-
-    def source(self) -> Path | bytes:
-        """Return the image's file, or its bytes out of a shard. Raises FileNotFoundError when the shard is gone."""
-        if self.size is None:
-            return self.path
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+CHUNK = 256  # images that are looked at before the next ones are read
 
 
 class Corpus:
-    """Checked items with their decoded images; small corpora are decoded once, big ones each time they are asked for.
+    """Items with their decoded images; small corpora are decoded once, big ones each time they are asked for.
 
-    items: the usable ones; rejected: (name, reason) of those left out by allow_missing.
+    items: the usable ones; rejected: (name, reason) of those left out by allow_missing; stream: where the pictures can
+    only be read forwards, their reader. Of a stream only images that were kept are remembered, and an image that cannot
+    be used or has another size than the first one is a ValueError when it is read.
     """
 
-    def __init__(self, items: Sequence[CorpusItem], resolution: int | None, cache_bytes: int) -> None:
-        self.items = list(items)
+    def __init__(
+        self, items: Sequence[CorpusItem], resolution: int | None, cache_bytes: int, stream: RowStream | None = None
+    ) -> None:
+        self.items, self.stream = list(items), stream
         self.rejected: list[tuple[str, str]] = []
-        self._resolution, self._cache_left = resolution, cache_bytes
+        self._resolution, self._cache_left = resolution, 0 if stream else cache_bytes
         self._cache: dict[str, Tensor] = {}
+        self._first: tuple[str, tuple[int, ...]] | None = None
         self._pool = ThreadPoolExecutor(max_workers=8)  # Pillow decodes outside the interpreter's lock
 
     def __len__(self) -> int:
@@ -65,7 +53,10 @@ class Corpus:
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Return images by index, [B, 3, H, W] in [-1, 1], float32."""
-        return torch.stack(list(self._pool.map(self.pixels, indices))).float() / 127.5 - 1
+        self._expect(indices)
+        found = list(self._pool.map(self.pixels, indices))
+        self._check_streamed(indices, found)
+        return torch.stack(found).float() / 127.5 - 1
 
     def batches(self, indices: Sequence[int], batch_size: int = 32) -> Iterator[Tensor]:
         """Yield images by index in batches, each [b, 3, H, W] in [-1, 1]."""
@@ -77,25 +68,69 @@ class Corpus:
         item = self.items[index]
         if item.name in self._cache:
             return self._cache[item.name]
-        pixels = decode(item, self._resolution)
+        pixels = decode(item, self._resolution) if self.stream is None else self._streamed(item)
         if pixels.nbytes <= self._cache_left:
             self._cache_left -= pixels.nbytes
             self._cache[item.name] = pixels
         return pixels
 
+    def keep(self, indices: Sequence[int]) -> None:
+        """Decode images of a stream once and keep them: they will be asked for again and again."""
+        for start in range(0, len(indices), CHUNK):
+            chunk = indices[start : start + CHUNK]
+            self._expect(chunk)
+            found = [self.pixels(i) for i in chunk]
+            self._check_streamed(chunk, found)
+            self._cache |= {self.items[i].name: pixels for i, pixels in zip(chunk, found, strict=True)}
+
     def check(self, index: int) -> tuple[int, ...] | str:
         """Return an image's shape, or what is wrong with it; a good image stays decoded if there is room."""
+        return self.look_at(index, lambda: tuple(self.pixels(index).shape))
+
+    def look_at(self, index: int, look: Callable[[], T]) -> T | str:
+        """What a function finds at an image, or, in words, why the image cannot be used."""
         try:
-            return tuple(self.pixels(index).shape)
+            return look()
         except FileNotFoundError:
-            return f"missing{named_otherwise(self.items[index].path)}"
+            item = self.items[index]
+            source = None if item.shard else item.source()
+            return "missing" + (named_otherwise(source) if isinstance(source, Path) else "")
         except (PictureError, OSError) as error:
             return f"unreadable: {error}"
 
+    def each(self, look: Callable[[int], T], label: str, progress: bool) -> list[T]:
+        """Call a function with every index, several at a time, with a progress bar on demand."""
+        starts = range(0, len(self), CHUNK)
+        found = (one for start in starts for one in self._chunk(look, range(start, min(start + CHUNK, len(self)))))
+        return list(track(found, label, total=len(self), shown=progress))
+
     def check_all(self, progress: bool) -> list[tuple[int, ...] | str]:
         """Check every image, with a progress bar on demand."""
-        checks = self._pool.map(self.check, range(len(self)))
-        return list(track(checks, "checking corpus", total=len(self), shown=progress))
+        return self.each(self.check, "checking corpus", progress)
+
+    def _chunk(self, look: Callable[[int], T], indices: range) -> Iterator[T]:
+        self._expect(indices)
+        return self._pool.map(look, indices)
+
+    def _expect(self, indices: Sequence[int]) -> None:
+        """Have a stream read rows that nobody has announced."""
+        if self.stream is not None:
+            needed = [i for i in indices if self.items[i].name not in self._cache]
+            if not all(self.stream.expects(i) for i in needed):
+                self.stream.expect(tuple(needed))
+
+    def _streamed(self, item: CorpusItem) -> Tensor:
+        try:
+            return decode(item, self._resolution)
+        except PictureError as error:
+            raise ValueError(f"{item.name} is unreadable: {error}; mend it in the dataset") from error
+
+    def _check_streamed(self, indices: Sequence[int], images: Sequence[Tensor]) -> None:
+        """Raise ValueError where a stream's image has another size than the first one that was read."""
+        if self.stream is not None and images:
+            shapes = [(self.items[i].name, tuple(image.shape)) for i, image in zip(indices, images, strict=True)]
+            self._first = self._first or shapes[0]
+            _check_sizes([self._first, *shapes])
 
 
 def decode(item: CorpusItem, resolution: int | None = None) -> Tensor:
@@ -109,6 +144,14 @@ def decode(item: CorpusItem, resolution: int | None = None) -> Tensor:
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
 
 
+def open_corpus(path: str | Path, *, resolution: int | None = None, cache_bytes: int = 0) -> Corpus:
+    """Read what a corpus lists, no picture of it; arguments and errors as of `load_corpus`."""
+    listing = list_corpus(path)
+    if not listing.items:
+        raise ValueError(f"the corpus at {path} has no items")
+    return Corpus(listing.items, resolution, cache_bytes, listing.stream)
+
+
 def load_corpus(
     path: str | Path,
     *,
@@ -119,15 +162,17 @@ def load_corpus(
 ) -> Corpus:
     """Read a corpus and check every image of it before anything is trained.
 
-    path: a folder with metadata.jsonl, with a CSV (file_name,text or image,prompt), or with WebDataset .tar shards (or
-    one such file). resolution: make every image that square. cache_bytes: decoded images are kept up to this size.
-    Raises FileNotFoundError for no corpus, ValueError naming damaged or missing images (unless allow_missing) and
-    images of differing sizes.
+    path: as of `l2p.corpora.list_corpus`. resolution: make every image that square. cache_bytes: decoded images are
+    kept up to this size. A streamed corpus is not read beforehand: each image is checked when it is read.
+    Raises FileNotFoundError for no corpus, ValueError naming damaged or missing images (unless allow_missing, which a
+    stream cannot have) and images of differing sizes.
     """
-    items = list(corpus_items(Path(path)))
-    if not items:
-        raise ValueError(f"the corpus at {path} has no items")
-    corpus = Corpus(items, resolution, cache_bytes)
+    corpus = open_corpus(path, resolution=resolution, cache_bytes=cache_bytes)
+    items = corpus.items
+    if corpus.stream is not None:
+        if allow_missing:
+            raise ValueError(f"{path} is streamed: which images are damaged is not known beforehand; save it to disk")
+        return corpus
     findings = list(zip(items, corpus.check_all(progress), strict=True))
     bad = [(item.name, finding) for item, finding in findings if isinstance(finding, str)]
     if bad and (not allow_missing or len(bad) == len(items)):
@@ -147,92 +192,6 @@ def _check_sizes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
                 f"{name} has {shape[1]} x {shape[2]} pixels, {first_name} {first[1]} x {first[2]}; "
                 "give a resolution to scale them to one size"
             )
-
-
-def corpus_items(path: Path) -> Iterator[CorpusItem]:
-    """The items of a corpus as its table or shards name them, none of them opened; errors as of `load_corpus`."""
-    if path.suffix == ".tar":
-        return _from_shards([path])
-    if not path.is_dir():
-        raise FileNotFoundError(f"no corpus at {path}; give a folder or a .tar shard")
-    if (path / "metadata.jsonl").is_file():
-        return _from_jsonl(path / "metadata.jsonl")
-    if shards := _files(path, "*.tar"):
-        return _from_shards(shards)
-    tables = _files(path, "*.csv")
-    if len(tables) == 1:
-        return _from_csv(tables[0])
-    raise FileNotFoundError(
-        f"{path} holds neither metadata.jsonl, nor one CSV table, nor .tar shards; found {len(tables)} tables"
-    )
-
-
-def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
-
-
-def _from_jsonl(path: Path) -> Iterator[CorpusItem]:
-    for number, row in jsonl_rows(path):
-        if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("file_name", "text")):
-            has = sorted(row) if isinstance(row, dict) else row
-            raise ValueError(f"{path}:{number} needs file_name and text, each a string; it has {has}")
-        yield _in_folder(path.parent, row["file_name"], row["text"])
-
-
-def _from_csv(path: Path) -> Iterator[CorpusItem]:
-    columns = csv_columns(path)
-    caption = next((c for c, name in CAPTION_COLUMNS.items() if c in columns and name in columns), None)
-    if caption is None:
-        raise ValueError(f"{path} has the columns {columns}; needed are file_name,text or image,prompt")
-    for number, row in csv_rows(path, columns):
-        if not row[CAPTION_COLUMNS[caption]]:
-            raise ValueError(f"{path}:{number} names no image")
-        yield _in_folder(path.parent, row[CAPTION_COLUMNS[caption]], row[caption])
-
-
-def _in_folder(folder: Path, name: str, text: str) -> CorpusItem:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"the image {name!r} lies outside the corpus folder {folder}")
-    candidates = (folder / name, folder / "images" / name)
-    path = next((c for c in candidates if c.is_file()), candidates[0])
-    return CorpusItem(name=name, path=path, text=text)
-
-
-def _from_shards(shards: Sequence[Path]) -> Iterator[CorpusItem]:
-    for shard in shards:
-        with tarfile.open(shard) as archive:  # listed only, never unpacked
-            members = [m for m in archive.getmembers() if m.isfile() and not is_hidden(m.name)]
-            captions = {_stem(m.name): _caption(archive, m) for m in members if m.name.endswith((".txt", ".json"))}
-        for member in members:
-            if not member.name.lower().endswith(SUFFIXES):
-                continue
-            text = captions.get(_stem(member.name))
-            if text is None:
-                raise ValueError(f"{shard}: {member.name} has neither a .txt nor a .json caption beside it")
-            name = f"{shard.name}/{member.name}"
-            yield CorpusItem(name=name, path=shard, text=text, offset=member.offset_data, size=member.size)
-
-
-def _stem(name: str) -> str:
-    folder, _, base = name.rpartition("/")
-    return f"{folder}/{base.split('.')[0]}"  # WebDataset: the key ends at the base name's first dot
-
-
-def _caption(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
-    file = archive.extractfile(member)
-    assert file is not None
-    where = f"{archive.name!s}: {member.name}"
-    content = file.read()
-    if member.name.endswith(".txt"):
-        try:
-            return content.decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where} is not UTF-8 (byte {error.start})") from error
-    row = parse_json(content, where)
-    captions = [row[key] for key in ("text", "caption", "prompt") if key in row] if isinstance(row, dict) else []
-    if captions and not isinstance(captions[0], str):
-        raise ValueError(f"{where}: the caption must be text; it is {captions[0]!r}")
-    return captions[0] if captions else None
 
 
 class PromptCache:

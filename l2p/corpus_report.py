@@ -6,9 +6,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from l2p.corpus import Corpus, CorpusItem, corpus_items
+from l2p.corpora import CorpusItem
+from l2p.corpus import decode, open_corpus
 from l2p.likeness import KnownPrompts, NearDuplicates
 from l2p.progress import track
 from l2p.tables import csv_columns, csv_rows, jsonl_rows, read_table_text
@@ -21,12 +24,13 @@ CAPTION_NAMES = ("prompt", "text", "Prompt", "caption")
 class CorpusReport:
     """`sizes`: (height, width) -> images; `broken`: (name, reason); `categories`: class/sub-class -> images.
 
-    `same_images`: groups of names with the same bytes; `near_prompts`: pairs of different prompts that nearly agree;
-    `overlaps`: file of known prompts -> (ours, theirs).
+    `num_shards`: of a corpus in shards, else 0; `same_images`: groups of names with the same bytes; `near_prompts`:
+    pairs of different prompts that nearly agree; `overlaps`: file of known prompts -> (ours, theirs).
     """
 
     num_images: int
     num_prompts: int
+    num_shards: int
     sizes: dict[tuple[int, int], int]
     broken: list[tuple[str, str]]
     same_images: list[list[str]]
@@ -35,28 +39,46 @@ class CorpusReport:
     overlaps: dict[str, list[tuple[str, str]]]
 
 
-def inspect_corpus(path: Path, against: Sequence[Path] = (), *, progress: bool = False) -> CorpusReport:
-    """Decode every image and compare every prompt of a corpus that `l2p.corpus.load_corpus` can read.
+def inspect_corpus(path: str | Path, against: Sequence[Path] = (), *, progress: bool = False) -> CorpusReport:
+    """Decode every image and compare every prompt of a corpus that `l2p.corpora.list_corpus` can read.
 
     against: files of known prompts (`read_prompts`). Raises FileNotFoundError for no corpus or file, ValueError for a
-    table that cannot be read or a corpus without items.
+    table, shard or dataset that is not whole, or a corpus without items.
     """
     known = {str(file): KnownPrompts(read_prompts(file)) for file in against}
-    items = list(corpus_items(path))
-    if not items:
-        raise ValueError(f"the corpus at {path} has no items")
-    found = Corpus(items, None, 0).check_all(progress)
+    corpus = open_corpus(path)
+    items = corpus.items
+    looks = corpus.each(lambda i: corpus.look_at(i, partial(_look, items[i])), "looking at images", progress)
+    seen = [(item, look) for item, look in zip(items, looks, strict=True) if not isinstance(look, str)]
     texts = list(dict.fromkeys(item.text for item in items))
+    by_hash: dict[str, list[str]] = {}
+    for item, look in seen:
+        by_hash.setdefault(look.sha256, []).append(item.name)
     return CorpusReport(
         num_images=len(items),
         num_prompts=len(texts),
-        sizes=dict(Counter((shape[1], shape[2]) for shape in found if not isinstance(shape, str)).most_common()),
-        broken=[(item.name, why) for item, why in zip(items, found, strict=True) if isinstance(why, str)],
-        same_images=_same_images(items),
+        num_shards=len({item.shard for item in items} - {None}),
+        sizes=dict(Counter(look.size for _, look in seen).most_common()),
+        broken=[(item.name, why) for item, why in zip(items, looks, strict=True) if isinstance(why, str)],
+        same_images=[names for names in by_hash.values() if len(names) > 1],
         near_prompts=_near(texts, progress),
-        categories=_categories(path),
+        categories=_categories(items),
         overlaps={name: [(t, hit) for t in texts if (hit := one.find(t)) is not None] for name, one in known.items()},
     )
+
+
+class Look(NamedTuple):
+    """What is remembered of an image: (height, width), and the SHA-256 of its file."""
+
+    size: tuple[int, int]
+    sha256: str
+
+
+def _look(item: CorpusItem) -> Look:
+    source = item.source()
+    _, height, width = decode(item).shape
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    return Look((height, width), hashlib.sha256(content).hexdigest())
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -80,7 +102,8 @@ def read_prompts(path: Path) -> list[str]:
 
 def told(report: CorpusReport) -> Iterator[str]:
     """The report in lines."""
-    yield f"images: {report.num_images:,}; prompts: {report.num_prompts:,}"
+    shards = f"; shards: {report.num_shards:,}" if report.num_shards else ""
+    yield f"images: {report.num_images:,}; prompts: {report.num_prompts:,}{shards}"
     sizes = [f"{height} x {width}: {number:,}" for (height, width), number in report.sizes.items()]
     yield f"sizes (height x width): {', '.join(sizes[:NUM_NAMED]) or 'none'}{_more(sizes)}"
     yield _listed("broken images", [f"{name} ({why})" for name, why in report.broken])
@@ -90,21 +113,9 @@ def told(report: CorpusReport) -> Iterator[str]:
         total = sum(report.categories.values())
         yield "classes: " + ", ".join(f"{name} {n:,} ({n / total:.1%})" for name, n in report.categories.items())
     else:
-        yield "classes: not told (metadata.jsonl has no `category`)"
+        yield "classes: not told (the corpus has no `category`)"
     for name, pairs in report.overlaps.items():
         yield _listed(f"prompts that repeat one of {name}", [f"{ours!r} ({theirs!r})" for ours, theirs in pairs])
-
-
-def _same_images(items: Sequence[CorpusItem]) -> list[list[str]]:
-    by_hash: dict[str, list[str]] = {}
-    for item in items:
-        try:
-            source = item.source()
-            content = source if isinstance(source, bytes) else source.read_bytes()
-        except OSError:
-            continue  # named among the broken ones
-        by_hash.setdefault(hashlib.sha256(content).hexdigest(), []).append(item.name)
-    return [names for names in by_hash.values() if len(names) > 1]
 
 
 def _near(texts: Sequence[str], progress: bool) -> list[tuple[str, str]]:
@@ -116,16 +127,9 @@ def _near(texts: Sequence[str], progress: bool) -> list[tuple[str, str]]:
     return pairs
 
 
-def _categories(path: Path) -> dict[str, int]:
-    """Images by class and sub-class (a category's first two parts); empty where no table tells them."""
-    table = path / "metadata.jsonl"
-    if not table.is_file():
-        return {}
-    found = Counter(
-        "/".join(row["category"].split("/")[:2])
-        for _, row in jsonl_rows(table)
-        if isinstance(row, dict) and isinstance(row.get("category"), str)
-    )
+def _categories(items: Sequence[CorpusItem]) -> dict[str, int]:
+    """Images by class and sub-class (a category's first two parts); empty where the corpus tells none."""
+    found = Counter("/".join(item.category.split("/")[:2]) for item in items if item.category is not None)
     return dict(sorted(found.items()))
 
 

@@ -24,7 +24,7 @@ from l2p.progress import say
 from l2p.sources import load_source
 from l2p.trainable import choose_trained, make_accelerator, start_training
 from l2p.training import state as saved
-from l2p.training.data import Data, MicroBatch, SlotRule, seeded, split_indices
+from l2p.training.data import Data, MicroBatch, SlotRule, seeded, shard_sizes, split_corpus
 from l2p.training.loop import Steps, train
 from l2p.training.optimise import Trainer
 
@@ -84,8 +84,8 @@ def run_transfer(
 ) -> TransferSummary:
     """Turn a source pipeline into a pixel model, and leave it in out_dir.
 
-    source: diffusers folder or hub id; corpus: see l2p.corpus; start: a pixel model whose weights are inherited by name
-    and shape; sampling: settings to draw with, which the delta keeps (names of L2PPipeline.defaults, "shift" and
+    source: diffusers folder or hub id; corpus: see l2p.corpora; start: a pixel model whose weights are inherited by
+    name and shape; sampling: settings to draw with, which the delta keeps (names of L2PPipeline.defaults, "shift" and
     "scheduler"), over those that were trained with. Leaves model/, delta.safetensors, state/, log.jsonl and
     summary.json; an interrupted transfer goes on from state/, a finished one is returned as it is. Works under
     `accelerate launch`. Raises ValueError for bad input, a folder of other options or of other things,
@@ -137,7 +137,7 @@ def _prepare(
     _check_split(config, accelerator.num_processes)
     shown = progress and accelerator.is_main_process
     images = load_corpus(corpus, resolution=config.resolution, allow_missing=config.allow_missing, progress=shown)
-    indices = split_indices(len(images), config.num_validation_images, config.seed)  # before anything is written
+    indices = split_corpus(images, config.num_validation_images, config.seed)  # before anything is written
     out_dir.mkdir(parents=True, exist_ok=True)
     pipeline = load_source(source, FROZEN_DTYPES[config.mixed_precision]).to(accelerator.device)
     with accelerator.main_process_first():
@@ -177,6 +177,8 @@ def _data(
 ) -> Data:
     family = architecture_of(type(pipeline).__name__).name
     training, validation = indices
+    if corpus.stream is not None:
+        corpus.keep(sorted(validation))
 
     def encode(texts: list[str]) -> list[EncodedPrompt]:
         return split_prompts(encode_prompt(pipeline, family, texts, config.max_sequence_length))
@@ -185,10 +187,11 @@ def _data(
         seed=config.seed,
         batch_size=config.batch_size,
         num_images=len(training),
-        noise_shape=tuple(corpus.pixels(0).shape),
+        noise_shape=tuple(corpus.pixels(validation[0]).shape),
         sigma_distribution=config.sigma_distribution,
         shift=config.shift,
         prompt_dropout=config.prompt_dropout,
+        shards=shard_sizes(corpus.items, training),
     )
     prompts = cache_prompts(encode, [*corpus.texts, ""], folder, progress=shown)
     return Data(corpus=corpus, prompts=prompts, training=training, validation=validation, slots=slots)
@@ -314,7 +317,7 @@ def _finish(run: Transfer, sampling: Mapping[str, Any]) -> TransferSummary:
 
 
 def _trained_with(run: Transfer) -> dict[str, Any]:
-    _, height, width = run.data.corpus.pixels(0).shape
+    _, height, width = run.data.slots.noise_shape
     length, shift = run.config.max_sequence_length, run.config.shift
     return {"height": height, "width": width, "max_sequence_length": length, "shift": shift}
 

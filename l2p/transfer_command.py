@@ -11,7 +11,9 @@ from rich.console import Console
 
 def transfer(
     source: Annotated[str, typer.Argument(help="Source pipeline: a diffusers folder or a hub id.")],
-    corpus: Annotated[Path, typer.Argument(help="Images and prompts: a folder (metadata.jsonl, CSV, .tar).")],
+    corpus: Annotated[
+        Path, typer.Argument(help="Images and prompts: a folder (metadata.jsonl, CSV, .tar) or dataset.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the transfer; an interrupted one goes on there.")],
     patch_size: Annotated[int, typer.Option(min=1, help="Pixels along a patch's side.")] = 16,
     prediction: Annotated[str, typer.Option(help="velocity, clean or preconditioned.")] = "velocity",

@@ -68,6 +68,7 @@ def _bad_counts(recipe: Recipe) -> Iterator[str]:
         "resolution": recipe.resolution,
         "corpus.num_prompts": recipe.corpus.num_prompts,
         "corpus.images_per_prompt": recipe.corpus.images_per_prompt,
+        "corpus.images_per_shard": 1 if recipe.corpus.images_per_shard is None else recipe.corpus.images_per_shard,
         "num_processes": 1 if recipe.num_processes is None else recipe.num_processes,
         **{f"suite {suite.name!r}, images_per_prompt": suite.images_per_prompt for suite in recipe.suites},
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -50,19 +50,24 @@ Generate = Callable[[list[str], list[int], int | None], list[Image]]
 """Prompts, seeds and a suite's scale in, an image for each out."""
 
 
-def draw(generate: Generate, drawings: Sequence[Drawing], batch_size: int, label: str) -> None:
-    """Draw what is missing, this process its share of the batches; every file appears whole or not at all."""
+def draw(
+    generate: Generate, drawings: Sequence[Drawing], batch_size: int, label: str, packed: Collection[Path] = ()
+) -> None:
+    """Draw what is missing, this process its share of the batches; every file appears whole or not at all.
+
+    packed: paths of images that need not be there, since they lie in a shard.
+    """
     state = PartialState()
     batches = [drawings[start : start + batch_size] for start in range(0, len(drawings), batch_size)]
-    mine = [batch for batch in batches[state.process_index :: state.num_processes] if _unfinished(batch)]
+    mine = [batch for batch in batches[state.process_index :: state.num_processes] if _unfinished(batch, packed)]
     for batch in track(mine, label, shown=state.is_main_process):
         images = generate([drawing.text for drawing in batch], [drawing.seed for drawing in batch], batch[0].scale)
         for drawing, image in zip(batch, images, strict=True):
             save_image(image, drawing.path)
 
 
-def _unfinished(batch: Iterable[Drawing]) -> bool:
-    return not all(drawing.path.exists() for drawing in batch)
+def _unfinished(batch: Iterable[Drawing], packed: Collection[Path]) -> bool:
+    return not all(drawing.path in packed or drawing.path.exists() for drawing in batch)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:

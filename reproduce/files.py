@@ -20,7 +20,12 @@ FOLDERS = {"corpus": "corpus", "transfer": "transfer", "sample": "samples", "sco
 """The folder that a stage fills; `report` is written anew each time."""
 
 PASSING = ("state", "prompts")  # in transfer/: what it needs while it runs
-EXACT = (".png", ".safetensors", "scores.jsonl")  # ends of names whose bytes are the same whenever they are made again
+EXACT = (
+    ".png",
+    ".tar",
+    ".safetensors",
+    "scores.jsonl",
+)  # ends of names whose bytes are the same whenever they are made again
 
 
 @dataclass(frozen=True, kw_only=True)

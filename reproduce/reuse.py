@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,19 @@ class Part:
 
 def parts(recipe: Recipe, stage: str, source_sha256: str) -> list[Part]:
     """What the source draws in a stage."""
-    return [
+    found = [
         _part(recipe, folder, drawings, source_sha256)
         for folder, drawings in SOURCE_DRAWINGS.get(stage, lambda *_: {})(recipe, Path()).items()
     ]
+    if stage == "corpus" and recipe.corpus.images_per_shard is not None:
+        return [_in_shards(recipe, part) for part in found]
+    return found
+
+
+def _in_shards(recipe: Recipe, part: Part) -> Part:
+    """The corpus as shards, in which lie the images that the filter has let through."""
+    packed = {name: getattr(recipe.corpus, name) for name in ("images_per_shard", "image_filter")}
+    return replace(part, names=tuple(corpus.planned_shards(recipe)), inputs=part.inputs | packed)
 
 
 def _part(recipe: Recipe, folder: str, drawings: list[Drawing], source_sha256: str) -> Part:
@@ -95,7 +104,7 @@ def adopt(recipe: Recipe, run_dir: Path, stage: str, manifest: dict[str, Any], a
         write_json(run_dir / "run.json", manifest)
         for name in part.names:
             _link(donor / part.folder / name, run_dir / part.folder / name)
-        say(f"{part.folder}: {len(part.names):,} images taken from {donor}, drawn there with the same inputs")
+        say(f"{part.folder}: {len(part.names):,} files taken from {donor}, drawn there with the same inputs")
 
 
 def _donors(run_dir: Path, asked: Path | None) -> Iterator[Path]:

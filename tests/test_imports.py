@@ -28,7 +28,7 @@ REPORTS_READ = {
 }
 IN_ONE_FILE = (
     *("mmdet", "modelscope", "open_clip", "clip_benchmark", "torchmetrics"),
-    *("torch_fidelity", "cleanfid", "lpips"),
+    *("torch_fidelity", "cleanfid", "lpips", "datasets"),
 )
 
 

@@ -40,7 +40,8 @@ class Corpus:
     `category`. `image_filter` is `package.module:function` (`reproduce.stages.corpus.ImageFilter`) or None. `maker` is
     who makes the images: None the recipe's source, as in the paper; the folder or hub id of another pipeline; or
     `package.module:function`, called with (num, seed, resolution), which returns a function from a prompt's number to
-    its image (`reproduce.miniature.prompts:rendered`).
+    its image (`reproduce.miniature.prompts:rendered`). `images_per_shard`: pack the images into WebDataset shards of so
+    many (`corpus/shards/`), and train from those.
     """
 
     prompts: str
@@ -49,6 +50,7 @@ class Corpus:
     seed: int = 0
     image_filter: str | None = None
     maker: str | None = None
+    images_per_shard: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

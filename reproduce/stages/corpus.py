@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from accelerate import PartialState
 from PIL import Image
 
 from bench.named import load_function, load_rows
-from bench.records import write_jsonl
+from bench.records import read_jsonl, write_jsonl
+from l2p.corpora import CorpusItem
+from l2p.corpora.shards import read_shard, write_shard
 from l2p.pictures import read_picture
+from l2p.progress import track
 from reproduce.draw import Drawing, Generate, draw, generator, image_seed
 from reproduce.inputs import files_sha256, pipeline_files, pipeline_folder
 from reproduce.recipes import Recipe
@@ -23,20 +27,64 @@ ImageFilter = Callable[[list[Image.Image], list[dict[str, Any]]], list[str | Non
 """Images and their metadata rows in, for each the reason to reject it or None."""
 
 FILTER_BATCH_SIZE = 64
+SHARDS = "shards"  # in the corpus folder
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
-    """Draw `corpus/images`, then write `rejected.jsonl` and, last, `metadata.jsonl`, one row a kept image."""
+    """Draw `corpus/images`, then write `rejected.jsonl` and `metadata.jsonl`, one row a kept image; pack the shards.
+
+    Packed images leave `images/`; rejected ones stay there.
+    """
     folder, state = run_dir / "corpus", PartialState()
-    drawings = source_drawings(recipe, run_dir)["corpus"]
+    drawings, packed = source_drawings(recipe, run_dir)["corpus"], _packed(folder)
     with made_by(recipe, run_dir) as generate:
-        draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws")
+        paths = {folder / name for name in packed}
+        draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws", paths)
     state.wait_for_everyone()
     if state.is_main_process:
         rows = planned_rows(recipe)
-        rejected = reject(recipe.corpus.image_filter, folder, rows)
+        rejected = reject(recipe.corpus.image_filter, folder, rows, packed)
         write_jsonl(folder / "rejected.jsonl", [{"file_name": name, "reason": why} for name, why in rejected.items()])
         write_jsonl(folder / "metadata.jsonl", [row for row in rows if row["file_name"] not in rejected])
+    state.wait_for_everyone()
+    if recipe.corpus.images_per_shard is not None:
+        kept = {row["file_name"] for row in read_jsonl(folder / "metadata.jsonl")}
+        shards = list(planned_shards(recipe).items())[state.process_index :: state.num_processes]
+        for name, rows in track(shards, "corpus: packing shards", shown=state.is_main_process):
+            _pack(folder, name, [row for row in rows if row["file_name"] in kept])
+        state.wait_for_everyone()  # what the main process records is whole
+
+
+def training_corpus(recipe: Recipe, run_dir: Path) -> Path:
+    """The folder that the transfer reads."""
+    return run_dir / "corpus" / ("" if recipe.corpus.images_per_shard is None else SHARDS)
+
+
+def planned_shards(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """By shard, relative to the corpus, the rows of all images that are drawn for it, in order."""
+    rows, size = planned_rows(recipe), recipe.corpus.images_per_shard or 0
+    return {f"{SHARDS}/{start // size:05d}.tar": rows[start : start + size] for start in range(0, len(rows), size)}
+
+
+def _pack(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Write one shard unless it is there, and remove the single files of what lies in it."""
+    if not (folder / name).exists():
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_shard(folder / name, (_sample(folder, row) for row in rows))
+    for row in rows:
+        (folder / row["file_name"]).unlink(missing_ok=True)
+
+
+def _sample(folder: Path, row: dict[str, Any]) -> tuple[str, dict[str, bytes | Path]]:
+    described = json.dumps(row, ensure_ascii=False, sort_keys=True).encode()
+    path = folder / row["file_name"]
+    return path.stem, {path.suffix: path, ".txt": row["text"].encode(), ".json": described}
+
+
+def _packed(folder: Path) -> dict[str, CorpusItem]:
+    """The images that lie in shards, by their names in `metadata.jsonl`."""
+    items = (item for shard in sorted((folder / SHARDS).glob("*.tar")) for item in read_shard(shard))
+    return {f"images/{item.name.rpartition('/')[2]}": item for item in items}
 
 
 @contextmanager
@@ -94,15 +142,21 @@ def planned_rows(recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def reject(image_filter: str | None, folder: Path, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The images that the filter rejects: file name to reason."""
+def reject(
+    image_filter: str | None, folder: Path, rows: Sequence[dict[str, Any]], packed: Mapping[str, CorpusItem]
+) -> dict[str, str]:
+    """The images that the filter rejects: file name to reason. `packed`: those that lie in shards, by file name."""
     if image_filter is None:
         return {}
     judge: ImageFilter = load_function(image_filter)
     rejected: dict[str, str] = {}
     for start in range(0, len(rows), FILTER_BATCH_SIZE):
         batch = list(rows[start : start + FILTER_BATCH_SIZE])
-        images = [read_picture(folder / row["file_name"]) for row in batch]
+        images = [read_picture(_place(folder, row["file_name"], packed)) for row in batch]
         reasons = judge(images, batch)
         rejected |= {row["file_name"]: why for row, why in zip(batch, reasons, strict=True) if why is not None}
     return rejected
+
+
+def _place(folder: Path, name: str, packed: Mapping[str, CorpusItem]) -> Path | bytes:
+    return packed[name].source() if name in packed else folder / name

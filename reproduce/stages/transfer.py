@@ -9,6 +9,7 @@ from bench.records import read_json
 from l2p.transfer import run_transfer
 from reproduce.recipes import Recipe, source_of
 from reproduce.recipes.base import place_of
+from reproduce.stages.corpus import training_corpus
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
@@ -24,4 +25,5 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         "scheduler": drawn.scheduler or "euler",
     }
     start = Path(place_of(recipe.start)) if recipe.start is not None else None
-    run_transfer(source_of(recipe), run_dir / "corpus", config, run_dir / "transfer", start=start, sampling=sampling)
+    corpus = training_corpus(recipe, run_dir)
+    run_transfer(source_of(recipe), corpus, config, run_dir / "transfer", start=start, sampling=sampling)

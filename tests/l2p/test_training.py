@@ -8,8 +8,18 @@ import torch
 from accelerate import Accelerator
 
 from l2p.config import TransferConfig
+from l2p.corpora.stream import RowStream
 from l2p.flow import transfer_loss
-from l2p.training.data import Data, MicroBatch, SlotRule, draw_slot, split_indices
+from l2p.training.data import (
+    Data,
+    MicroBatch,
+    SlotRule,
+    draw_slot,
+    shard_order,
+    split_indices,
+    stored_order,
+    windows_ahead,
+)
 from l2p.training.optimise import Trainer, learning_rate_share
 
 RULE = SlotRule(
@@ -49,6 +59,7 @@ def test_a_dropped_prompt_is_empty_and_every_other_the_images_own() -> None:
     told: list[list[str]] = []
 
     class Grey:
+        stream = None
         items = [SimpleNamespace(text=str(i)) for i in range(64)]
 
         def images(self, indices: list[int]) -> torch.Tensor:
@@ -148,3 +159,96 @@ def test_the_defaults_are_the_papers() -> None:
 def test_impossible_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TransferConfig(**options)
+
+
+SHARDS = (5, 7, 1, 6)
+STREAM = replace(RULE, num_images=sum(SHARDS), shards=SHARDS, window=4, batch_size=4)
+
+
+def test_each_epoch_of_shards_sees_each_image_once_in_another_order() -> None:
+    orders = [shard_order(0, epoch, SHARDS, 4).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(19)) for order in orders) and len(set(map(tuple, orders))) == 3
+    assert shard_order(1, 0, SHARDS, 4).tolist() != orders[0]
+    stored = [stored_order(0, epoch, SHARDS).tolist() for epoch in range(3)]
+    for order, forwards in zip(orders, stored, strict=True):
+        windows = [(order[i : i + 4], forwards[i : i + 4]) for i in range(0, 19, 4)]
+        assert all(set(shuffled) == set(read) for shuffled, read in windows)  # what is held is one window
+        starts = {0: 5, 5: 7, 12: 1, 13: 6}
+        heads = [image for image in forwards if image in starts]
+        assert forwards == [image for head in heads for image in range(head, head + starts[head])]  # whole shards
+    drawn = [draw_slot(STREAM, step, slot).index for step in range(10) for slot in range(4)]
+    assert drawn[:38] == orders[0] + orders[1]
+
+
+def test_the_order_of_a_folder_is_what_it_was_before_there_were_shards() -> None:
+    """Recorded from the code that knew folders alone: running studies go on with it."""
+    assert [draw_slot(RULE, step, slot).index for step in range(3) for slot in range(4)] == [
+        *(5, 4, 3, 1, 0, 2),
+        *(5, 0, 2, 1, 3, 4),
+    ]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_what_is_read_ahead_is_what_a_rank_will_ask_for(num_ranks: int) -> None:
+    """From any step on; and nothing of another rank's is held."""
+    share = STREAM.batch_size // num_ranks
+    for rank in range(num_ranks):
+        for step in range(12):
+            windows = list(windows_ahead(STREAM, step, rank * share, share))
+            asked = [draw_slot(STREAM, step, slot).index for slot in range(rank * share, (rank + 1) * share)]
+            assert set(asked) <= {index for window in windows for index in window}
+            assert all(len(window) <= STREAM.window for window in windows)
+    whole = [set(window) for window in windows_ahead(STREAM, 0, 0, 4)]
+    parts = [[set(window) for window in windows_ahead(STREAM, 0, rank * share, share)] for rank in range(num_ranks)]
+    for number, window in enumerate(whole):
+        assert set.union(*(part[number] for part in parts)) == window
+        assert sum(len(part[number]) for part in parts) == len(window)
+
+
+class Told:
+    """A stream of numbered rows that says what it is asked; and a corpus of them, each image as grey as its number."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self.opened: list[int] = []
+        starts = [sum(sizes[:shard]) for shard in range(len(sizes))]
+
+        def rows(shard: int):
+            self.opened.append(shard)
+            return (bytes([starts[shard] + row]) for row in range(sizes[shard]))
+
+        self.stream = RowStream(rows, sizes)
+        self.items = [SimpleNamespace(text=str(i), shard=str(s)) for s, n in enumerate(sizes) for i in range(n)]
+
+    def images(self, indices: list[int]) -> torch.Tensor:
+        assert all(self.stream.expects(index) for index in indices)
+        return torch.tensor([self.stream.row(index)[0] for index in indices]).float().reshape(-1, 1, 1, 1)
+
+
+def read_steps(steps: range, first: int, share: int) -> tuple[list[float], list[int]]:
+    """The images that a process reads in those steps, from nothing on; and the shards that it opened for them."""
+    corpus = Told(SHARDS)
+    data = Data(corpus=corpus, prompts=lambda texts: {}, training=list(range(19)), validation=[], slots=STREAM)
+    seen = [value for step in steps for batch in data.batch(step, first, share, 1) for value in batch.clean.flatten()]
+    return [int(value) for value in seen], corpus.opened
+
+
+def test_a_stream_resumed_in_the_middle_of_an_epoch_goes_on_with_the_same_images() -> None:
+    whole, opened = read_steps(range(14), 0, 4)
+    assert sorted(whole[:19]) == list(range(19)) and sorted(whole[19:38]) == list(range(19))
+    for start in (1, 2, 3, 7, 9):
+        assert read_steps(range(start, 14), 0, 4)[0] == whole[4 * start :]
+    assert len(opened) <= 4 * 4  # three epochs and the window ahead: no shard is opened twice in one
+
+
+def test_two_ranks_see_each_image_once_an_epoch_and_together_what_one_sees() -> None:
+    whole, _ = read_steps(range(19), 0, 4)
+    ranks = [read_steps(range(19), 2 * rank, 2)[0] for rank in (0, 1)]
+    together = [ranks[place % 4 // 2][place // 4 * 2 + place % 2] for place in range(76)]
+    assert together == whole
+    assert all(sorted(together[epoch * 19 : (epoch + 1) * 19]) == list(range(19)) for epoch in range(4))
+
+
+def test_a_streams_held_back_images_are_among_its_first() -> None:
+    training, validation = split_indices(200, 10, seed=0, among=40)
+    assert len(validation) == 10 and max(validation) < 40 and sorted(training + validation) == list(range(200))
+    assert split_indices(200, 10, seed=0, among=900) == split_indices(200, 10, seed=0)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from l2p import transfer
 from l2p.conversion import copy_source_weights, load_delta
+from l2p.corpora.shards import write_shard
 from l2p.corpus import load_corpus
 from l2p.detailer import DetailerConfig
 from l2p.pixel_transformer import PixelTransformer2DModel
@@ -164,6 +166,53 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(
     for name in ("model/diffusion_pytorch_model.safetensors", "delta.safetensors"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
     assert rows_of(tmp_path) == rows_of(finished)
+
+
+def in_shards(corpus: Path, folder: Path) -> Path:
+    """A corpus's images in three tar shards."""
+    rows = [json.loads(line) for line in (corpus / "metadata.jsonl").read_text().splitlines()]
+    samples = [
+        (f"{i:04d}", {".png": corpus / row["file_name"], ".txt": row["text"].encode()}) for i, row in enumerate(rows)
+    ]
+    folder.mkdir()
+    for number, start in enumerate(range(0, 24, 9)):
+        write_shard(folder / f"{number}.tar", samples[start : start + 9])
+    return folder
+
+
+def in_parquet(corpus: Path, folder: Path) -> Path:
+    """The same in three parquet files, which are streamed."""
+    datasets = pytest.importorskip("datasets")
+    rows = [json.loads(line) for line in (corpus / "metadata.jsonl").read_text().splitlines()]
+    pictures = [{"bytes": (corpus / row["file_name"]).read_bytes(), "path": None} for row in rows]
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    data = datasets.Dataset.from_dict({"image": pictures, "text": [row["text"] for row in rows]}, features=features)
+    folder.mkdir()
+    for number, start in enumerate(range(0, 24, 9)):
+        data.select(range(start, min(start + 9, 24))).to_parquet(folder / f"{number}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("layout", [in_shards, in_parquet])
+def test_from_shards_and_streams_a_crashed_transfer_ends_with_the_same_bytes(
+    layout: Callable, flux_folder: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash falls in the middle of the first epoch, after the state of step 4: 16 of 20 images are seen."""
+    corpus, step = layout(corpus_folder, tmp_path / "corpus"), transfer._step
+    run_transfer(flux_folder, corpus, CONFIG, tmp_path / "whole", progress=False)
+
+    def crash(run: transfer.Transfer, batch: list) -> float:
+        if run.facts["step"] == 4:
+            raise RuntimeError("crash")
+        return step(run, batch)
+
+    monkeypatch.setattr(transfer, "_step", crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        run_transfer(flux_folder, corpus, CONFIG, tmp_path / "out", progress=False)
+    monkeypatch.setattr(transfer, "_step", step)
+    run_transfer(flux_folder, corpus, CONFIG, tmp_path / "out", progress=False)
+    assert (tmp_path / "out/delta.safetensors").read_bytes() == (tmp_path / "whole/delta.safetensors").read_bytes()
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
 
 
 def test_accumulation_changes_nothing_but_rounding(

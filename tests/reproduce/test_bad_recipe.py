@@ -26,6 +26,7 @@ BAD = {
     "folder": (lambda r: replace(r, suites=(replace(r.suites[0], name="../x"),)), "'../x'"),
     "seed": (lambda r: replace(r, sample_seed=2**70), "sample_seed is 1180591620717411303424"),
     "corpus": (lambda r: replace(r, corpus=replace(r.corpus, num_prompts=7)), "corpus of 7 images cannot hold back 4"),
+    "shards": (lambda r: replace(r, corpus=replace(r.corpus, images_per_shard=0)), "corpus.images_per_shard is 0"),
     "steps": (lambda r: replace(r, l2p_sampler=replace(r.l2p_sampler, num_inference_steps=0)), "num_inference_steps"),
     "family": (lambda r: replace(r, family="sd4"), "'sd4'"),
     "none": (lambda r: None, "returned NoneType"),

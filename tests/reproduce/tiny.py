@@ -86,6 +86,29 @@ def recipe_of_two() -> Recipe:
     return replace(recipe(), num_processes=2)
 
 
+def in_shards() -> Recipe:
+    """The same, two images a prompt, in shards of 5 (which no batch of 4 divides), without the images that are odd."""
+    small = recipe()
+    corpus = replace(
+        small.corpus,
+        num_prompts=8,
+        images_per_prompt=2,
+        images_per_shard=5,
+        image_filter="tests.reproduce.tiny:odd_ones",
+    )
+    return replace(small, corpus=corpus)
+
+
+def in_shards_of_two() -> Recipe:
+    """That one on two processes."""
+    return replace(in_shards(), num_processes=2)
+
+
+def odd_ones(images, rows):
+    """A filter that rejects an image by its bytes: about one of four."""
+    return ["odd" if hashlib.sha256(image.tobytes()).digest()[0] % 4 == 0 else None for image in images]
+
+
 def quick() -> Recipe:
     """The same, whose corpus is twice as large: there is something to leave out."""
     small = recipe()
