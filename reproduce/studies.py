@@ -19,7 +19,9 @@ SIZES = (500, 1_000, 2_000, 4_000, 20_000)  # images of the corpus
 SHARES = (0.25, 0.5, 1.0)  # of the usual steps: a curve's points, each a run of its own
 DEPTHS = {"head": 0, "1+1": 1, "2+2": 2, "all": None}
 SCRATCH = {"transfer": (0.25, 0.5, 1.0), "scratch": (1.0, 3.0, 10.0)}  # shares of the usual steps
-HIGH_SCALE, HIGH_CHANNELS, SHIFTS = 4, (8, 8), (1, 2, 3, 4, 5)
+HIGH_SCALE = 4  # of the noise-shift study: its resolution in that of the usual pixel model
+HIGH_CHANNELS: tuple[int, ...] = (8, 8)  # of the two levels that its Detailer Head has more
+SHIFTS = (1, 2, 3, 4, 5)
 MAX_NUM_SEEDS = 3
 
 
@@ -54,9 +56,9 @@ def of_maker(recipe: Recipe, maker: str | None) -> Recipe:
 
 def of_depth(recipe: Recipe, num_blocks: int | None) -> Recipe:
     """The recipe with `num_blocks` trained at each end: 0 the Detailer Head alone, None all of the model."""
-    given = {None: {"trainable": "all"}, 0: {"trainable": "head"}}.get(num_blocks, {})
-    blocks = recipe.transfer.num_trainable_blocks if given else num_blocks
-    return replace(recipe, transfer=replace(recipe.transfer, num_trainable_blocks=blocks, **given))
+    if num_blocks:
+        return replace(recipe, transfer=replace(recipe.transfer, num_trainable_blocks=num_blocks))
+    return replace(recipe, transfer=replace(recipe.transfer, trainable="all" if num_blocks is None else "head"))
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
@@ -119,7 +121,8 @@ def noise_shift(usual: Recipe) -> dict[str, Recipe]:
     Its patches are four times as large, so its tokens are as many, as in the paper's 4K model; it starts from the usual
     one's weights, where names and shapes agree. Two levels more in the Detailer Head reach the pixels.
     """
-    detailer = replace(usual.transfer.detailer, channels=(*HIGH_CHANNELS, *usual.transfer.detailer.channels))
+    channels = (*HIGH_CHANNELS, *(usual.transfer.detailer.channels or ()))
+    detailer = replace(usual.transfer.detailer, channels=channels)
     high = replace(
         of_maker(usual, RENDERED),
         resolution=HIGH_SCALE * usual.resolution,
