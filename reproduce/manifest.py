@@ -102,7 +102,7 @@ def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path, sour
         )
     # Where a source lies is no part of what a run is: its contents are.
     theirs, ours = (one | {"source": None} for one in (manifest["recipe"], recipe_json(recipe)))
-    if any(differing(theirs, ours)):  # a setting that is None is one that was not known when the folder was begun
+    if list(differing(_by_name(theirs), _by_name(ours))):  # a setting that their code did not know is None here
         raise ValueError(
             f"{run_dir} holds a run of recipe {theirs.get('name')!r}, you asked for {ours['name']!r}; there and here "
             f"differ\n{told_differences(theirs, ours)}\nGive another --run, or the same recipe"

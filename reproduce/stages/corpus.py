@@ -13,10 +13,11 @@ from PIL import Image
 
 from bench.named import load_function, load_rows
 from bench.records import write_jsonl
+from l2p.corpus import corpus_items
 from l2p.pictures import read_picture
 from reproduce.draw import Drawing, Generate, draw, generator, image_seed
 from reproduce.inputs import files_sha256, pipeline_files, pipeline_folder
-from reproduce.recipes import Recipe
+from reproduce.recipes import Recipe, corpus_folder
 from reproduce.recipes.base import place_of
 
 ImageFilter = Callable[[list[Image.Image], list[dict[str, Any]]], list[str | None]]
@@ -26,8 +27,17 @@ FILTER_BATCH_SIZE = 64
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
-    """Draw `corpus/images`, then write `rejected.jsonl` and, last, `metadata.jsonl`, one row a kept image."""
+    """Draw `corpus/images`, then write `rejected.jsonl` and, last, `metadata.jsonl`, one row a kept image.
+
+    Of a corpus that a person brings only the rows are written: names and prompts, no seed that a source drew them with.
+    """
     folder, state = run_dir / "corpus", PartialState()
+    if recipe.corpus.folder is not None:
+        if state.is_main_process:
+            items = corpus_items(corpus_folder(recipe, run_dir))
+            write_jsonl(folder / "rejected.jsonl", [])
+            write_jsonl(folder / "metadata.jsonl", [{"file_name": item.name, "text": item.text} for item in items])
+        return
     drawings = source_drawings(recipe, run_dir)["corpus"]
     with made_by(recipe, run_dir) as generate:
         draw(generate, drawings, recipe.source_sampler.batch_size, "corpus: source draws")
@@ -75,8 +85,10 @@ def source_drawings(recipe: Recipe, run_dir: Path) -> dict[str, list[Drawing]]:
 
 
 def planned_rows(recipe: Recipe) -> list[dict[str, Any]]:
-    """The metadata rows of all images to draw, in order."""
+    """The metadata rows of all images to draw, in order; none where a person brings them."""
     corpus = recipe.corpus
+    if corpus.folder is not None:
+        return []
     prompts = load_rows(corpus.prompts, {"num": corpus.num_prompts, "seed": corpus.seed}, ("text", "category"))
     if len(prompts) < corpus.num_prompts:
         raise ValueError(f"{corpus.prompts} has {len(prompts)} prompts, the recipe wants {corpus.num_prompts}")

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from bench.benchmarks import BENCHMARKS
 from bench.named import load_function
 from bench.records import ScoreSettings, read_json, write_json
-from reproduce.draw import SUBJECTS
+from reproduce.draw import SUBJECTS, SubjectName
 from reproduce.inputs import check_judges, judges_sha256, load_judges
 from reproduce.recipes import Recipe, Suite
 from reproduce.recipes.base import drawn_at
@@ -44,7 +44,7 @@ def judge_checks(recipe: Recipe) -> list[dict[str, Any]]:
     return rows
 
 
-def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: str, run_dir: Path) -> None:
+def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: SubjectName, run_dir: Path) -> None:
     """Judge one subject's images of a suite by one benchmark."""
     folder = Path(subject, suite.name)
     settings = ScoreSettings(
