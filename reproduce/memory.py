@@ -22,6 +22,7 @@ from bench.cost.families import FAMILIES
 from bench.cost.predict import Prediction, make_pixel_model
 from l2p.config import TransferConfig
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.trainable import shard_units
 from l2p.training.shard import PLACEMENTS, Placement
 from reproduce.cases import case_of, train_case
 from reproduce.recipes.base import Recipe
@@ -163,7 +164,7 @@ def _has_room(peak: int, gpus: Gpus) -> bool:
 def training_peaks(recipe: Recipe, num_gpus: int) -> list[tuple[Placement, int]]:
     """A training step's peak a GPU by placement, fastest first: what is measured whole, shared out where it is cut.
 
-    A cut model needs its share of weights, moments and averages, two of its largest units gathered, and the same
+    A cut model needs its share of weights, moments and averages, what is gathered of others' shares, and the same
     activations; gradients are counted whole with them, so this is a bound from above.
     """
     prediction = train_prediction(recipe, num_gpus)
@@ -173,7 +174,7 @@ def training_peaks(recipe: Recipe, num_gpus: int) -> list[tuple[Placement, int]]
     frozen = (prediction.num_parameters - num_trained) * 2
     whole = prediction.peak_memory_bytes + (4 * num_trained if recipe.transfer.ema_decay is not None else 0)
     working = whole - kept - frozen
-    gathered = 2 * largest_unit_bytes(recipe)
+    gathered = gathered_bytes(recipe)
     peaks = {
         "replicate": whole + (4 * num_trained if num_gpus > 1 else 0),  # DDP exchanges a copy of the gradients
         "shard": (kept + frozen) // num_gpus + working + gathered,
@@ -217,17 +218,18 @@ def _predicted(case: Case) -> Prediction:
     return cached_prediction(case)  # of the family's published size, whatever folder the recipe names
 
 
-def largest_unit_bytes(recipe: Recipe) -> int:
-    """The largest unit that is gathered at once in training, as if it trained: float32."""
-    return _largest_unit(train_case(recipe, 1))
+def gathered_bytes(recipe: Recipe) -> int:
+    """What is gathered at once of a model that is cut: the two largest units, and all outside of units, in float32."""
+    return _gathered(train_case(recipe, 1))
 
 
 @cache
-def _largest_unit(case: Case) -> int:
+def _gathered(case: Case) -> int:
     with torch.device("meta"):
         model = make_pixel_model(case, FAMILIES[case.family])
     assert isinstance(model, PixelTransformer2DModel)
-    return max(4 * _size(unit) for unit in (*model.blocks(), model.detailer))
+    sizes = [_size(unit) for unit in shard_units(model)]
+    return 4 * (2 * max(sizes) + _size(model) - sum(sizes))
 
 
 @cache

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from l2p.flow import noisy_image, transfer_loss, velocity_target
 from l2p.training.data import MicroBatch
 from l2p.training.loop import train_step
-from l2p.training.shard import whole
+from l2p.training.shard import let_go, whole
 
 
 def learning_rate_share(
@@ -88,7 +88,9 @@ class Trainer:
         parameters = list(self.trained.values())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
+        let_go(self.model)
         try:
             yield
         finally:
             self.ema.restore(parameters)
+            let_go(self.model)

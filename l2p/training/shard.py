@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed import get_rank
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 Placement = Literal["replicate", "shard", "offload"]
@@ -21,11 +22,14 @@ on each GPU (FSDP2). "offload": as "shard", and the frozen units' part in the CP
 PLACEMENTS: tuple[Placement, ...] = ("replicate", "shard", "offload")
 
 
-def shard(model: nn.Module, units: Sequence[nn.Module], device: torch.device, *, offload: bool) -> None:
+def shard(
+    model: nn.Module, units: Sequence[nn.Module], kept: nn.Module, device: torch.device, *, offload: bool
+) -> None:
     """Cut a model's parameters over all processes, in place: parameters become DTensors, of which each has its part.
 
-    units: modules, inner ones first, that together hold all parameters; each is gathered for its own forward and
-    backward pass and let go again, what trains in it is of one dtype. offload: those of which nothing trains stay in
+    units: modules that are gathered for their own forward and backward pass and let go again; what trains in one is of
+    one dtype, and its output is what a loss comes from. kept: the module around units whose own parameters stay
+    gathered from forward to backward pass, as its output leads nowhere. offload: units of which nothing trains stay in
     the CPU's memory. A process that was started alone is a group of one.
     """
     from torch.distributed import HashStore, get_backend, get_world_size, init_process_group, is_initialized
@@ -39,10 +43,18 @@ def shard(model: nn.Module, units: Sequence[nn.Module], device: torch.device, *,
     for unit in units:
         frozen = not any(parameter.requires_grad for parameter in unit.parameters())
         fully_shard(unit, mesh=mesh, offload_policy=in_memory if offload and frozen else plain)
+    fully_shard(kept, mesh=mesh, reshard_after_forward=False)
     fully_shard(model, mesh=mesh)
     if get_backend() == "gloo":  # which knows no average
-        for module in (*units, model):
+        for module in (*units, kept, model):
             module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # fully_shard gave it this method
+
+
+def let_go(model: nn.Module) -> None:
+    """Drop what a cut model has gathered, after its weights were changed in place: the next forward gathers them anew."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def is_sharded(tensor: Tensor) -> bool:

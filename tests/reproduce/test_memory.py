@@ -40,7 +40,7 @@ def made_up(monkeypatch):
         )
 
     monkeypatch.setattr(memory, "_predicted", predicted)
-    monkeypatch.setattr(memory, "_largest_unit", lambda case: GIB)
+    monkeypatch.setattr(memory, "_gathered", lambda case: 2 * GIB)
     monkeypatch.setattr(memory, "largest_layer_bytes", lambda family: GIB)
 
 
