@@ -14,7 +14,8 @@ from reproduce.recipes import Recipe, find_recipe
 PAGE = ROOT / "docs" / "paper-size.md"
 BEGIN, END = "<!-- written by python -m reproduce.paper_size -->", "<!-- end -->"
 MACHINES = ("1xrtx4090", "1xh100", "8xh100")
-HEAD = "| family | GPUs | training step | peak of it | source draws | pixel model draws | corpus | transfer | sample | disk |"
+STAGES = ("corpus", "transfer", "sample")  # whose hours are predicted
+COLUMNS = ("family", "GPUs", "training step", "its peak", "source draws", "pixel model draws", *STAGES, "disk")
 
 
 def row(recipe: Recipe, gpus: Gpus) -> str:
@@ -25,9 +26,7 @@ def row(recipe: Recipe, gpus: Gpus) -> str:
     if not step.fits:
         settings[0] += f": {advice(recipe, gpus)}"
     hours = stage_hours(recipe, gpus, gpus.name)
-    told = [
-        f"{low:,.0f} to {high:,.0f} h" for low, high in (hours[stage] for stage in ("corpus", "transfer", "sample"))
-    ]
+    told = [f"{low:,.0f} to {high:,.0f} h" for low, high in (hours[stage] for stage in STAGES)]
     cells = [recipe.family, f"{gpus.num} x {gpus.name}", settings[0], f"{step.peak_bytes / GIB:.0f} GiB", *settings[1:]]
     return "| " + " | ".join([*cells, *told, f"{disk_bytes(recipe) / GIB:,.0f} GiB"]) + " |"
 
@@ -37,7 +36,7 @@ def table(families: list[str]) -> str:
     recipes = {family: find_recipe(family, size="paper") for family in families}
     pairs = [(recipe, gpus_named(name)) for recipe in recipes.values() for name in MACHINES]
     rows = [row(recipe, gpus) for recipe, gpus in track(pairs, "plans", shown=sys.stderr.isatty())]
-    return "\n".join([HEAD, "|---" * HEAD.count(" | ") + "|---|", *rows])
+    return "\n".join([f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *rows])
 
 
 def write(page: Path, text: str) -> None:

@@ -7,6 +7,7 @@ at its best. accelerate's wrapper of it is not used: it makes frozen weights flo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -51,7 +52,7 @@ def shard(
 
 
 def let_go(model: nn.Module) -> None:
-    """Drop what a cut model has gathered, after its weights were changed in place: the next forward gathers them anew."""
+    """Drop what a cut model has gathered, after its weights were changed in place: they are then gathered anew."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -83,8 +84,12 @@ def state_on_first(value: Any) -> Any:
 def like_parameters(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """A whole optimizer's state cut as its parameters are; tensors of another shape (counts of steps) stay."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    cut = {index: _mapped(one, lambda t, p=parameters[index]: like(t, p)) for index, one in state["state"].items()}
+    cut = {index: _mapped(one, partial(_cut_as, parameters[index])) for index, one in state["state"].items()}
     return {**state, "state": cut}
+
+
+def _cut_as(reference: Tensor, tensor: Tensor) -> Tensor:
+    return like(tensor, reference)
 
 
 def like(tensor: Tensor, reference: Tensor) -> Tensor:
