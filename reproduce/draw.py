@@ -211,7 +211,7 @@ def generator(recipe: Recipe, run_dir: Path, subject: SubjectName) -> Iterator[G
 SAMPLER_TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM-Solver++"}
 
 
-def write_generation(folder: Path, recipe: Recipe, suite: Suite, subject: str) -> None:
+def write_generation(folder: Path, recipe: Recipe, suite: Suite, subject: SubjectName) -> None:
     """Write `generation.json` beside the images: what only their maker knows (`bench.passport.GENERATION`)."""
     sampler = SUBJECTS[subject].sampler(recipe)
     title = SAMPLER_TITLES[sampler.scheduler or "euler"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from reproduce.recipes.base import Recipe
 SPARE_BYTES = 2 * GIB  # the CUDA context, workspaces inside operators, what the allocator cannot use
 PROMPTS_AT_ONCE = 32  # that a transfer encodes in one call
 Sampling = Literal["whole", "turns", "layers"]
+Setting = TypeVar("Setting", bound=str)
 SAMPLING: dict[Sampling, str] = {
     "whole": "all parts on the GPU",
     "turns": "one part at a time on the GPU",
@@ -80,19 +81,21 @@ def gpus_named(text: str) -> Gpus:
 
 def fits(recipe: Recipe, gpus: Gpus) -> list[Fit]:
     """Each stage's first setting that fits, or its smallest, in the order of the stages."""
-    source, pixel = (_first(sampling_peaks(recipe, kind), gpus) for kind in ("source", "l2p"))
+    source = _first(sampling_peaks(recipe, "source"), gpus)
+    pixel = _first(sampling_peaks(recipe, "l2p"), gpus)
     training = _first(training_peaks(recipe, gpus.num), gpus)
     encoding = text_prediction(recipe).peak_memory_bytes
-    rows = [] if recipe.corpus.folder is not None else [("corpus", "source draws", *source, SAMPLING)]
-    rows += [
-        ("transfer", "prompts encoded", "turns", encoding, SAMPLING),
-        ("transfer", "training step", *training, TRAINING),
-        ("sample", "source draws", *source, SAMPLING),
-        ("sample", "pixel model draws", *pixel, SAMPLING),
+    rows = [
+        ("corpus", "source draws", SAMPLING[source[0]], source[1]),
+        ("transfer", "prompts encoded", SAMPLING["turns"], encoding),
+        ("transfer", "training step", TRAINING[training[0]], training[1]),
+        ("sample", "source draws", SAMPLING[source[0]], source[1]),
+        ("sample", "pixel model draws", SAMPLING[pixel[0]], pixel[1]),
     ]
     return [
-        Fit(stage=stage, what=what, setting=words[setting], peak_bytes=peak, fits=_has_room(peak, gpus))
-        for stage, what, setting, peak, words in rows
+        Fit(stage=stage, what=what, setting=setting, peak_bytes=peak, fits=_has_room(peak, gpus))
+        for stage, what, setting, peak in rows
+        if stage != "corpus" or recipe.corpus.folder is None
     ]
 
 
@@ -139,7 +142,7 @@ def advice(recipe: Recipe, gpus: Gpus) -> str:
     return f"{larger[0]} would do." if larger else f"No GPU known here has {least / GIB:.0f} GiB: take more of them."
 
 
-def _smaller(transfer: TransferConfig, num_gpus: int) -> Iterator[dict[str, int]]:
+def _smaller(transfer: TransferConfig, num_gpus: int) -> Iterator[dict[str, Any]]:
     """Changes that save memory, those first that change least of what is computed."""
     split = {"gradient_accumulation_steps": transfer.batch_size // num_gpus}
     yield split
@@ -149,7 +152,7 @@ def _smaller(transfer: TransferConfig, num_gpus: int) -> Iterator[dict[str, int]
             yield split | {"optimizer_bits": 8, "num_trainable_blocks": num_blocks}
 
 
-def _first(peaks: list[tuple[str, int]], gpus: Gpus) -> tuple[str, int]:  # type: ignore[type-arg]
+def _first(peaks: list[tuple[Setting, int]], gpus: Gpus) -> tuple[Setting, int]:
     """The first setting with room, else the smallest."""
     return next((one for one in peaks if _has_room(one[1], gpus)), min(peaks, key=lambda one: one[1]))
 
