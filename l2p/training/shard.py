@@ -93,10 +93,16 @@ def _cut_as(reference: Tensor, tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, reference: Tensor) -> Tensor:
-    """A whole tensor cut as another of its shape is, this process's part."""
-    if not isinstance(reference, DTensor) or tensor.shape != reference.shape:
+    """A whole tensor cut as another of its shape is, this process's part, and in the same layout of memory.
+
+    AdamW's fused kernel walks weights and moments side by side, whatever their strides say.
+    """
+    if tensor.shape != reference.shape:
         return tensor
-    there = tensor.to(reference.device)
+    if not isinstance(reference, DTensor):
+        same = tensor.stride() == reference.stride()
+        return tensor if same else torch.empty_like(reference, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    there = tensor.contiguous().to(reference.device)
     return distribute_tensor(there, reference.device_mesh, reference.placements, src_data_rank=None)
 
 
