@@ -2,6 +2,7 @@
 
 nox -s reproduce-flux                         the paper in miniature: train, sample, score, report; one session a family
 nox -s reproduce-flux -- --size paper --plan  what the paper's size would cost; posargs go to `python -m reproduce flux`
+nox -s dry                                    every family's recipes of the paper's size on tiny random weights
 nox -s tests        nox -s lint
 nox -s dpg-mplug                              DPG-Bench's own VQA model, in an environment of its own beside `.venv`
 nox -s parity-mmdet                           GenEval's detector against mmdet itself: writes docs/parity-mmdet.md
@@ -12,6 +13,7 @@ import json
 import runpy
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -51,6 +53,19 @@ for name in FAMILIES:
 def tests(session: nox.Session) -> None:
     """All tests; posargs go to pytest."""
     run(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=False)
+def dry(session: nox.Session) -> None:
+    """All stages of each family's paper-size recipes on random weights: one process, two with gloo; then at 4096 px."""
+    for family in FAMILIES:
+        recipe = ("-m", "reproduce", family, "--size", "paper", "--dry", "--run")
+        two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        large = ("-m", "reproduce", family, "--recipe", f"{family}_4k", "--dry", "--run")
+        with tempfile.TemporaryDirectory() as folder:
+            run(session, *recipe, f"{folder}/one", *session.posargs)
+            run(session, *two, *recipe, f"{folder}/two", *session.posargs)
+            run(session, *large, f"{folder}/large", *session.posargs)
 
 
 @nox.session(python=False)

@@ -61,6 +61,7 @@ class TransferConfig:
     allow_missing: bool = False
     mixed_precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
+    optimizer_bits: Literal[8] | None = None  # of AdamW's moments; None: float32
     num_validation_images: int = 64
     validate_every: int = 1000
     save_every: int = 1000
@@ -70,6 +71,7 @@ class TransferConfig:
         _known("trainable", self.trainable, TRAINABLE)
         _known("sigma_distribution", self.sigma_distribution, SIGMA_DISTRIBUTIONS)
         _known("mixed_precision", self.mixed_precision, FROZEN_DTYPES)
+        _known("optimizer_bits", self.optimizer_bits, (None, 8))
         _known("input_projection", self.input_projection, ("random", "ridge"))
         if self.batch_size < 1 or self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
@@ -88,7 +90,7 @@ class TransferConfig:
 
 def _known(name: str, value: Any, choices: Any) -> None:
     if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; known: {sorted(choices)}")
+        raise ValueError(f"unknown {name} {value!r}; known: {sorted(choices, key=str)}")
 
 
 def options(config: TransferConfig) -> dict[str, Any]:

@@ -7,24 +7,44 @@ from typing import Any
 import torch
 
 from l2p.config import TransferConfig
-from l2p.conversion import copy_source_weights, fit_input_projection, inherit, source_sha256
+from l2p.conversion import ConversionReport, fit_input_projection, inherit, source_sha256, take_source_weights
+from l2p.empty import without_weights
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.training import state as saved
 from l2p.training.data import Data
 
 
-def new_model(pipeline: Any, config: TransferConfig) -> PixelTransformer2DModel:
-    """Build the pixel model that a configuration describes for a source pipeline; its weights are drawn by the seed."""
+def new_model(pipeline: Any, config: TransferConfig) -> tuple[PixelTransformer2DModel, ConversionReport]:
+    """Build the pixel model that a configuration describes: the source's own tensors, the rest drawn by the seed.
+
+    The source's transformer and the model share what both have: throw the transformer away before anything is trained.
+    No tensor of the source is drawn or copied, so this needs the new layers' memory alone. Returns also what was taken.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return PixelTransformer2DModel.from_source(
-            pipeline.transformer,
-            patch_size=config.patch_size,
-            prediction=config.prediction,
-            output_scale=config.output_scale,
-            detailer=config.detailer,
-            distilled_guidance=config.distilled_guidance,
-        )
+        if config.initial_weights == "random":
+            model = _built(pipeline, config)
+            report = ConversionReport(copied=(), new=tuple(sorted(model.state_dict())), dropped=())
+        else:
+            with without_weights() as draws:
+                model = _built(pipeline, config)
+            report = take_source_weights(model, pipeline.transformer)
+            draws.fill(model, [name for name, parameter in model.named_parameters() if parameter.is_meta])
+    reference = next(pipeline.transformer.parameters())
+    if (reference.device, reference.dtype) != (torch.device("cpu"), torch.float32):  # as the new ones are drawn
+        model.to(device=reference.device, dtype=reference.dtype)
+    return model, report
+
+
+def _built(pipeline: Any, config: TransferConfig) -> PixelTransformer2DModel:
+    return PixelTransformer2DModel.from_source(
+        pipeline.transformer,
+        patch_size=config.patch_size,
+        prediction=config.prediction,
+        output_scale=config.output_scale,
+        detailer=config.detailer,
+        distilled_guidance=config.distilled_guidance,
+    )
 
 
 def initial_model(
@@ -37,13 +57,8 @@ def initial_model(
     start: another pixel model, whose weights are inherited by name and shape. resumed: what the source does not have
     will come from the saved state: nothing is fitted or inherited.
     """
-    model = new_model(pipeline, config)
-    if config.initial_weights == "random":
-        conversion: dict[str, Any] = {"copied": 0, "new": sorted(model.state_dict()), "dropped": []}
-        model.to(device=pipeline.transformer.device, dtype=pipeline.transformer.dtype)
-    else:
-        report = copy_source_weights(model, pipeline.transformer)
-        conversion = {"copied": len(report.copied), "new": report.new, "dropped": report.dropped}
+    model, report = new_model(pipeline, config)
+    conversion: dict[str, Any] = {"copied": len(report.copied), "new": report.new, "dropped": report.dropped}
     if resumed:
         return model, conversion
     conversion["source_sha256"] = source_sha256(pipeline.transformer)

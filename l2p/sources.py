@@ -33,6 +33,13 @@ def source_folder(source: str | Path) -> Path | None:
     return folder
 
 
+def text_components(source: str | Path) -> tuple[str, ...]:
+    """Names of a source's tokenizers and text encoders. Raises as load_source does for what cannot be read."""
+    with loading(source):
+        parts = DiffusionPipeline.load_config(str(source))
+    return tuple(name for name in parts if name.startswith(("text_encoder", "tokenizer")) and parts[name][0])
+
+
 def load_source(source: str | Path, dtype: torch.dtype | None = torch.float32, without: Sequence[str] = ()) -> Any:
     """Load a source pipeline from a diffusers folder or hub id.
 

@@ -14,7 +14,9 @@ from torch import nn
 from l2p.architectures import get_architecture
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.training import state as saved
+from l2p.training.eight_bit import eight_bit_adamw
 from l2p.training.optimise import Trainer, learning_rate_share
+from l2p.training.shard import Placement, is_sharded, like, like_parameters, shard
 
 if TYPE_CHECKING:
     from l2p.config import TransferConfig  # which reads TRAINABLE
@@ -80,30 +82,36 @@ def start_training(
     state: Path | None = None,
     *,
     alone: bool = False,
+    placement: Placement = "replicate",
 ) -> Trainer:
     """Choose what trains and make all that a step needs, from a saved state where one is given.
 
-    alone: this process trains by itself, whatever others there are (to time a step).
+    alone: this process trains by itself, whatever others there are (to time a step). placement: where weights lie; a
+    state that was saved with one placement and number of processes goes on with any other.
     """
-    trained = choose_trained(model, config)
-    # On CPUs this makes the head's training step about 13 % faster; what is saved is contiguous again.
-    model.detailer.to(memory_format=torch.channels_last)
+    choose_trained(model, config)
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config), betas=config.adam_betas, weight_decay=config.weight_decay, fused=True
-    )
-    ema = None if config.ema_decay is None else EMAModel(trained.values(), decay=config.ema_decay, foreach=True)
+    cut = placement != "replicate"
+    if not cut:  # FSDP takes contiguous parameters only
+        # On CPUs this makes the head's training step about 13 % faster; what is saved is contiguous again.
+        model.detailer.to(memory_format=torch.channels_last)
+    else:
+        # The source's forward gives out zeros (TokenTap): no backward pass would gather its own parameters again.
+        shard(model, shard_units(model), model.transformer, accelerator.device, offload=placement == "offload")
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = make_optimizer(config, parameter_groups(model, config))
+    ema = None if config.ema_decay is None else EMAModel(trained.values(), decay=config.ema_decay, foreach=not cut)
     if state is not None:
-        optimizer.load_state_dict(saved.load_state(state, "optimizer"))
+        optimizer.load_state_dict(like_parameters(optimizer, saved.load_state(state, "optimizer")))
         if ema is not None:
-            ema.load_state_dict(saved.load_state(state, "ema"))
-            ema.to(next(iter(trained.values())).device)
+            _load_averages(ema, saved.load_state(state, "ema"), list(trained.values()))
     if accelerator.ddp_handler is not None:
         accelerator.ddp_handler.find_unused_parameters = get_architecture(model.config.architecture).unread_text
     return Trainer(
         accelerator=accelerator,
-        model=accelerator.prepare_model(model, evaluation_mode=alone),  # which only leaves out sharing gradients
+        # Evaluation mode only leaves out DDP.
+        model=accelerator.prepare_model(model, evaluation_mode=alone or cut, device_placement=not cut),
         optimizer=accelerator.prepare_optimizer(optimizer),
         trained=trained,
         ema=ema,
@@ -111,6 +119,26 @@ def start_training(
         max_grad_norm=config.max_grad_norm,
         loss_weight_below=config.loss_weight_below,
     )
+
+
+def shard_units(model: PixelTransformer2DModel) -> list[nn.Module]:
+    """What is gathered by itself where a model is cut over processes: every block, refiners' too, and the head."""
+    lists = [part for part in model.transformer.children() if isinstance(part, nn.ModuleList)]
+    return [*(block for blocks in lists for block in blocks), model.detailer]
+
+
+def make_optimizer(config: TransferConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdamW with a configuration's settings, its two moments in as many bits as asked for."""
+    if config.optimizer_bits == 8:
+        return eight_bit_adamw(groups, betas=config.adam_betas, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, betas=config.adam_betas, weight_decay=config.weight_decay, fused=True)
+
+
+def _load_averages(ema: EMAModel, state: dict[str, Any], parameters: list[nn.Parameter]) -> None:
+    averages = [like(average, p) for average, p in zip(state["shadow_params"], parameters, strict=True)]
+    ema.load_state_dict({**state, "shadow_params": averages})
+    if not is_sharded(parameters[0]):
+        ema.to(parameters[0].device)
 
 
 def _rate_share(config: TransferConfig, step: int) -> float:

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,18 @@ from l2p.alarms import Probe, check_alarms
 from l2p.architectures import EncodedPrompt, architecture_of, encode_prompt, split_prompts
 from l2p.config import FROZEN_DTYPES, TransferConfig, options, refuse_other_options
 from l2p.conversion import save_delta
-from l2p.corpus import Corpus, cache_prompts, load_corpus
+from l2p.corpus import Corpus, PromptCache, cache_prompts, load_corpus
+from l2p.empty import give_back_memory, without_weights
 from l2p.initialise import initial_model, restore_model
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.progress import say
-from l2p.sources import load_source
+from l2p.sources import load_source, text_components
 from l2p.trainable import choose_trained, make_accelerator, start_training
 from l2p.training import state as saved
 from l2p.training.data import Data, MicroBatch, SlotRule, seeded, shard_sizes, split_corpus
 from l2p.training.loop import Steps, train
 from l2p.training.optimise import Trainer
+from l2p.training.shard import Placement, is_sharded, on_first, state_on_first
 
 __all__ = ["TransferConfig", "TransferSummary", "run_transfer"]
 
@@ -66,10 +68,13 @@ class Transfer:
     facts: dict[str, Any]
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Return what the source does not have: the trained tensors, the new and the inherited ones."""
+        """Return what the source does not have: the trained tensors, the new and the inherited ones, whole.
+
+        All processes must ask; where the model is cut over them the first alone is given the tensors.
+        """
         conversion = self.facts["conversion"]
         names = {*self.trainer.trained, *conversion["new"], *conversion.get("inherited", ())}
-        return {name: tensor for name, tensor in self.model.state_dict().items() if name in names}
+        return {name: on_first(tensor) for name, tensor in self.model.state_dict().items() if name in names}
 
 
 def run_transfer(
@@ -80,16 +85,18 @@ def run_transfer(
     *,
     start: Path | None = None,
     sampling: Mapping[str, Any] | None = None,
+    placement: Placement = "replicate",
     progress: bool = True,
 ) -> TransferSummary:
     """Turn a source pipeline into a pixel model, and leave it in out_dir.
 
     source: diffusers folder or hub id; corpus: see l2p.corpora; start: a pixel model whose weights are inherited by
     name and shape; sampling: settings to draw with, which the delta keeps (names of L2PPipeline.defaults, "shift" and
-    "scheduler"), over those that were trained with. Leaves model/, delta.safetensors, state/, log.jsonl and
-    summary.json; an interrupted transfer goes on from state/, a finished one is returned as it is. Works under
-    `accelerate launch`. Raises ValueError for bad input, a folder of other options or of other things,
-    FloatingPointError when the loss is no longer finite, KeyboardInterrupt (state saved) on Ctrl-C or SIGTERM.
+    "scheduler"), over those that were trained with; placement: where weights lie, no part of what is trained. Leaves
+    model/, delta.safetensors, state/, log.jsonl and summary.json; an interrupted transfer goes on from state/ with any
+    number of processes and any placement, a finished one is returned as it is. Works under `accelerate launch`. Raises
+    ValueError for bad input, a folder of other options or of other things, FloatingPointError when the loss is no
+    longer finite, KeyboardInterrupt (state saved) on Ctrl-C or SIGTERM.
     """
     out_dir = Path(out_dir)
     if (out_dir / "summary.json").is_file():
@@ -97,7 +104,7 @@ def run_transfer(
         refuse_other_options(summary["options"], config, out_dir)
         return TransferSummary(**summary)
     _check_folder(out_dir)
-    run = _prepare(source, corpus, config, out_dir, start, progress)
+    run = _prepare(source, corpus, config, out_dir, start, placement, progress)
     steps = Steps(
         num_steps=config.num_train_steps,
         save_every=config.save_every,
@@ -127,7 +134,13 @@ def _check_folder(out_dir: Path) -> None:
 
 
 def _prepare(
-    source: str | Path, corpus: str | Path, config: TransferConfig, out_dir: Path, start: Path | None, progress: bool
+    source: str | Path,
+    corpus: str | Path,
+    config: TransferConfig,
+    out_dir: Path,
+    start: Path | None,
+    placement: Placement,
+    progress: bool,
 ) -> Transfer:
     """Load and build everything, from the saved state where there is one; arguments as for run_transfer."""
     facts = saved.load_facts(out_dir / "state")
@@ -139,11 +152,14 @@ def _prepare(
     images = load_corpus(corpus, resolution=config.resolution, allow_missing=config.allow_missing, progress=shown)
     indices = split_corpus(images, config.num_validation_images, config.seed)  # before anything is written
     out_dir.mkdir(parents=True, exist_ok=True)
-    pipeline = load_source(source, FROZEN_DTYPES[config.mixed_precision]).to(accelerator.device)
     with accelerator.main_process_first():
-        data = _data(pipeline, images, indices, config, out_dir / "prompts", shown)
+        prompts = _prompts(source, images, config, out_dir / "prompts", accelerator.device, shown)
+    data = _data(images, prompts, indices, config)
+    # What is to be cut goes to the GPU in parts, later.
+    pipeline = _without_text(source, config, accelerator.device if placement == "replicate" else torch.device("cpu"))
     model, conversion = initial_model(pipeline, data, config, resumed=facts is not None, start=start)
     del pipeline
+    give_back_memory()
     choose_trained(model, config)
     if facts is None:
         facts = {"step": 0, "seconds": 0.0, "losses": [], "alarms": [], "options": options(config)}
@@ -151,7 +167,8 @@ def _prepare(
     else:
         facts["losses"] = facts["losses"][accelerator.process_index % len(facts["losses"])]
         restore_model(model, facts, out_dir / "state")
-    trainer = start_training(model, config, accelerator, out_dir / "state" if facts["step"] else None)
+    state = out_dir / "state" if facts["step"] else None
+    trainer = start_training(model, config, accelerator, state, placement=placement)
     if accelerator.is_main_process:
         saved.cut_log(out_dir / "log.jsonl", facts["step"])
     return Transfer(
@@ -167,22 +184,36 @@ def _check_split(config: TransferConfig, num_processes: int) -> None:
         )
 
 
-def _data(
-    pipeline: Any,
-    corpus: Corpus,
-    indices: tuple[list[int], list[int]],
-    config: TransferConfig,
-    folder: Path,
-    shown: bool,
-) -> Data:
-    family = architecture_of(type(pipeline).__name__).name
+def _prompts(
+    source: str | Path, corpus: Corpus, config: TransferConfig, folder: Path, device: torch.device, shown: bool
+) -> PromptCache:
+    """The corpus's prompts, encoded; the text encoders alone are loaded for it, where it was not done, and let go."""
+
+    @cache
+    def pipeline() -> Any:
+        return load_source(source, FROZEN_DTYPES[config.mixed_precision], without=("transformer", "vae")).to(device)
+
+    def encode(texts: list[str]) -> list[EncodedPrompt]:
+        family = architecture_of(type(pipeline()).__name__).name
+        return split_prompts(encode_prompt(pipeline(), family, texts, config.max_sequence_length))
+
+    prompts = cache_prompts(encode, [*corpus.texts, ""], folder, progress=shown)
+    pipeline.cache_clear()
+    give_back_memory()
+    return prompts
+
+
+def _without_text(source: str | Path, config: TransferConfig, device: torch.device) -> Any:
+    """The source without its text encoders, and without its VAE unless the projection is fitted to its latents."""
+    needs_vae = config.input_projection == "ridge"
+    without = (*text_components(source), *(() if needs_vae else ("vae",)))
+    return load_source(source, FROZEN_DTYPES[config.mixed_precision], without=without).to(device)
+
+
+def _data(corpus: Corpus, prompts: PromptCache, indices: tuple[list[int], list[int]], config: TransferConfig) -> Data:
     training, validation = indices
     if corpus.stream is not None:
         corpus.keep(sorted(validation))
-
-    def encode(texts: list[str]) -> list[EncodedPrompt]:
-        return split_prompts(encode_prompt(pipeline, family, texts, config.max_sequence_length))
-
     slots = SlotRule(
         seed=config.seed,
         batch_size=config.batch_size,
@@ -193,7 +224,6 @@ def _data(
         prompt_dropout=config.prompt_dropout,
         shards=shard_sizes(corpus.items, training),
     )
-    prompts = cache_prompts(encode, [*corpus.texts, ""], folder, progress=shown)
     return Data(corpus=corpus, prompts=prompts, training=training, validation=validation, slots=slots)
 
 
@@ -271,11 +301,13 @@ def _probe(run: Transfer, indices: list[int]) -> Probe:
 
 def _save(run: Transfer) -> None:
     facts = {**run.facts, "losses": gather_object([run.facts["losses"]])}  # each process goes on with its own
+    # Whole, however it is cut: so any number of processes goes on from it.
+    states = {"optimizer": state_on_first(run.trainer.optimizer.state_dict())}
+    if run.trainer.ema is not None:
+        states["ema"] = state_on_first(run.trainer.ema.state_dict())
+    own = run.own_tensors()
     if run.accelerator.is_main_process:
-        states = {"optimizer": run.trainer.optimizer.state_dict()}
-        if run.trainer.ema is not None:
-            states["ema"] = run.trainer.ema.state_dict()
-        saved.save_state(run.out_dir / "state", run.facts["step"], run.own_tensors(), states, facts)
+        saved.save_state(run.out_dir / "state", run.facts["step"], own, states, facts)
     run.accelerator.wait_for_everyone()
 
 
@@ -301,15 +333,16 @@ def _finish(run: Transfer, sampling: Mapping[str, Any]) -> TransferSummary:
     )
     if run.trainer.ema is not None:
         run.trainer.ema.copy_to(list(trained.values()))
+    own, model = run.own_tensors(), _whole_model(run)
     if run.accelerator.is_main_process:
         save_delta(
             run.model,
-            run.own_tensors(),
+            own,
             run.out_dir / "delta.safetensors",
             source_sha256=facts["conversion"]["source_sha256"],
             sampling={**_trained_with(run), **sampling},
         )
-        _save_model(run)
+        _save_model(run, model)
         shutil.rmtree(run.out_dir / "prompts", ignore_errors=True)
         saved.write_json(run.out_dir / "summary.json", asdict(summary))
     run.accelerator.wait_for_everyone()
@@ -322,12 +355,28 @@ def _trained_with(run: Transfer) -> dict[str, Any]:
     return {"height": height, "width": width, "max_sequence_length": length, "shift": shift}
 
 
-def _save_model(run: Transfer) -> None:
+def _whole_model(run: Transfer) -> PixelTransformer2DModel:
+    """The model with whole tensors: itself, or a new one for the first of the processes that it was cut over.
+
+    All of them must ask.
+    """
+    if not any(is_sharded(parameter) for parameter in run.model.parameters()):
+        return run.model
+    tensors = {name: on_first(tensor) for name, tensor in run.model.state_dict().items()}
+    if not run.accelerator.is_main_process:
+        return run.model
+    with without_weights():
+        model: Any = PixelTransformer2DModel.from_config(run.model.config)
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def _save_model(run: Transfer, model: PixelTransformer2DModel) -> None:
     folder, temporary = run.out_dir / "model", run.out_dir / "model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     if run.config.mixed_precision != "no":
-        run.model.to(FROZEN_DTYPES[run.config.mixed_precision])  # one dtype for sampling
-    run.model.detailer.to(memory_format=torch.contiguous_format)
-    run.model.save_pretrained(temporary)
+        model.to(FROZEN_DTYPES[run.config.mixed_precision])  # one dtype for sampling
+    model.detailer.to(memory_format=torch.contiguous_format)
+    model.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

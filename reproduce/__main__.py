@@ -30,6 +30,8 @@ Examples:
 
     python -m reproduce flux --plan                              what it will cost in time, disk and memory
 
+    python -m reproduce flux --size paper --plan --gpus 8xh100   which setting fits there, and for how long
+
     python -m reproduce flux --recipe flux_mini_long             20 to 45 minutes, for the claims
 
     python -m reproduce flux --stage score --run runs/flux-mini  one stage
@@ -43,6 +45,8 @@ Examples:
     python -m reproduce flux --source my/flux                    your own pipeline of the family
 
     accelerate launch -m reproduce flux --size paper             several GPUs, weights from the hub
+
+    python -m reproduce flux --size paper --dry                  every stage of it on tiny random weights, no score
 
     python -m reproduce prompts --num 10000                      the paper's prompts; options: prompts --help
 
@@ -85,6 +89,12 @@ def main(
         int | None, typer.Option(help="a quick look: so many prompts of corpus and suites, in a folder of its own")
     ] = None,
     source: Annotated[Path | None, typer.Option(help="your own pipeline of the family, a diffusers folder")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="plan for these GPUs, such as 8xh100 [default: this machine's]")
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="the paper's size on tiny random weights: does every stage run? no score")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="tell neither progress nor scores")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the scores at the end, or --status, as JSON")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show where in the code an error arose")] = False,
@@ -105,6 +115,8 @@ def main(
         status=status,
         limit=limit,
         source=source,
+        gpus=gpus,
+        dry=dry,
         quiet=quiet,
         as_json=as_json,
     )
@@ -142,6 +154,8 @@ class Asked:
     status: bool
     limit: int | None
     source: Path | None
+    gpus: str | None
+    dry: bool
     quiet: bool
     as_json: bool
 
@@ -152,14 +166,23 @@ def _run(asked: Asked) -> int:
 
     _check(asked, list(NEEDS))
     recipe = find_recipe(
-        asked.family, asked.recipe, asked.size, asked.seed, asked.run_dir, source=asked.source, limit=asked.limit
+        asked.family,
+        asked.recipe,
+        asked.size,
+        asked.seed,
+        asked.run_dir,
+        source=asked.source,
+        limit=asked.limit,
+        dry=asked.dry,
     )
     run_dir = asked.run_dir or usual_run_dir(recipe, asked.source, asked.limit)
     if asked.plan:
+        from reproduce.memory import gpus_here, gpus_named
         from reproduce.plan import print_plan
         from reproduce.preflight import num_processes
 
-        print_plan(recipe, run_dir, num_processes(recipe))
+        gpus = gpus_named(asked.gpus) if asked.gpus else gpus_here()
+        print_plan(recipe, run_dir, gpus.num if asked.gpus and gpus else num_processes(recipe), gpus)
         return 0
     if asked.status:
         from reproduce.status import show_status
@@ -178,6 +201,10 @@ def _check(asked: Asked, stages: list[str]) -> None:
     alone = [name for name, given in (("--plan", asked.plan), ("--status", asked.status)) if given]
     if len(alone) > 1 or (alone and (asked.redo or asked.stages)):
         raise ValueError(f"{alone[0]} starts nothing: give it without --stage, --redo, --plan and --status")
+    if asked.gpus and not asked.plan:
+        raise ValueError("--gpus says what a plan is for: give it with --plan")
+    if asked.dry and asked.plan:
+        raise ValueError("--dry costs a minute or two, whatever the recipe: give --plan without it")
     if asked.as_json and (asked.plan or (asked.stages and "report" not in asked.stages)):
         raise ValueError("--json prints what the report found, or --status: leave out --plan and --stage")
 
@@ -193,7 +220,7 @@ def _work(asked: Asked, recipe: Recipe, run_dir: Path) -> int:
         allow_missing=asked.allow_missing,
         reuse=asked.reuse,
         redo=tuple(asked.redo),
-        asked=asked_for(run_dir, asked.recipe, asked.source, asked.limit),
+        asked=asked_for(run_dir, asked.recipe, asked.source, asked.limit, asked.dry),
         quiet=asked.quiet,
         as_json=asked.as_json,
     )

@@ -42,6 +42,11 @@ def _problems(recipe: Recipe) -> Iterator[str]:
     for suite in recipe.suites:
         if suite.scale is not None and (not isinstance(suite.scale, int) or suite.scale < 1):
             yield f"suite {suite.name!r}, scale is {suite.scale!r}; give a whole number of 1 or more, or None"
+    if recipe.source_resolution not in (None, recipe.resolution) and recipe.corpus.folder is None:
+        yield (
+            f"its source would draw a corpus of {recipe.source_resolution} px for a pixel model of {recipe.resolution} "
+            "px; name a corpus of that size in corpus.folder"
+        )
     num_images, held_back = _num_corpus_images(recipe), recipe.transfer.num_validation_images
     if num_images < 2 * held_back:
         yield (
@@ -70,6 +75,7 @@ def _bad_counts(recipe: Recipe) -> Iterator[str]:
         "corpus.images_per_prompt": recipe.corpus.images_per_prompt,
         "corpus.images_per_shard": 1 if recipe.corpus.images_per_shard is None else recipe.corpus.images_per_shard,
         "num_processes": 1 if recipe.num_processes is None else recipe.num_processes,
+        "source_resolution": recipe.resolution if recipe.source_resolution is None else recipe.source_resolution,
         **{f"suite {suite.name!r}, images_per_prompt": suite.images_per_prompt for suite in recipe.suites},
     }
     yield from _not_counts(counts)

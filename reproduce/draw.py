@@ -6,14 +6,13 @@ before: batches are cut once from the whole plan, and a batch of which an image 
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
@@ -22,12 +21,14 @@ from PIL.Image import Image
 from bench.images import save_image
 from bench.records import write_json
 from l2p.architectures import architecture_of
+from l2p.empty import give_back_memory
 from l2p.pipeline import pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.progress import track
 from l2p.sampling import flow_scheduler
 from l2p.sources import load_source
-from reproduce.recipes import Recipe, Sampler, source_of
+from reproduce.memory import Sampling, gpus_here, sampling
+from reproduce.recipes import Recipe, Sampler, Suite, source_of
 from reproduce.recipes.base import drawn_at
 
 
@@ -76,7 +77,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def source_pipeline(source: str, sampler: Sampler, dtype: torch.dtype) -> Any:
-    """The source's own diffusers pipeline from a folder or hub id, on this process's device, with the sampler's shift.
+    """The source's own diffusers pipeline from a folder or hub id, on the CPU, with the sampler's shift.
 
     Raises as `l2p.sources.load_source` does.
     """
@@ -87,7 +88,19 @@ def source_pipeline(source: str, sampler: Sampler, dtype: torch.dtype) -> Any:
     elif sampler.shift is not None:
         config = {"shift": sampler.shift, "use_dynamic_shifting": False}
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **config)
-    return pipeline.to(PartialState().device)
+    return pipeline
+
+
+def place(pipeline: Any, setting: Sampling) -> Any:
+    """Put a pipeline on this process's device, whole or part by part; what it draws is the same."""
+    device = PartialState().device
+    if setting == "turns":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif setting == "layers":
+        pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level", use_stream=True)
+    else:
+        pipeline.to(device)
+    return pipeline
 
 
 def draw_source(
@@ -109,9 +122,9 @@ def l2p_pipeline(recipe: Recipe, run_dir: Path) -> Any:
     model.detailer.to(memory_format=torch.channels_last)  # as in training: some 8 % off a forward on CPUs
     sampler = recipe.l2p_sampler
     shift, scheduler = sampler.shift or 1.0, sampler.scheduler or "euler"
-    pipeline = pixel_pipeline(text_pipeline(recipe), model, shift, scheduler=scheduler).to(PartialState().device)
+    pipeline = pixel_pipeline(text_pipeline(recipe), model, shift, scheduler=scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return place(pipeline, sampling(recipe, "l2p", gpus_here()))
 
 
 def text_pipeline(recipe: Recipe) -> Any:
@@ -146,6 +159,9 @@ def _images(
     ).images
 
 
+SubjectName = Literal["source", "l2p"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """One of the two models that a run compares: what a person calls it, its sampler, how it is loaded and draws."""
@@ -157,20 +173,29 @@ class Subject:
 
 
 def _load_source(recipe: Recipe, run_dir: Path) -> Any:
-    return source_pipeline(source_of(recipe), recipe.source_sampler, getattr(torch, recipe.dtype))
+    pipeline = source_pipeline(source_of(recipe), recipe.source_sampler, getattr(torch, recipe.dtype))
+    return place(pipeline, sampling(recipe, "source", gpus_here()))
 
 
-SUBJECTS = {
+SUBJECTS: dict[SubjectName, Subject] = {
     "source": Subject(
-        title="source", sampler=lambda recipe: recipe.source_sampler, load=_load_source, draw=draw_source
+        title="source",
+        sampler=lambda recipe: recipe.source_sampler,
+        load=_load_source,
+        draw=draw_source,
     ),
-    "l2p": Subject(title="pixel model", sampler=lambda recipe: recipe.l2p_sampler, load=l2p_pipeline, draw=draw_l2p),
+    "l2p": Subject(
+        title="pixel model",
+        sampler=lambda recipe: recipe.l2p_sampler,
+        load=l2p_pipeline,
+        draw=draw_l2p,
+    ),
 }
 """By folder name under samples/ and scores/."""
 
 
 @contextmanager
-def generator(recipe: Recipe, run_dir: Path, subject: str) -> Iterator[Generate]:
+def generator(recipe: Recipe, run_dir: Path, subject: SubjectName) -> Iterator[Generate]:
     """A function from prompts, seeds and scale to the subject's images; the first call, if any, loads its pipeline.
 
     Afterwards the memory is given back: the other subject's pipeline may need all of it.
@@ -188,17 +213,10 @@ def generator(recipe: Recipe, run_dir: Path, subject: str) -> Iterator[Generate]
         give_back_memory()
 
 
-def give_back_memory() -> None:
-    """Free what nothing refers to any more; modules and hooks refer to each other in circles."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 SAMPLER_TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM-Solver++"}
 
 
-def write_generation(folder: Path, recipe: Recipe, subject: str) -> None:
+def write_generation(folder: Path, recipe: Recipe, suite: Suite, subject: SubjectName) -> None:
     """Write `generation.json` beside the images: what only their maker knows (`bench.passport.GENERATION`)."""
     sampler = SUBJECTS[subject].sampler(recipe)
     title = SAMPLER_TITLES[sampler.scheduler or "euler"]
@@ -207,7 +225,7 @@ def write_generation(folder: Path, recipe: Recipe, subject: str) -> None:
         folder / "generation.json",
         {
             "subject": subject,
-            "prompts_rewritten": False,
+            "prompts_rewritten": suite.rewritten_by is not None,
             "num_inference_steps": sampler.num_inference_steps,
             "guidance_scale": sampler.guidance_scale,
             "seed_rule": f"{rule}, seed {recipe.sample_seed}",

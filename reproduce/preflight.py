@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from bench.benchmarks import find_benchmark
+from bench.geneval.prompts import is_rewritten
 from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
@@ -18,9 +21,10 @@ from reproduce.checks import check_recipe
 from reproduce.inputs import judged_benchmarks
 from reproduce.plan import disk_bytes
 from reproduce.prompts import DEFAULT_OUT
-from reproduce.recipes import Recipe, source_of
+from reproduce.recipes import Recipe, corpus_folder, source_of
 from reproduce.recipes.base import drawn_at, place_of
 from reproduce.stages.corpus import planned_rows
+from reproduce.stages.sample import suite_prompts
 
 GIB = 2**30
 SPARE_BYTES = GIB // 4  # logs, reports, a temporary file beside the one that it replaces
@@ -30,14 +34,17 @@ def check(recipe: Recipe, run_dir: Path) -> None:
     """Raise ValueError, FileNotFoundError or PermissionError when a run of `recipe` in `run_dir` could not end well."""
     check_recipe(recipe)
     judged_benchmarks(recipe)
+    check_names(recipe)
+    check_missing(recipe)
     family, sampler = get_architecture(recipe.family), recipe.source_sampler
     check_source(source_of(recipe), family.pipeline_class)
     check_resolution(recipe)
     family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)  # refuses what its pipeline cannot do
-    check_names(recipe)
     check_maker(recipe)
     check_start(recipe)
-    planned_rows(recipe)  # a file with too few prompts is refused here
+    if not is_made(recipe.corpus.prompts):
+        planned_rows(recipe)  # a file with too few prompts is refused here
+    check_rewritten(recipe)
     check_disk(recipe, run_dir)
 
 
@@ -45,14 +52,14 @@ def check_source(source: str, pipeline_class: str) -> None:
     """Raise FileNotFoundError or ValueError unless `source` is a hub id or a diffusers folder of `pipeline_class`."""
     folder = source_folder(source)
     if folder is None:
-        return  # from_pretrained says what is wrong with a hub id
+        return  # `check_missing` has asked the hub
     found_class = read_json(folder / "model_index.json").get("_class_name")
     if found_class != pipeline_class:
         raise ValueError(f"{source} holds a {found_class}, this recipe's family needs a {pipeline_class}")
 
 
 def check_resolution(recipe: Recipe) -> None:
-    """Raise ValueError unless the source's VAE (x 2, its transformer's patches) divides the recipe's resolution."""
+    """Raise ValueError unless the source's VAE (x 2, its transformer's patches) divides the size that it draws at."""
     folder = source_folder(source_of(recipe))
     path = folder / "vae" / "config.json" if folder is not None else None
     if path is None or not path.is_file():
@@ -93,14 +100,10 @@ def check_names(recipe: Recipe) -> None:
     for suite in recipe.suites:
         for benchmark in suite.benchmarks:
             find_benchmark(benchmark)
-    prompts = [recipe.corpus.prompts, *(suite.prompts for suite in recipe.suites)]
-    judges = [*recipe.judges.values(), *recipe.judge_checks, recipe.cross_check]
-    for name in [*judges, recipe.corpus.image_filter, *prompts]:
-        if name is None:
-            continue
+    for name in named(recipe):
         if ":" in name:
             load_function(name)
-        elif name != DEFAULT_OUT and not Path(name).is_file():  # that one is made when it is missing
+        elif not is_made(name) and not Path(name).is_file():
             raise FileNotFoundError(f"recipe {recipe.name!r} reads {name}, which is not there")
 
 
@@ -121,6 +124,68 @@ def check_maker(recipe: Recipe) -> None:
         load_function(maker)
     else:
         source_folder(place_of(maker))
+
+
+def named(recipe: Recipe) -> list[str]:
+    """All functions and files that a recipe names."""
+    prompts = [recipe.corpus.prompts, *(suite.prompts for suite in recipe.suites)]
+    judges = [*recipe.judges.values(), *recipe.judge_checks, recipe.cross_check]
+    return [name for name in (*judges, recipe.corpus.image_filter, *prompts) if name is not None]
+
+
+def is_made(prompts: str) -> bool:
+    """Whether corpus prompts are a file that the run makes itself, as it is not there (`run.make_missing`)."""
+    return prompts == DEFAULT_OUT and not Path(prompts).is_file()
+
+
+def check_missing(recipe: Recipe) -> None:
+    """Raise FileNotFoundError that names all at once of what a recipe needs of yours and does not find here."""
+    sentences = [*missing_source(source_of(recipe)), *missing_corpus(recipe)]
+    for module in dict.fromkeys(name.partition(":")[0] for name in named(recipe) if ":" in name):
+        tell = getattr(importlib.import_module(module), "missing", None)  # a module may tell what its functions need
+        sentences += tell() if tell is not None else []
+    if sentences:
+        listed = "\n".join(f"  - {sentence}" for sentence in sentences)
+        raise FileNotFoundError(f"recipe {recipe.name!r} cannot start before these are here:\n{listed}")
+
+
+def missing_source(source: str) -> Iterator[str]:
+    """What keeps a hub id's pipeline from being fetched, in a sentence; its folder is looked at elsewhere."""
+    if source_folder(source) is not None:
+        return
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(source, "model_index.json")
+    except Exception as error:  # the hub's client raises a dozen kinds
+        yield (
+            f"the source {source} ({type(error).__name__}): go online, accept its licence at "
+            f"https://huggingface.co/{source} where it has one, log in with `hf auth login`; or give a folder with "
+            "--source"
+        )
+
+
+def missing_corpus(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with the place of a corpus that a person brings, in a sentence."""
+    if recipe.corpus.folder is None or corpus_folder(recipe, Path()).exists():
+        return
+    yield (
+        f"images of {recipe.resolution} px with captions: set {recipe.corpus.folder} to a folder of them, which is "
+        "not there (metadata.jsonl, a CSV of file_name,text or image,prompt, or WebDataset shards)"
+    )
+
+
+def check_rewritten(recipe: Recipe) -> None:
+    """Raise ValueError for a GenEval prompt that does not name what it is judged by, unless its suite is rewritten."""
+    for suite in recipe.suites:
+        if "geneval" not in suite.benchmarks or suite.rewritten_by is not None:
+            continue
+        found = [prompt for prompt in suite_prompts(suite) if is_rewritten(prompt.spec)]
+        if found:
+            raise ValueError(
+                f"suite {suite.name!r} of recipe {recipe.name!r}: {len(found)} prompts do not name what their images "
+                f"are judged by, first {found[0].text!r}: say in rewritten_by what rewrote them"
+            )
 
 
 def check_reuse(run_dir: Path | None) -> None:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from bench.records import read_json, write_json
 from l2p.progress import say
 from reproduce import launch, preflight
+from reproduce.dry import is_dry, prepare
 from reproduce.files import clear, find_harm, keep_record, sweep
 from reproduce.inputs import check_judges, keep_files, load_judges, source_files, source_sha256
 from reproduce.manifest import LOCK, check_folder, finished, open_run, read_manifest, recorded
@@ -88,6 +89,8 @@ def _open(recipe: Recipe, run_dir: Path, stages: Sequence[str], options: Options
     if set(stages) <= {"report"} and (run_dir / "run.json").is_file():
         check_needs(read_manifest(run_dir), run_dir, stages)  # what lies there is told, and nothing is added
         return
+    if is_dry(recipe):
+        prepare(recipe, run_dir)
     preflight.check(recipe, run_dir)
     preflight.check_reuse(options.reuse)
     files = source_files(recipe, run_dir)
@@ -100,7 +103,7 @@ def _open(recipe: Recipe, run_dir: Path, stages: Sequence[str], options: Options
         check_judges(recipe, manifest["inputs"]["judges"], run_dir, load_judges(recipe))
     if "transfer" in stages and not finished(manifest, "transfer") and not is_redone(manifest, "transfer"):
         preflight.check_state(run_dir / "transfer" / "state")
-    if recipe.corpus.prompts == DEFAULT_OUT and not Path(DEFAULT_OUT).is_file():
+    if preflight.is_made(recipe.corpus.prompts):
         make_missing(recipe)
     with _locked(run_dir):
         manifest = open_run(

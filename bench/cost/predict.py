@@ -212,10 +212,11 @@ def _prepare_text(case: Case, family: Family, dtype: torch.dtype, device: str) -
 
 def pixel_model(case: Case, family: Family, dtype: torch.dtype, device: str) -> nn.Module:
     """The real PixelTransformer2DModel for the family's configuration and the case's patch, random weights."""
-    return materialise(partial(_make_pixel_model, case, family), dtype=dtype, device=device)
+    return materialise(partial(make_pixel_model, case, family), dtype=dtype, device=device)
 
 
-def _make_pixel_model(case: Case, family: Family) -> nn.Module:
+def make_pixel_model(case: Case, family: Family) -> nn.Module:
+    """The same, on torch's default device (the meter's is meta) in float32."""
     from l2p.detailer import DetailerConfig
     from l2p.pixel_transformer import PixelTransformer2DModel
 
@@ -233,7 +234,7 @@ def count_parameters(case: Case, family: Family) -> tuple[int, int]:
     if case.kind != "train":
         raise ValueError(f"{case.name} trains nothing: count the parameters of a case such as train-l2p-flux-1024-5")
     with torch.device("meta"):
-        model = _make_pixel_model(case, family)
+        model = make_pixel_model(case, family)
     return _size(model), sum(parameter.numel() for parameter in _choose_trained(model, case))
 
 

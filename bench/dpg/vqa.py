@@ -67,9 +67,14 @@ class WorkerVQA(Worker):
         return reply["answers"]
 
 
+def mplug_python() -> Path:
+    """The Python of mPLUG's environment, `.venv-mplug`'s or $L2P_MPLUG_PYTHON; whether it is there is not looked at."""
+    return Path(os.environ.get("L2P_MPLUG_PYTHON", ROOT / ".venv-mplug/bin/python"))
+
+
 def mplug(options: Options) -> VQA:
     """mPLUG-large, in a worker process of `.venv-mplug` (or of $L2P_MPLUG_PYTHON)."""
-    python = Path(os.environ.get("L2P_MPLUG_PYTHON", ROOT / ".venv-mplug/bin/python"))
+    python = mplug_python()
     if not python.exists():
         raise FileNotFoundError(
             f"no {python}: make mPLUG's environment with `nox -s dpg-mplug`, or set L2P_MPLUG_PYTHON"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from bench.judges import Judge, as_judge, load_judge
@@ -47,6 +48,26 @@ def load_detector(name: str, weights: str = "", preprocessing: str = "", device:
     return load_judge(name)
 
 
+NO_WEIGHTS = (
+    f"GenEval's detector needs its weights: set {WEIGHTS} to GenEval's checkpoint (OpenMMLab's "
+    "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth), mmdet 3.x's, or a folder or hub id "
+    "in transformers' format."
+)
+
+
+def missing() -> list[str]:
+    """What `published` needs and does not find here, a sentence each."""
+    weights = os.environ.get(WEIGHTS, "")
+    sentences = [] if weights else [NO_WEIGHTS]
+    try:
+        refuse_missing_path(weights, "a checkpoint file, a folder in transformers' format, or a hub id")
+    except FileNotFoundError as error:
+        sentences.append(f"GenEval's detector, which {WEIGHTS} names: {error}")
+    if find_spec("open_clip") is None:
+        sentences.append("GenEval's colours: open_clip is not installed; `pip install open_clip_torch`")
+    return sentences
+
+
 def published() -> Judge:
     """GenEval's Mask2Former with GenEval's colours as its `colors`: a loader without arguments, for recipes.
 
@@ -58,11 +79,7 @@ def published() -> Judge:
 
     weights, device = os.environ.get(WEIGHTS, ""), this_process().device
     if not weights:
-        raise ValueError(
-            f"GenEval's detector needs its weights: set {WEIGHTS} to GenEval's checkpoint (OpenMMLab's "
-            "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth), mmdet 3.x's, or a folder or "
-            "hub id in transformers' format."
-        )
+        raise ValueError(NO_WEIGHTS)
     detector = as_judge(load_mask2former(weights, device=device), {})
     return replace(detector, colors=load_colors("", "openai", "mask2former", device))
 

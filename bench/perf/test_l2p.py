@@ -51,7 +51,7 @@ def one_thread():
 def pipeline() -> L2PPipeline:
     """The recipe's pixel model before its transfer: speed does not depend on what was learned."""
     source = load_source(source_of(RECIPE))
-    made = pixel_pipeline(source, new_model(source, RECIPE.transfer))
+    made = pixel_pipeline(source, new_model(source, RECIPE.transfer)[0])
     made.set_progress_bar_config(disable=True)
     return made
 

@@ -24,6 +24,7 @@ from l2p.conversion.start import (
     fit_input_projection,
     fit_projection,
     inherit,
+    take_source_weights,
 )
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "save_delta",
     "save_release",
     "source_sha256",
+    "take_source_weights",
 ]

@@ -46,23 +46,45 @@ def copy_source_weights(
     tensor (such a model is for saving, not for running). Returns what was copied, what is new and what was dropped.
     Raises ValueError where the source's weights hold NaN or infinity.
     """
-    bad = not_finite(transformer.state_dict().items())
-    if bad:
-        raise ValueError(f"the source's transformer holds NaN or infinity in {len(bad)} tensors, first {bad[:3]}")
+    source, report = _shared_tensors(model, transformer)
     reference = next(transformer.parameters())
     if (model.device, model.dtype) != (reference.device, reference.dtype):
         model.to(device=reference.device, dtype=reference.dtype)
-    source = {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
     own = model.state_dict()
     holders = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    copied = [name for name, tensor in own.items() if name in source and source[name].shape == tensor.shape]
     with torch.no_grad():
-        for name in copied:
+        for name in report.copied:
             if keep_dtypes:
                 holders[name].data = source[name].clone()
             else:
                 own[name].copy_(source[name])
-    return ConversionReport(
+    return report
+
+
+def take_source_weights(model: PixelTransformer2DModel, transformer: nn.Module) -> ConversionReport:
+    """Let a pixel model have the source's own tensors, without a copy, as `copy_source_weights` copies them.
+
+    The model's parameters may be on meta; those that the source does not have stay as they are. Raises as that does.
+    """
+    for tensor in (*transformer.parameters(), *transformer.buffers()):
+        if tensor.device.type == "cpu":  # a mapped file's are not aligned as torch's own, and products round by that
+            tensor.data = tensor.data.clone()
+    source, report = _shared_tensors(model, transformer)
+    model.load_state_dict({name: source[name] for name in report.copied}, strict=False, assign=True)
+    return report
+
+
+def _shared_tensors(
+    model: PixelTransformer2DModel, transformer: nn.Module
+) -> tuple[dict[str, Tensor], ConversionReport]:
+    """The source's tensors under the pixel model's names, and which of them both have in one shape."""
+    bad = not_finite(transformer.state_dict().items())
+    if bad:
+        raise ValueError(f"the source's transformer holds NaN or infinity in {len(bad)} tensors, first {bad[:3]}")
+    source = {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
+    own = model.state_dict()
+    copied = [name for name, tensor in own.items() if name in source and source[name].shape == tensor.shape]
+    return source, ConversionReport(
         copied=tuple(copied),
         new=tuple(sorted(own.keys() - set(copied))),
         dropped=tuple(sorted(name.removeprefix("transformer.") for name in source.keys() - set(copied))),

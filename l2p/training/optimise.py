@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from l2p.flow import noisy_image, transfer_loss, velocity_target
 from l2p.training.data import MicroBatch
 from l2p.training.loop import train_step
+from l2p.training.shard import let_go, whole
 
 
 def learning_rate_share(
@@ -72,7 +73,7 @@ class Trainer:
     def _limit(self, step: int, losses: list[float]) -> None:
         """Clip the gradients and set the step's learning rates."""
         # After the gradients were averaged every process sees the same norm, so all of them stop or none.
-        norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.max_grad_norm or float("inf"))
+        norm = whole(self.accelerator.clip_grad_norm_(self.trained.values(), self.max_grad_norm or float("inf")))
         if not torch.isfinite(norm):
             raise FloatingPointError(f"the loss is not finite at step {step + 1} (this process: {sum(losses)})")
         for group in self.optimizer.param_groups:
@@ -87,7 +88,9 @@ class Trainer:
         parameters = list(self.trained.values())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
+        let_go(self.model)
         try:
             yield
         finally:
             self.ema.restore(parameters)
+            let_go(self.model)

@@ -31,7 +31,7 @@ from l2p.architectures import architecture_of
 from l2p.pictures import read_picture
 from l2p.sampling import SCHEDULERS
 from l2p.sources import load_source
-from reproduce.draw import draw_l2p, draw_source, image_seed, l2p_pipeline, source_pipeline
+from reproduce.draw import draw_l2p, draw_source, image_seed, l2p_pipeline, place, source_pipeline
 from reproduce.launch import prepare_processor
 from reproduce.manifest import read_manifest
 from reproduce.miniature import detector as shape_detector
@@ -107,7 +107,7 @@ def reconstructed_pictures(folder: Path, seed: int, num_per_task: int, layout: L
 
 def source_pictures(folder: Path, seed: int, num_per_task: int, sampler: Sampler) -> Iterator[Picture]:
     """Pictures that a source pipeline draws of each task's prompts, in an order and with noise given by `seed`."""
-    pipeline = source_pipeline(str(folder), sampler, torch.float32)
+    pipeline = place(source_pipeline(str(folder), sampler, torch.float32), "whole")
     yield from _drawn(partial(draw_source, pipeline), seed, num_per_task, sampler, "source draws")
 
 

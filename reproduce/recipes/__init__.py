@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
+from reproduce.dry import DRY, dry_name
+from reproduce.dry import dry as made_dry
 from reproduce.families import recipe_families
 from reproduce.limit import limited
 from reproduce.recipes.base import (
@@ -21,6 +24,7 @@ from reproduce.recipes.base import (
     Recipe,
     Sampler,
     Suite,
+    corpus_folder,
     source_of,
     usual_run_dir,
     with_source,
@@ -34,6 +38,7 @@ __all__ = [
     "Sampler",
     "Suite",
     "asked_for",
+    "corpus_folder",
     "find_recipe",
     "source_of",
     "usual",
@@ -60,14 +65,16 @@ def find_recipe(
     run_dir: Path | None = None,
     source: Path | None = None,
     limit: int | None = None,
+    dry: bool = False,
 ) -> Recipe:
     """The recipe that was asked for by name, by size, or neither.
 
     A name is one of the family's, a study's arm (`depth/all`, `reproduce.studies`) or `package.module:function`.
 
     With neither, a run folder that exists goes on with its own recipe; else the miniature's usual one. `seed` is the
-    transfer's, `source` the folder of another pipeline of the family, `limit` a quick look's (`reproduce.limit`); a run
-    folder knows those it was begun with. Raises ValueError that lists the known names.
+    transfer's, `source` the folder of another pipeline of the family, `limit` a quick look's (`reproduce.limit`), `dry`
+    a run on random weights (`reproduce.dry`); a run folder knows those it was begun with. Raises ValueError that lists
+    the known names.
     """
     began = _began(run_dir, FAMILIES.get(family, {})) if run_dir is not None else {}
     if name is None and size is None:
@@ -80,7 +87,15 @@ def find_recipe(
     recipe = recipe if seed is None else with_transfer_seed(recipe, seed)
     source, limit = source or began.get("source"), limit or began.get("limit")
     recipe = recipe if source is None else with_source(recipe, source)
-    return recipe if limit is None else limited(recipe, limit)
+    recipe = recipe if limit is None else limited(recipe, limit)
+    if not (dry or began.get("dry")):
+        return recipe
+    if recipe.size != "paper" or source is not None or limit is not None:
+        raise ValueError(
+            "--dry is for recipes of the paper's size, and has sizes and a source of its own: give --size paper, and "
+            "leave out --source and --limit"
+        )
+    return made_dry(recipe, run_dir or usual_run_dir(replace(recipe, name=dry_name(recipe))))
 
 
 def _named(family: str, name: str | None, size: str | None) -> Recipe:
@@ -90,6 +105,8 @@ def _named(family: str, name: str | None, size: str | None) -> Recipe:
         return find_arm(name, _named(family, None, None))
     if name is None or ":" not in name:
         known = _one_of("family with recipes", family, FAMILIES)
+        if name is None and size in (None, "miniature") and "miniature" not in usual(family):
+            raise ValueError(f"{family} has no miniature yet: give --size paper, or --recipe one of {', '.join(known)}")
         return _one_of(f"recipe of {family}", name or _one_of("size", size or "miniature", usual(family)), known)()
     get_architecture(family)
     recipe = load_function(name)()
@@ -98,7 +115,9 @@ def _named(family: str, name: str | None, size: str | None) -> Recipe:
     return recipe
 
 
-def asked_for(run_dir: Path, name: str | None, source: Path | None, limit: int | None) -> dict[str, Any] | None:
+def asked_for(
+    run_dir: Path, name: str | None, source: Path | None, limit: int | None, dry: bool = False
+) -> dict[str, Any] | None:
     """What run.json keeps so that later calls find the recipe again; None where this call named nothing."""
     asked: dict[str, Any] = {}
     if name is not None and (":" in name or "/" in name):
@@ -107,6 +126,8 @@ def asked_for(run_dir: Path, name: str | None, source: Path | None, limit: int |
         asked["source"] = Path(os.path.relpath(source.resolve(), run_dir.resolve())).as_posix()
     if limit is not None:
         asked["limit"] = limit
+    if dry:
+        asked["dry"] = True
     return asked or None
 
 
@@ -117,7 +138,7 @@ def _one_of(what: str, name: str, known: Mapping[str, Any]) -> Any:
 
 
 def _began(run_dir: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-    """How a run folder was begun: `recipe` (a name here, or package.module:function), `seed`, `source`, `limit`."""
+    """How a run folder was begun: `recipe` (a name, or package.module:function), `seed`, `source`, `limit`, `dry`."""
     if not (run_dir / "run.json").is_file():
         return {}
     manifest = read_json(run_dir / "run.json")
@@ -126,8 +147,12 @@ def _began(run_dir: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(recipe, dict) or not isinstance(asked, dict):
         path = run_dir / "run.json"
         raise ValueError(f"{path} is damaged (no recipe in it): bring its copy back, or give another --run")
-    name = str(recipe.get("name", "")).replace("-", "_")
-    found = {"recipe": asked.get("recipe", name if name in known else None), "limit": asked.get("limit")}
+    name = str(recipe.get("name", "")).removesuffix(DRY).replace("-", "_")
+    found = {
+        "recipe": asked.get("recipe", name if name in known else None),
+        "limit": asked.get("limit"),
+        "dry": asked.get("dry"),
+    }
     if "source" in asked:
         found["source"] = (run_dir / asked["source"]).resolve()
     transfer = recipe.get("transfer")

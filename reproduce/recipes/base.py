@@ -3,6 +3,7 @@ as an unbroken one."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +42,9 @@ class Corpus:
     who makes the images: None the recipe's source, as in the paper; the folder or hub id of another pipeline; or
     `package.module:function`, called with (num, seed, resolution), which returns a function from a prompt's number to
     its image (`reproduce.miniature.prompts:rendered`). `images_per_shard`: pack the images into WebDataset shards of so
-    many (`corpus/shards/`), and train from those.
+    many (`corpus/shards/`), and train from those. `folder` is a corpus of real images instead, in any layout of
+    `l2p.corpora`, a path or "$NAME", the environment variable that holds it: then nothing is drawn, and `num_prompts`
+    is how many images are expected there.
     """
 
     prompts: str
@@ -51,6 +54,7 @@ class Corpus:
     image_filter: str | None = None
     maker: str | None = None
     images_per_shard: int | None = None
+    folder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,8 @@ class Suite:
     suite's folder; a further one scores the same images into a folder of its own there. `prompts` is what the first
     one's `load_prompts` takes: a file in the benchmark's format or `package.module:function`, with `arguments`.
     `title` is what reports call the suite. `scale` draws it at so many times the recipe's resolution (None: at it).
+    `rewritten_by` says what rewrote the prompts, whose texts then need not name what is judged; None = they are the
+    benchmark's own.
     """
 
     name: str
@@ -70,6 +76,7 @@ class Suite:
     images_per_prompt: int = 4
     benchmarks: tuple[str, ...] = ("geneval",)
     scale: int | None = None
+    rewritten_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +132,11 @@ def drawn_at(recipe: Recipe, subject: str, scale: int | None = None) -> int:
     """The resolution in px at which a subject ("source" or "l2p") draws a suite of that scale."""
     own = recipe.source_resolution if subject == "source" and recipe.source_resolution else recipe.resolution
     return own * (scale or 1)
+
+
+def corpus_folder(recipe: Recipe, run_dir: Path) -> Path:
+    """Where the images lie that are trained on: the run's own, or those that a person brings (`Corpus.folder`)."""
+    return run_dir / "corpus" if recipe.corpus.folder is None else Path(os.path.expandvars(recipe.corpus.folder))
 
 
 def with_transfer_seed(recipe: Recipe, seed: int) -> Recipe:

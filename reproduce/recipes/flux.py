@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from l2p.detailer import DetailerConfig
-from l2p.transfer import TransferConfig
-from reproduce.prompts import DEFAULT_OUT
-from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite
+from reproduce.recipes.base import REPORT_SEED, Recipe, Sampler
 from reproduce.recipes.miniature import miniature, miniature_transfer
+from reproduce.recipes.paper import at_4k, paper, with_rewritten
+
+SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=1.0, max_sequence_length=512, batch_size=8)
+"""The model card's: 50 steps, distilled guidance 3.5."""
 
 
 def flux_mini() -> Recipe:
@@ -127,30 +129,28 @@ def flux_mini_plain() -> Recipe:
 
 
 def flux_paper() -> Recipe:
-    """FLUX.1-dev at the paper's size: `nox -s reproduce-flux -- --size paper`.
+    """FLUX.1-dev, at the paper's size: `nox -s reproduce-flux -- --size paper`.
 
-    Hardware: GPUs of 80 GB, as many as there are; weights from the hub (its licence must be accepted there), corpus
-    prompts from `prompts/corpus.jsonl` (made by our grammar where it is not there, docs/prompts.md), GenEval's
-    detector from the file that $L2P_GENEVAL_WEIGHTS names (docs/geneval.md), its CLIP from the hub. Not measured by us
-    yet.
+    Hardware: `--plan` says which GPUs it needs and for how long (docs/paper-size.md). Weights come from the hub
+    (its licence must be accepted there). Not measured by us yet.
     """
-    return Recipe(
-        name="flux-paper",
-        family="flux",
-        size="paper",
-        source="black-forest-labs/FLUX.1-dev",
-        dtype="bfloat16",
-        resolution=1024,
-        corpus=Corpus(prompts=DEFAULT_OUT, num_prompts=10_000, images_per_prompt=2),  # appendix B
-        transfer=TransferConfig(mixed_precision="bf16", gradient_checkpointing=True),
-        source_sampler=Sampler(num_inference_steps=50, guidance_scale=1.0, max_sequence_length=512, batch_size=8),
-        l2p_sampler=Sampler(
-            num_inference_steps=30, guidance_scale=2.0, max_sequence_length=512, batch_size=8, shift=3.0
-        ),
-        suites=(Suite(name="geneval", title="GenEval", prompts="bench.geneval.prompts:generate"),),
-        judges={"geneval": "bench.geneval.detectors:published"},
-        sample_seed=REPORT_SEED,
-    )
+    return paper(family="flux", source="black-forest-labs/FLUX.1-dev", source_sampler=SOURCE_SAMPLER)
+
+
+def flux_paper_rewritten() -> Recipe:
+    """`flux_paper` with a second GenEval suite of rewritten prompts: `-- --recipe flux_paper_rewritten`.
+
+    Hardware: as `flux_paper`. Not measured by us yet.
+    """
+    return with_rewritten(flux_paper())
+
+
+def flux_4k() -> Recipe:
+    """FLUX.1-dev at 4096 px, trained on photographs of yours: `-- --recipe flux_4k`.
+
+    Hardware: as `flux_paper`, and far more disk. Not measured by us yet.
+    """
+    return at_4k(flux_paper())
 
 
 RECIPES = {
@@ -165,5 +165,7 @@ RECIPES = {
         flux_mini_all,
         flux_mini_plain,
         flux_paper,
+        flux_paper_rewritten,
+        flux_4k,
     )
 }

@@ -14,13 +14,13 @@ from PIL import Image
 
 from bench.named import load_function, load_rows
 from bench.records import read_jsonl, write_jsonl
-from l2p.corpora import CorpusItem
+from l2p.corpora import CorpusItem, list_corpus
 from l2p.corpora.shards import read_shard, write_shard
 from l2p.pictures import read_picture
 from l2p.progress import track
 from reproduce.draw import Drawing, Generate, draw, generator, image_seed
 from reproduce.inputs import files_sha256, pipeline_files, pipeline_folder
-from reproduce.recipes import Recipe
+from reproduce.recipes import Recipe, corpus_folder
 from reproduce.recipes.base import place_of
 
 ImageFilter = Callable[[list[Image.Image], list[dict[str, Any]]], list[str | None]]
@@ -33,9 +33,16 @@ SHARDS = "shards"  # in the corpus folder
 def run(recipe: Recipe, run_dir: Path) -> None:
     """Draw `corpus/images`, then write `rejected.jsonl` and `metadata.jsonl`, one row a kept image; pack the shards.
 
-    Packed images leave `images/`; rejected ones stay there.
+    Packed images leave `images/`; rejected ones stay there. Of a corpus that a person brings only the rows are written:
+    names and prompts, no seed that a source drew them with.
     """
     folder, state = run_dir / "corpus", PartialState()
+    if recipe.corpus.folder is not None:
+        if state.is_main_process:
+            items = list_corpus(corpus_folder(recipe, run_dir)).items
+            write_jsonl(folder / "rejected.jsonl", [])
+            write_jsonl(folder / "metadata.jsonl", [{"file_name": item.name, "text": item.text} for item in items])
+        return
     drawings, packed = source_drawings(recipe, run_dir)["corpus"], _packed(folder)
     with made_by(recipe, run_dir) as generate:
         paths = {folder / name for name in packed}
@@ -57,7 +64,8 @@ def run(recipe: Recipe, run_dir: Path) -> None:
 
 def training_corpus(recipe: Recipe, run_dir: Path) -> Path:
     """The folder that the transfer reads."""
-    return run_dir / "corpus" / ("" if recipe.corpus.images_per_shard is None else SHARDS)
+    folder = corpus_folder(recipe, run_dir)
+    return folder if recipe.corpus.images_per_shard is None else folder / SHARDS
 
 
 def planned_shards(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
@@ -123,8 +131,10 @@ def source_drawings(recipe: Recipe, run_dir: Path) -> dict[str, list[Drawing]]:
 
 
 def planned_rows(recipe: Recipe) -> list[dict[str, Any]]:
-    """The metadata rows of all images to draw, in order."""
+    """The metadata rows of all images to draw, in order; none where a person brings them."""
     corpus = recipe.corpus
+    if corpus.folder is not None:
+        return []
     prompts = load_rows(corpus.prompts, {"num": corpus.num_prompts, "seed": corpus.seed}, ("text", "category"))
     if len(prompts) < corpus.num_prompts:
         raise ValueError(f"{corpus.prompts} has {len(prompts)} prompts, the recipe wants {corpus.num_prompts}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +18,17 @@ from bench.cost.measure import measure_step
 from bench.records import CostRecord, Training, write_json
 from l2p.architectures import EncodedPrompt, encode_prompt
 from l2p.config import FROZEN_DTYPES, TransferConfig
+from l2p.empty import give_back_memory
 from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.progress import say
 from l2p.trainable import make_accelerator, start_training
 from l2p.training.data import MicroBatch
 from l2p.training.optimise import Trainer
-from reproduce.draw import SUBJECTS, give_back_memory, text_pipeline
-from reproduce.plan import num_blocks_trained
+from reproduce.cases import num_blocks_trained
+from reproduce.draw import SUBJECTS, text_pipeline
+from reproduce.memory import gpus_here, trains_whole
 from reproduce.recipes import Recipe
+from reproduce.recipes.base import drawn_at
 
 PROMPT = "a photo of a red circle"
 
@@ -33,9 +38,16 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     measure: list[Callable[[], CostRecord]] = [
         lambda: sampling_record(recipe, run_dir, "source"),
         lambda: sampling_record(recipe, run_dir, "l2p"),
-        lambda: transfer_record(recipe, run_dir, "l2p-transfer-step-shallow", recipe.transfer),
-        lambda: transfer_record(recipe, run_dir, "l2p-transfer-step-full", replace(recipe.transfer, trainable="all")),
     ]
+    steps = {
+        "l2p-transfer-step-shallow": recipe.transfer,
+        "l2p-transfer-step-full": replace(recipe.transfer, trainable="all"),
+    }
+    for case, config in steps.items():
+        if trains_whole(replace(recipe, transfer=config), gpus_here()):
+            measure.append(partial(transfer_record, recipe, run_dir, case, config))
+        else:
+            say(f"cost: {case} is not measured: it needs more than one GPU here has, by the plan")
     records = []
     for one in measure:
         records.append(one())
@@ -57,7 +69,7 @@ def sampling_record(recipe: Recipe, run_dir: Path, subject: Literal["source", "l
         family=recipe.family,
         model=subject,
         counted=("vae", "text") if subject == "source" else ("text",),
-        resolution=recipe.resolution,
+        resolution=drawn_at(recipe, subject),
         batch_size=batch_size,
         patch_size=recipe.transfer.patch_size if subject == "l2p" else 0,
         dtype=recipe.dtype,
@@ -65,7 +77,7 @@ def sampling_record(recipe: Recipe, run_dir: Path, subject: Literal["source", "l
     )
 
     def step() -> object:
-        return model.draw(pipeline, prompts, seeds, sampler, recipe.resolution)
+        return model.draw(pipeline, prompts, seeds, sampler, drawn_at(recipe, subject))
 
     return measure_step(step, what, resident=modules, device=str(PartialState().device))
 
@@ -91,7 +103,7 @@ def transfer_record(recipe: Recipe, run_dir: Path, case: str, config: TransferCo
             released=config.trainable == "released",
             checkpointed=config.gradient_checkpointing,
             mixed=config.mixed_precision != "no",
-            optimizer="fused",
+            optimizer="8bit" if config.optimizer_bits == 8 else "fused",
         ),
         resolution=recipe.resolution,
         batch_size=config.batch_size,

@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from bench.benchmarks import find_benchmark
 from bench.records import Benchmark, ImageSample, Prompt
-from reproduce.draw import SUBJECTS, Drawing, draw, generator, image_seed, write_generation
+from reproduce.draw import SUBJECTS, Drawing, SubjectName, draw, generator, image_seed, write_generation
 from reproduce.recipes import Recipe, Suite
 
 
@@ -18,7 +18,7 @@ def run(recipe: Recipe, run_dir: Path) -> None:
         _draw_suites(recipe, run_dir, subject)
 
 
-def _draw_suites(recipe: Recipe, run_dir: Path, subject: str) -> None:
+def _draw_suites(recipe: Recipe, run_dir: Path, subject: SubjectName) -> None:
     model = SUBJECTS[subject]
     with generator(recipe, run_dir, subject) as generate:
         for suite in recipe.suites:
@@ -27,7 +27,7 @@ def _draw_suites(recipe: Recipe, run_dir: Path, subject: str) -> None:
             draw(generate, suite_drawings(recipe, suite, folder), model.sampler(recipe).batch_size, label)
             PartialState().wait_for_everyone()
             if PartialState().is_main_process:
-                write_generation(folder, recipe, subject)
+                write_generation(folder, recipe, suite, subject)
                 layout_of(suite).finish(folder, suite_prompts(suite), suite.prompts, suite.arguments)
 
 

@@ -10,7 +10,8 @@ from accelerate import PartialState
 from bench.benchmarks import BENCHMARKS
 from bench.named import load_function
 from bench.records import ScoreSettings, read_json, write_json
-from reproduce.draw import SUBJECTS
+from reproduce.draw import SUBJECTS, SubjectName
+from reproduce.dry import is_dry
 from reproduce.inputs import check_judges, judges_sha256, load_judges
 from reproduce.recipes import Recipe, Suite
 from reproduce.recipes.base import drawn_at
@@ -44,7 +45,7 @@ def judge_checks(recipe: Recipe) -> list[dict[str, Any]]:
     return rows
 
 
-def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: str, run_dir: Path) -> None:
+def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: SubjectName, run_dir: Path) -> None:
     """Judge one subject's images of a suite by one benchmark."""
     folder = Path(subject, suite.name)
     settings = ScoreSettings(
@@ -55,8 +56,9 @@ def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: str
         subject=f"{recipe.name} {subject}",
         judge_name=recipe.judges[benchmark],
         # A model that draws nothing gets its honest 0 here; the miniature's detector has a check of its own, and at the
-        # paper's size the source, whose images are known to be good, shows whether the detector works.
-        watch_judge=recipe.size == "paper" and subject == "source",
+        # paper's size the source, whose images are known to be good, shows whether the detector works. A dry run's is
+        # random.
+        watch_judge=recipe.size == "paper" and subject == "source" and not is_dry(recipe),
     )
     BENCHMARKS[benchmark].score(
         run_dir / "samples" / folder, judge, scores_folder(run_dir / "scores" / folder, suite, benchmark), settings

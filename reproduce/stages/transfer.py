@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from accelerate import PartialState
+
 from bench.records import read_json
+from l2p.progress import say
 from l2p.transfer import run_transfer
+from reproduce.memory import TRAINING, gpus_here, placement
 from reproduce.recipes import Recipe, source_of
 from reproduce.recipes.base import place_of
 from reproduce.stages.corpus import training_corpus
 
 
 def run(recipe: Recipe, run_dir: Path) -> None:
-    """Train on `corpus/`, write `transfer/`; images that are missing stop it unless the run's manifest allows them."""
+    """Train on the corpus, write `transfer/`; images that are missing stop it unless the run's manifest allows them."""
     allow_missing = read_json(run_dir / "run.json")["allow_missing"]
     config = replace(recipe.transfer, allow_missing=allow_missing)
     drawn = recipe.l2p_sampler
@@ -26,4 +30,9 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     }
     start = Path(place_of(recipe.start)) if recipe.start is not None else None
     corpus = training_corpus(recipe, run_dir)
-    run_transfer(source_of(recipe), corpus, config, run_dir / "transfer", start=start, sampling=sampling)
+    gpus, num_processes = gpus_here(), PartialState().num_processes  # on all nodes
+    lies = placement(recipe, None if gpus is None else replace(gpus, num=num_processes))
+    if lies != "replicate":
+        say(f"transfer: {TRAINING[lies]}, as the plan has it")
+    out = run_dir / "transfer"
+    run_transfer(source_of(recipe), corpus, config, out, start=start, sampling=sampling, placement=lies)

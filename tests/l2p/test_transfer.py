@@ -25,7 +25,9 @@ from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.sources import load_source
 from l2p.trainable import parameter_groups, trainable_parameters
 from l2p.training import optimise, state
+from l2p.training.shard import Placement
 from l2p.transfer import TransferConfig, run_transfer
+from tests.tiny import source
 
 CONFIG = TransferConfig(
     patch_size=8,
@@ -250,8 +252,14 @@ transfer._step = crash
 try:
     transfer.run_transfer({source!r}, {corpus!r}, config, {resumed!r}, progress=False)
 except RuntimeError:
-    transfer._step = step
+    pass
+try:
+    transfer.run_transfer({source!r}, {corpus!r}, CONFIG, {cut!r}, placement="shard", progress=False)
+except RuntimeError:
+    pass
+transfer._step = step
 transfer.run_transfer({source!r}, {corpus!r}, config, {resumed!r}, progress=False)
+transfer.run_transfer({source!r}, {corpus!r}, CONFIG, {sharded!r}, placement="shard", progress=False)
 """
 
 
@@ -261,10 +269,12 @@ def test_two_processes_train_what_one_trains(
     """As `accelerate launch --cpu --num_processes 2` starts them, without the time that the launcher takes.
 
     Then once more whole, and once more crashed after the state of step 2: each process goes on with its own losses.
+    Then with the model cut over both (FSDP2), whole, and crashed after the state of step 2: one process goes on alone.
     """
     script, out = tmp_path / "run.py", tmp_path / "out"
     places = {"tests": str(Path(__file__).parent), "source": str(flux_folder), "corpus": str(corpus_folder)}
     outs = {"out": str(out), "unbroken": str(tmp_path / "unbroken"), "resumed": str(tmp_path / "resumed")}
+    outs |= {name: str(tmp_path / name) for name in ("sharded", "cut")}
     script.write_text(SCRIPT.format(**outs, **places))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -287,6 +297,39 @@ def test_two_processes_train_what_one_trains(
     assert rows_of(tmp_path / "resumed") == rows_of(tmp_path / "unbroken")
     deltas = [(tmp_path / name / "delta.safetensors").read_bytes() for name in ("resumed", "unbroken")]
     assert deltas[0] == deltas[1]
+    assert_same_run(tmp_path / "sharded", finished)
+    assert (
+        not (tmp_path / "cut" / "summary.json").exists() and state.load_facts(tmp_path / "cut" / "state")["step"] == 2
+    )
+    run_transfer(flux_folder, corpus_folder, CONFIG, tmp_path / "cut", progress=False)
+    assert_same_run(tmp_path / "cut", finished)
+
+
+@pytest.fixture
+def states_apart():
+    """Precision and process group of these transfers are no other test's."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("placement", ["shard", "offload"])
+@pytest.mark.parametrize("family", ["flux", "zimage"])
+def test_frozen_bfloat16_and_trained_float32_are_cut_without_a_change(
+    states_apart: None, family: str, placement: Placement, corpus_folder: Path, tmp_path: Path
+) -> None:
+    """Z-Image has parameters outside of all its blocks, and "released" trains some of them."""
+    source(family).save_pretrained(tmp_path / family)
+    config = replace(CONFIG, mixed_precision="bf16", gradient_checkpointing=True, trainable="released")
+    for name, place in (("whole", "replicate"), ("cut", placement)):
+        run_transfer(tmp_path / family, corpus_folder, config, tmp_path / name, placement=place, progress=False)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    models = [load_file(tmp_path / name / "model/diffusion_pytorch_model.safetensors") for name in ("whole", "cut")]
+    assert {name: (t.shape, t.dtype) for name, t in models[0].items()} == {
+        name: (t.shape, t.dtype) for name, t in models[1].items()
+    }
 
 
 def assert_same_run(out: Path, reference: Path) -> None:

@@ -37,7 +37,7 @@ def refused(*arguments: str) -> str:
     [
         (("fluks",), ["fluks", "flux"]),
         (("fluks", "--recipe", "tests.reproduce.tiny:recipe"), ["fluks", "flux", "sd3"]),
-        (("sd3",), ["sd3", "flux"]),
+        (("sd3",), ["sd3", "--size paper", "sd3_paper"]),
         (("sd3", "--recipe", "reproduce.recipes.flux:flux_mini"), ["flux_mini", "flux", "sd3"]),
         (("flux", "--reuse", "no/such/run"), ["no/such/run", "run.json"]),
         (("flux", "--recipe", "flux_maxi"), ["flux_maxi", "flux_mini", "flux_mini_long", "flux_paper"]),

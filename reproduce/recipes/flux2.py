@@ -1,0 +1,43 @@
+"""FLUX.2's recipes."""
+
+from __future__ import annotations
+
+from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.paper import at_4k, paper, with_rewritten
+
+SOURCE_SAMPLER = Sampler(
+    num_inference_steps=50,
+    guidance_scale=1.0,
+    max_sequence_length=512,
+    batch_size=8,
+    distilled_guidance=4.0,
+)
+"""The model card's: 50 steps, distilled guidance 4."""
+
+
+def flux2_paper() -> Recipe:
+    """FLUX.2-dev, at the paper's size: `nox -s reproduce-flux2 -- --size paper`.
+
+    Hardware: `--plan` says which GPUs it needs and for how long (docs/paper-size.md). Weights come from the hub
+    (its licence must be accepted there). Not measured by us yet.
+    """
+    return paper(family="flux2", source="black-forest-labs/FLUX.2-dev", source_sampler=SOURCE_SAMPLER)
+
+
+def flux2_paper_rewritten() -> Recipe:
+    """`flux2_paper` with a second GenEval suite of rewritten prompts: `-- --recipe flux2_paper_rewritten`.
+
+    Hardware: as `flux2_paper`. Not measured by us yet.
+    """
+    return with_rewritten(flux2_paper())
+
+
+def flux2_4k() -> Recipe:
+    """FLUX.2-dev at 4096 px, trained on photographs of yours: `-- --recipe flux2_4k`.
+
+    Hardware: as `flux2_paper`, and far more disk. Not measured by us yet.
+    """
+    return at_4k(flux2_paper())
+
+
+RECIPES = {function.__name__: function for function in (flux2_paper, flux2_paper_rewritten, flux2_4k)}

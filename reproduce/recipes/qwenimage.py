@@ -1,0 +1,37 @@
+"""Qwen-Image's recipes."""
+
+from __future__ import annotations
+
+from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.paper import at_4k, paper, with_rewritten
+
+SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=4.0, max_sequence_length=512, batch_size=8)
+"""The model card's: 50 steps, guidance 4."""
+
+
+def qwenimage_paper() -> Recipe:
+    """Qwen-Image, at the paper's size: `nox -s reproduce-qwenimage -- --size paper`.
+
+    Hardware: `--plan` says which GPUs it needs and for how long (docs/paper-size.md). Weights come from the hub
+    (free to all). Not measured by us yet.
+    """
+    return paper(family="qwenimage", source="Qwen/Qwen-Image", source_sampler=SOURCE_SAMPLER)
+
+
+def qwenimage_paper_rewritten() -> Recipe:
+    """`qwenimage_paper` with a second GenEval suite of rewritten prompts: `-- --recipe qwenimage_paper_rewritten`.
+
+    Hardware: as `qwenimage_paper`. Not measured by us yet.
+    """
+    return with_rewritten(qwenimage_paper())
+
+
+def qwenimage_4k() -> Recipe:
+    """Qwen-Image at 4096 px, trained on photographs of yours: `-- --recipe qwenimage_4k`.
+
+    Hardware: as `qwenimage_paper`, and far more disk. Not measured by us yet.
+    """
+    return at_4k(qwenimage_paper())
+
+
+RECIPES = {function.__name__: function for function in (qwenimage_paper, qwenimage_paper_rewritten, qwenimage_4k)}

@@ -1,0 +1,37 @@
+"""Stable Diffusion 3's recipes."""
+
+from __future__ import annotations
+
+from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.paper import at_4k, paper, with_rewritten
+
+SOURCE_SAMPLER = Sampler(num_inference_steps=28, guidance_scale=7.0, max_sequence_length=256, batch_size=8)
+"""The model card's: 28 steps, guidance 7, 256 tokens of T5 beside CLIP's."""
+
+
+def sd3_paper() -> Recipe:
+    """Stable Diffusion 3 Medium, at the paper's size: `nox -s reproduce-sd3 -- --size paper`.
+
+    Hardware: `--plan` says which GPUs it needs and for how long (docs/paper-size.md). Weights come from the hub
+    (its licence must be accepted there). Not measured by us yet.
+    """
+    return paper(family="sd3", source="stabilityai/stable-diffusion-3-medium-diffusers", source_sampler=SOURCE_SAMPLER)
+
+
+def sd3_paper_rewritten() -> Recipe:
+    """`sd3_paper` with a second GenEval suite of rewritten prompts: `-- --recipe sd3_paper_rewritten`.
+
+    Hardware: as `sd3_paper`. Not measured by us yet.
+    """
+    return with_rewritten(sd3_paper())
+
+
+def sd3_4k() -> Recipe:
+    """Stable Diffusion 3 Medium at 4096 px, trained on photographs of yours: `-- --recipe sd3_4k`.
+
+    Hardware: as `sd3_paper`, and far more disk. Not measured by us yet.
+    """
+    return at_4k(sd3_paper())
+
+
+RECIPES = {function.__name__: function for function in (sd3_paper, sd3_paper_rewritten, sd3_4k)}

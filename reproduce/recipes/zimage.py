@@ -1,0 +1,37 @@
+"""Z-Image's recipes."""
+
+from __future__ import annotations
+
+from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.paper import at_4k, paper, with_rewritten
+
+SOURCE_SAMPLER = Sampler(num_inference_steps=8, guidance_scale=1.0, max_sequence_length=512, batch_size=8)
+"""The model card's: 8 forwards, no guidance."""
+
+
+def zimage_paper() -> Recipe:
+    """Z-Image-Turbo, the paper's own source, at the paper's size: `nox -s reproduce-zimage -- --size paper`.
+
+    Hardware: `--plan` says which GPUs it needs and for how long (docs/paper-size.md). Weights come from the hub
+    (free to all). Not measured by us yet.
+    """
+    return paper(family="zimage", source="Tongyi-MAI/Z-Image-Turbo", source_sampler=SOURCE_SAMPLER)
+
+
+def zimage_paper_rewritten() -> Recipe:
+    """`zimage_paper` with a second GenEval suite of rewritten prompts: `-- --recipe zimage_paper_rewritten`.
+
+    Hardware: as `zimage_paper`. Not measured by us yet.
+    """
+    return with_rewritten(zimage_paper())
+
+
+def zimage_4k() -> Recipe:
+    """Z-Image-Turbo at 4096 px, trained on photographs of yours: `-- --recipe zimage_4k`.
+
+    Hardware: as `zimage_paper`, and far more disk. Not measured by us yet.
+    """
+    return at_4k(zimage_paper())
+
+
+RECIPES = {function.__name__: function for function in (zimage_paper, zimage_paper_rewritten, zimage_4k)}
