@@ -6,6 +6,8 @@ import platform
 import re
 from pathlib import Path
 
+from l2p.errors import InputError
+
 
 def processor_name() -> str:
     """The processor's model name; Linux says it in /proc/cpuinfo only."""
@@ -24,7 +26,7 @@ def check_device(device: str) -> None:
     if accelerator is not None:
         known += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
     if device not in known and not re.fullmatch(r"cpu:\d+", device):  # accelerate's name for a process's own CPU
-        raise ValueError(f"--device {device!r} is not on this machine; it has {', '.join(known)}.")
+        raise InputError(f"--device {device!r} is not on this machine; it has {', '.join(known)}.")
 
 
 def device_name(device: str) -> str:

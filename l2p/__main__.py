@@ -4,9 +4,7 @@ Exit status: 0 done, 1 the loss is no longer finite, 2 bad input, 3 interrupted,
 among the arguments, shows where an error arose).
 """
 
-import signal
 import sys
-import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from l2p.ending import DONE, FINDING, run_command
+from l2p.errors import InputError
 from l2p.transfer_command import transfer
 
 # torch and diffusers take seconds to load: the commands import them, so that --help does not wait.
-
-FINDING, BAD_INPUT, INTERRUPTED, OUR_FAULT = 1, 2, 3, 4
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(transfer)
@@ -58,7 +56,7 @@ def convert(
     from l2p.weight_files import whole
 
     if weights is not None and (inherit or corpus):
-        raise ValueError("--weights holds all that is new: leave --inherit and --corpus out")
+        raise InputError("--weights holds all that is new: leave --inherit and --corpus out")
     with whole(out) as part:
         pipeline = load_source(source, _dtype(dtype))
         transformer = pipeline.transformer
@@ -147,7 +145,7 @@ def sample(
     from l2p.weight_files import whole
 
     if guidance_scale is not None and not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale {guidance_scale} is no number; give one, 1 turns guidance off")
+        raise InputError(f"guidance_scale {guidance_scale} is no number; give one, 1 turns guidance off")
     with whole(out) as part:
         drawer = load_pixel_pipeline(pipeline, _dtype(dtype)).to("cuda" if torch.cuda.is_available() else "cpu")
         images = drawer(
@@ -201,7 +199,7 @@ def inspect_corpus(
     report = corpus_report.inspect_corpus(path, against or [], progress=True)
     for line in corpus_report.told(report):
         _say(line)
-    return FINDING if report.broken else 0
+    return FINDING if report.broken else DONE
 
 
 def _say(message: str) -> None:
@@ -213,45 +211,13 @@ def _dtype(name: str | None) -> Any:
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if name not in (None, *known):
-        raise ValueError(f"unknown dtype {name!r}; known: {sorted(known)}")
+        raise InputError(f"unknown dtype {name!r}; known: {sorted(known)}")
     return known[name] if name else None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status; whatever ends it early is told in one sentence."""
-    given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half written is removed
-    try:
-        status = app(
-            args=[word for word in given if word != "--debug"], prog_name="python -m l2p", standalone_mode=False
-        )
-    except typer.TyperException as error:  # a wrong option: typer's own words
-        return _fail(BAD_INPUT, error.format_message())
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        return _fail(*_told(error))
-    return _fail(*_told(KeyboardInterrupt())) if status == 130 else int(status or 0)
-
-
-def _told(error: BaseException) -> tuple[int, str]:
-    """Exit status and sentence for what ended a command."""
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted: nothing half-written counts, the same command goes on or starts again"
-    if isinstance(error, FloatingPointError):
-        return FINDING, f"the transfer diverged: {error}"
-    if isinstance(error, ValueError | OSError):
-        return BAD_INPUT, f"error: {error}"
-    reason = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return BAD_INPUT, f"error: there is not enough memory for this ({reason or 'MemoryError'})"
-    return OUR_FAULT, f"{type(error).__name__}: {reason} (our own fault; --debug shows where)"
-
-
-def _fail(status: int, message: str) -> int:
-    Console(stderr=True, soft_wrap=True).print(message, style="red", markup=False, highlight=False)
-    return status
+    return run_command(app, arguments, name="python -m l2p")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from l2p.corpora import CorpusItem
 from l2p.corpus import decode, open_corpus
+from l2p.errors import InputError
 from l2p.likeness import KnownPrompts, NearDuplicates
 from l2p.progress import track
 from l2p.tables import csv_columns, csv_rows, jsonl_rows, read_table_text
@@ -95,7 +96,7 @@ def read_prompts(path: Path) -> list[str]:
     for number, row in rows:
         name = next((name for name in CAPTION_NAMES if isinstance(row, dict) and row.get(name)), None)
         if name is None:
-            raise ValueError(f"{path}:{number} has neither prompt nor text")
+            raise InputError(f"{path}:{number} has neither prompt nor text")
         found.append(row[name])
     return list(dict.fromkeys(found))
 

@@ -19,6 +19,7 @@ from l2p.config import FROZEN_DTYPES, TransferConfig, options, refuse_other_opti
 from l2p.conversion import save_delta
 from l2p.corpus import Corpus, PromptCache, cache_prompts, load_corpus
 from l2p.empty import give_back_memory, without_weights
+from l2p.errors import InputError
 from l2p.initialise import initial_model, restore_model
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.progress import say
@@ -123,14 +124,14 @@ def run_transfer(
 def _check_folder(out_dir: Path) -> None:
     """Raise ValueError where a file lies, or what a transfer would replace though none has written it."""
     if out_dir.exists() and not out_dir.is_dir():
-        raise ValueError(f"{out_dir} is a file; give a folder for the transfer")
+        raise InputError(f"{out_dir} is a file; give a folder for the transfer")
     if any((out_dir / name).exists() for name in ("state", "log.jsonl", "summary.json")):
         return
     found = [name for name in ("model", "model.tmp", "delta.safetensors") if (out_dir / name).exists()]
     prompts = (out_dir / "prompts").glob("*")
     found += ["prompts"] * any(path.suffix not in (".safetensors", ".json", ".tmp") for path in prompts)
     if found:
-        raise ValueError(f"{out_dir} holds {found}, which no transfer left there; use another folder")
+        raise InputError(f"{out_dir} holds {found}, which no transfer left there; use another folder")
 
 
 def _prepare(
@@ -178,7 +179,7 @@ def _prepare(
 
 def _check_split(config: TransferConfig, num_processes: int) -> None:
     if config.batch_size % (num_processes * config.gradient_accumulation_steps):
-        raise ValueError(
+        raise InputError(
             f"batch_size {config.batch_size} does not split over {num_processes} processes x "
             f"{config.gradient_accumulation_steps} accumulation steps"
         )

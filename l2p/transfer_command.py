@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from l2p.errors import InputError
+
 # torch takes seconds to load and is imported by the command. The defaults repeat TransferConfig's; a test compares.
 
 
@@ -90,4 +92,4 @@ def _word(choice: str) -> Any:
 def _check_apart(out: Path, source: Path, corpus: Path) -> None:
     for name, place in (("source", source), ("corpus", corpus)):
         if place.exists() and out.resolve() == place.resolve():
-            raise ValueError(f"--out {out} is the {name}'s own folder; give another")
+            raise InputError(f"--out {out} is the {name}'s own folder; give another")

@@ -6,6 +6,7 @@ from statistics import mean
 
 import pandas as pd
 
+from l2p.errors import InputError
 from reports import paper
 from reports.closing import share_text
 from reports.estimates import pooled_retention
@@ -30,7 +31,7 @@ def write_table(run_dirs: Sequence[Path | str], readme: Path) -> None:
 def split(text: str, readme: Path) -> tuple[str, str, str]:
     """What stands before, between and after the markers."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
-        raise ValueError(
+        raise InputError(
             f"{readme} must hold {BEGIN} and, after it, {END}, each once: the table is written between them"
         )
     before, rest = text.split(BEGIN)
@@ -47,7 +48,7 @@ def results_table(runs: Sequence[Run]) -> str:
     kept = list(groups([run for run in runs if keeps_to_paper(run) is None]).values())
     kept.sort(key=lambda members: members[0].num_train_images)
     if not kept:
-        raise ValueError("none of these runs is a transfer that keeps to the paper, so there is no row to write")
+        raise InputError("none of these runs is a transfer that keeps to the paper, so there is no row to write")
     suites = kept[-1][0].suites
     rows = [
         {"Model": _name(members), **{title: _cell(members, suite) for suite, title in suites.items()}}

@@ -17,6 +17,7 @@ from typing import Literal
 
 from bench.cost.families import FAMILIES, Family, family_named
 from bench.records import CostRecord, Training
+from l2p.errors import InputError
 
 Kind = Literal["source", "l2p", "vae", "text", "train"]
 Optimizer = Literal["foreach", "fused", "8bit"]
@@ -138,7 +139,7 @@ def parse(
     allow.
     """
     if batch_size < 1 or (text_tokens is not None and text_tokens < 1):
-        raise ValueError(f"batch size {batch_size} and text tokens {text_tokens} must be at least 1")
+        raise InputError(f"batch size {batch_size} and text tokens {text_tokens} must be at least 1")
     if name.startswith("text-"):
         family = family or family_named(name.removeprefix("text-"))
         return Case(
@@ -147,7 +148,7 @@ def parse(
     match = _PATTERN.fullmatch(name)
     if match is None or match["family"] not in FAMILIES or not _consistent(match):
         close = difflib.get_close_matches(name, list(known_names()), n=5, cutoff=0.4)
-        raise ValueError(f"unknown case {name!r}: close ones are {', '.join(close) or 'none'}; `--list` shows all")
+        raise InputError(f"unknown case {name!r}: close ones are {', '.join(close) or 'none'}; `--list` shows all")
     family = family or FAMILIES[match["family"]]
     kind: Kind = "train" if match["train"] else "l2p" if match["l2p"] else "vae" if match["vae"] else "source"
     resolution = int(match["resolution"])
@@ -181,11 +182,11 @@ def check_resolution(case: Case, family: Family) -> None:
     step = case.patch_size or family.pixels_per_token
     if case.resolution % step or case.resolution == 0:
         near = max(1, round(case.resolution / step)) * step
-        raise ValueError(
+        raise InputError(
             f"{case.name}: {case.resolution} px is no multiple of {step} px a token; the nearest is {near}"
         )
     if case.kind == "source" and case.resolution > family.max_resolution:
-        raise ValueError(
+        raise InputError(
             f"{case.name}: {family.name} has positions up to {family.max_resolution} px only; ask for at most "
             f"that, or for l2p-{family.name}-{case.resolution}"
         )

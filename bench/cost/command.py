@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Grid
 
+from l2p.errors import InputError
+
 if TYPE_CHECKING:
     from bench.cost.cases import Case
     from bench.cost.measure import Measurement
@@ -68,12 +70,12 @@ def cost(
     if warning := torch_private.check_torch(force=force):
         typer.echo(f"warning: {warning}", err=True)
     if paper and (case or measure or json):
-        raise ValueError("--paper has its own cases and predicts only: leave --case, --measure and --json out")
+        raise InputError("--paper has its own cases and predicts only: leave --case, --measure and --json out")
     if paper:
         _paper(out, cache, jobs, force)
         return
     if not case:
-        raise ValueError("name at least one --case (see --list), or ask for --paper")
+        raise InputError("name at least one --case (see --list), or ask for --paper")
     if measure:
         check_device(measure)
     parsed = [cases.parse(name, batch_size=batch_size, text_tokens=text_tokens) for name in case]
@@ -87,7 +89,7 @@ cost.__doc__ = EXAMPLE
 
 def _dtype(name: str) -> str:
     if name not in ("bfloat16", "float32"):
-        raise ValueError(f"unknown dtype {name!r}: known are bfloat16, float32")
+        raise InputError(f"unknown dtype {name!r}: known are bfloat16, float32")
     return name
 
 

@@ -29,6 +29,7 @@ from bench.cost.meter import Meter, resident_bytes
 from bench.cost.predict import prepare
 from bench.machine import device_name
 from bench.records import CostRecord
+from l2p.errors import InputError
 
 KIBIBYTE, GIB = 1024, 2**30
 
@@ -90,7 +91,7 @@ def measure_case(
     """
     check_device(device)
     if case.optimizer == "8bit":
-        raise ValueError(f"{case.name} is only predicted: its 8-bit state is a memory layout, not an optimiser")
+        raise InputError(f"{case.name} is only predicted: its 8-bit state is a memory layout, not an optimiser")
     gc.collect()
     if _is_cuda(device):
         torch.cuda.empty_cache()
@@ -110,7 +111,7 @@ def check_device(device: str) -> None:
     # accelerate calls a process's CPU "cpu:0"
     if device in known or (device == "cuda" and len(known) > 1) or re.fullmatch(r"cpu:\d+", device):
         return
-    raise ValueError(
+    raise InputError(
         f"device {device!r} is not on this machine, which has {', '.join(known)}. Fake CUDA is not offered: leave "
         "the device out to predict the case instead."
     )
@@ -120,7 +121,7 @@ def check_fits(name: str, needed_bytes: int, device: str) -> None:
     """Raise ValueError when a case's predicted peak is more than the device has free: nothing is built first."""
     free_bytes = torch.cuda.mem_get_info(device)[0] if _is_cuda(device) else psutil.virtual_memory().available
     if needed_bytes > free_bytes:
-        raise ValueError(
+        raise InputError(
             f"{name} needs {needed_bytes / GIB:.2f} GiB (predicted) and {device} has {free_bytes / GIB:.2f} GiB free: "
             "measure a smaller resolution or batch, or leave the device out to predict only."
         )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from bench.geneval.rules import PUBLISHED
 from bench.judges import Judge
 from bench.records import Detection, write_json
+from l2p.ending import run_command
 from reproduce.miniature.questions import dpg_scenes, is_true, scene_questions
 from reproduce.miniature.render import EXTENT, render
 from reproduce.miniature.scenes import RESOLUTION, SceneObject
@@ -106,6 +108,10 @@ def judge_check() -> dict[str, Any]:
     return {"judge": "scene answers", "what": what, "value": right / num, "n": num}
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     seed: Annotated[int, typer.Option(help="a seed that training and tuning never used")] = 0,
     num_items: Annotated[int, typer.Option(help="rendered scenes")] = 500,
@@ -126,4 +132,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(run_command(app, name="python -m reproduce.miniature.answers"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.named import refuse_missing_path
 from bench.server import ChatServer, Reply, ServerConfig
+from l2p.errors import InputError
 from reproduce.prompts.replies import Model
 
 KINDS = ("transformers", "openai")
@@ -15,7 +16,7 @@ MAX_REPLY_TOKENS = 700
 TEMPERATURE = 0.9
 
 
-class BudgetError(ValueError):
+class BudgetError(InputError):
     """The tokens that were allowed are spent."""
 
 
@@ -26,7 +27,7 @@ def load_model(name: str, *, max_tokens: int | None = None, seed: int = 0) -> Mo
     """
     kind, _, which = name.partition(":")
     if kind not in KINDS or not which:
-        raise ValueError(f"unknown model {name!r}; give transformers:FOLDER-OR-ID or openai:MODEL")
+        raise InputError(f"unknown model {name!r}; give transformers:FOLDER-OR-ID or openai:MODEL")
     return _transformers(which, seed) if kind == "transformers" else ServerModel(which, max_tokens)
 
 
