@@ -26,6 +26,8 @@ RESOLUTIONS = (512, 1024, 2048, 3072, 4096, 6144, 8192, 10240)
 TILES = (512, 1024)
 TRAINED_BLOCKS = (0, 1, 3, 5, 10)
 PATCH_SIZES = (16, 64, 128, 160)  # the released ones (checkpoints.md)
+MAX_RESOLUTION = 16_384  # px: beyond the paper's 10K; an absurd one would be predicted for hours
+MAX_TILES_A_SIDE = 64  # of a VAE's decode, each of which is predicted by itself
 TOKENS_A_SIDE = 64  # paper section 3.4: the patch grows with resolution so that the grid stays 64 x 64
 
 
@@ -178,7 +180,12 @@ def _consistent(match: re.Match) -> bool:
 
 
 def check_resolution(case: Case, family: Family) -> None:
-    """Raise ValueError when the grid of tokens does not divide the image or the source cannot go so far."""
+    """Raise InputError for an absurd size, a grid of tokens that does not divide the image, too large a source."""
+    if case.resolution > MAX_RESOLUTION:
+        raise InputError(f"{case.name}: {case.resolution} px a side are too many; up to {MAX_RESOLUTION} are predicted")
+    if case.tile and case.resolution > MAX_TILES_A_SIDE * case.tile:
+        least = -(-case.resolution // MAX_TILES_A_SIDE)
+        raise InputError(f"{case.name}: tiles of {case.tile} px are too many; give tiles of at least {least} px")
     step = case.patch_size or family.pixels_per_token
     if case.resolution % step or case.resolution == 0:
         near = max(1, round(case.resolution / step)) * step
