@@ -212,7 +212,7 @@ OTHERS = ("prompts", "study")  # commands that stand where a family would
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: one of OTHERS, or a recipe of the family that the first word names."""
+    """Run one command and return its exit status: one of OTHERS, or a recipe of the family named first."""
     words = sys.argv[1:] if arguments is None else arguments
     word = words[0] if words and words[0] in OTHERS else ""
     if not word:
