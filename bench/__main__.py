@@ -47,7 +47,9 @@ def rescore(
     counting_threshold: Annotated[
         float | None, typer.Option(help=f"GenEval; published: {PUBLISHED.counting_threshold}")
     ] = None,
-    max_objects: Annotated[int | None, typer.Option(help=f"GenEval; published: {PUBLISHED.max_objects}")] = None,
+    max_objects: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help=f"GenEval; published: {PUBLISHED.max_objects}")
+    ] = None,
     max_overlap: Annotated[
         float | None,
         typer.Option(help=f"GenEval: suppress boxes at this IoU; published: {PUBLISHED.max_overlap}"),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.benchmarks import find_benchmark
-from bench.records import Benchmark, Summary, iter_objects, read_summary, write_json
+from bench.records import Benchmark, Summary, check_file_to_write, iter_objects, read_summary, write_json
 from bench.statistics import Comparison, paired_difference
 from l2p.ending import DONE, FINDING
 from l2p.errors import InputError
@@ -27,8 +27,7 @@ def compare(
 
     Example: python -m bench compare scores/source scores/l2p
     """
-    if out and out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a file.")
+    check_file_to_write(out, "--out")
     result = compare_scores(a, b)
     difference = result.difference
     typer.echo(f"B - A = {difference.value:+.4f}  95 % interval {difference.low:+.4f} to {difference.high:+.4f}")

@@ -283,6 +283,17 @@ def write_json(path: Path | str, obj: Any) -> None:
     _write_text(Path(path), [json.dumps(to_json(obj), indent=2, ensure_ascii=False, allow_nan=False), "\n"])
 
 
+def check_file_to_write(path: Path | None, option: str) -> None:
+    """InputError where no file can come to lie: at a folder, or below a file. Asked before work that ends in it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder; name a file.")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise InputError(f"{option} {path} lies below {there}, which is a file; name another place.")
+
+
 def read_json(path: Path | str) -> Any:
     """Read a JSON file; ValueError names the file when it is not JSON, FileNotFoundError when it is not there."""
     return parse_json(Path(path).read_bytes(), str(path))

@@ -31,7 +31,9 @@ Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16 for all wei
 def convert(
     source: Source,
     out: Out,
-    patch_size: Annotated[int, typer.Option(min=1, help="Pixels along a patch's side; a release says its own.")] = 16,
+    patch_size: Annotated[
+        int, typer.Option(min=1, max=1024, help="Pixels along a patch's side; a release says its own.")
+    ] = 16,
     weights: Annotated[Path | None, typer.Option(help="A release to merge over the source.")] = None,
     inherit: Annotated[Path | None, typer.Option(help="Another pixel model to start from, by name and shape.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Fit the input projection to this corpus's images.")] = None,
@@ -125,11 +127,15 @@ def sample(
     pipeline: Annotated[Path, typer.Argument(help="Folder of a pixel pipeline (from convert or merge).")],
     prompt: Annotated[list[str], typer.Argument(help="One prompt or more.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for 0000.png, 0001.png, ...")],
-    height: Annotated[int | None, typer.Option(help="Pixels; by default as the model was trained.")] = None,
-    width: Annotated[int | None, typer.Option(help="The same.")] = None,
-    num_inference_steps: Annotated[int | None, typer.Option(help="By default as the pipeline has it.")] = None,
+    height: Annotated[int | None, typer.Option(max=65_536, help="Pixels; by default as the model was trained.")] = None,
+    width: Annotated[int | None, typer.Option(max=65_536, help="The same.")] = None,
+    num_inference_steps: Annotated[
+        int | None, typer.Option(max=10_000, help="By default as the pipeline has it.")
+    ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="The same; 1 turns guidance off.")] = None,
-    max_sequence_length: Annotated[int | None, typer.Option(min=1, help="By default as the model was trained.")] = None,
+    max_sequence_length: Annotated[
+        int | None, typer.Option(min=1, max=32_768, help="By default as the model was trained.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first prompt's; the next ones count up.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default as the weights are.")] = None,
 ) -> None:

@@ -1,6 +1,7 @@
 """TransferConfig: every choice of a transfer, in one flat record."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +86,12 @@ class TransferConfig:
             raise InputError(f"initial_weights is {self.initial_weights!r}; give None (the source's) or 'random'")
         if self.initial_weights == "random" and self.trainable != "all":
             raise InputError(f"initial_weights 'random' with trainable {self.trainable!r}: give trainable 'all'")
+        for name in ("learning_rate", "block_learning_rate", "shift", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:  # which NaN is not either
+                raise InputError(f"{name} is {value}; give a finite number above 0")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay is {self.ema_decay}; give a number from 0 to below 1")
         if self.seed < 0 or not 0 <= self.prompt_dropout < 1:
             raise InputError(f"seed {self.seed} must be >= 0, prompt_dropout {self.prompt_dropout} in [0, 1)")
 

@@ -30,6 +30,7 @@ from l2p.training.data import Data, MicroBatch, SlotRule, seeded, shard_sizes, s
 from l2p.training.loop import Steps, train
 from l2p.training.optimise import Trainer
 from l2p.training.shard import Placement, is_sharded, on_first, state_on_first
+from l2p.weight_files import list_tensors
 
 __all__ = ["TransferConfig", "TransferSummary", "run_transfer"]
 
@@ -152,6 +153,8 @@ def _prepare(
     shown = progress and accelerator.is_main_process
     images = load_corpus(corpus, resolution=config.resolution, allow_missing=config.allow_missing, progress=shown)
     indices = split_corpus(images, config.num_validation_images, config.seed)  # before anything is written
+    if start is not None and facts is None:
+        list_tensors(start)  # a damaged one is named before prompts are encoded
     out_dir.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
         prompts = _prompts(source, images, config, out_dir / "prompts", accelerator.device, shown)

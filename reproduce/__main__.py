@@ -81,7 +81,8 @@ def run_family(
         bool, typer.Option("--status", help="say which stages are done, damaged or missing (exit 0: all done, 2: not)")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(help="a quick look: so many prompts of corpus and suites, in a folder of its own")
+        int | None,
+        typer.Option(max=10_000_000, help="a quick look: so many prompts of corpus and suites, in a folder of its own"),
     ] = None,
     source: Annotated[Path | None, typer.Option(help="your own pipeline of the family, a diffusers folder")] = None,
     gpus: Annotated[

@@ -19,6 +19,7 @@ from l2p.__main__ import main as l2p
 from l2p.ending import run_command
 from reports.__main__ import main as reports
 from reports.cost.__main__ import main as reports_cost
+from reports.readme import BEGIN, END
 from reports.regression import study
 from reproduce.__main__ import main as reproduce
 from reproduce.miniature import answers, check, label, pretrain
@@ -41,13 +42,16 @@ def of(app, name):
 class Command:
     """A line that works, and what of it is replaced: a word in braces by its name, an option by being added.
 
-    `reads` are files and folders that are read, `writes` those that are written, `numbers` and `words` options.
+    `reads` are files and folders that are read, `fills` folders and `writes` files that are written; `counts`
+    (whole), `numbers` (of any kind) and `words` are options.
     """
 
     main: object
     line: str
     reads: tuple[str, ...] = ()
+    fills: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -58,8 +62,9 @@ COMMANDS = {
         line=f"geneval {{images}} --detector {DETECTOR} --prompts {{suite}} --expected 6x2 --device cpu --no-self-test"
         " --out {new}",
         reads=("{images}", "{suite}", "--self-test"),
-        writes=("{new}", "--results-jsonl"),
-        numbers=("--batch-size", "--expected"),
+        fills=("{new}",),
+        writes=("--results-jsonl",),
+        counts=("--batch-size", "--expected"),
         words=("--detector", "--device", "--clip", "--preprocessing"),
     ),
     "bench dpg": Command(
@@ -67,15 +72,15 @@ COMMANDS = {
         line=f"dpg {{grids}} --questions {{questions}} --vqa {VQA} --resolution 4 --device cpu --variant corrected"
         " --out {new}",
         reads=("{grids}", "{questions}"),
-        writes=("{new}",),
-        numbers=("--resolution", "--pic-num"),
+        fills=("{new}",),
+        counts=("--resolution", "--pic-num"),
         words=("--variant", "--malformed", "--vqa", "--device"),
     ),
     "bench cost": Command(
         main=bench,
         line="cost --case vae-flux-64 --cache {new}",
         writes=("--json",),
-        numbers=("--batch-size", "--text-tokens", "--repeats", "--jobs"),
+        counts=("--batch-size", "--text-tokens", "--repeats", "--jobs"),
         words=("--case", "--dtype", "--roofline", "--measure"),
     ),
     "bench compare": Command(main=bench, line="compare {scores} {scores}", reads=("{scores}",), writes=("--out",)),
@@ -83,8 +88,9 @@ COMMANDS = {
         main=bench,
         line="rescore {scores} --out {new}",
         reads=("{scores}",),
-        writes=("{new}",),
-        numbers=("--score-threshold", "--counting-threshold", "--max-objects", "--max-overlap"),
+        fills=("{new}",),
+        counts=("--max-objects",),
+        numbers=("--score-threshold", "--counting-threshold", "--max-overlap", "--position-threshold"),
         words=("--benchmark",),
     ),
     "bench.geneval.people": Command(
@@ -95,12 +101,14 @@ COMMANDS = {
         line="transfer {source} {corpus} --patch-size 8 --num-train-steps 1 --num-validation-images 4"
         " --num-trainable-blocks 1 --max-sequence-length 12 --out {new}",
         reads=("{source}", "{corpus}", "--inherit"),
-        writes=("{new}",),
+        fills=("{new}",),
+        counts=(
+            *("--patch-size", "--num-train-steps", "--batch-size", "--gradient-accumulation-steps"),
+            *("--num-trainable-blocks", "--num-warmup-steps", "--num-decay-steps", "--max-sequence-length"),
+            *("--resolution", "--num-validation-images", "--save-every", "--seed", "--num-inference-steps"),
+        ),
         numbers=(
-            *("--patch-size", "--num-train-steps", "--batch-size", "--gradient-accumulation-steps", "--learning-rate"),
-            *("--num-trainable-blocks", "--num-warmup-steps", "--max-grad-norm", "--ema-decay", "--shift"),
-            *("--prompt-dropout", "--max-sequence-length", "--resolution", "--num-validation-images", "--save-every"),
-            *("--seed", "--num-inference-steps", "--guidance-scale"),
+            *("--learning-rate", "--max-grad-norm", "--ema-decay", "--shift", "--prompt-dropout", "--guidance-scale"),
         ),
         words=("--prediction", "--input-projection", "--trainable", "--mixed-precision"),
     ),
@@ -108,15 +116,15 @@ COMMANDS = {
         main=l2p,
         line="convert {source} --patch-size 8 --out {new}",
         reads=("{source}", "--weights", "--inherit", "--corpus"),
-        writes=("{new}",),
-        numbers=("--patch-size",),
+        fills=("{new}",),
+        counts=("--patch-size",),
         words=("--dtype",),
     ),
     "l2p merge": Command(
         main=l2p,
         line="merge {source} {weights} --out {new}",
         reads=("{source}", "{weights}"),
-        writes=("{new}",),
+        fills=("{new}",),
         words=("--dtype",),
     ),
     "l2p sample": Command(
@@ -124,8 +132,9 @@ COMMANDS = {
         line="sample {pixels} prompt --height 16 --width 16 --num-inference-steps 1 --max-sequence-length 12"
         " --out {new}",
         reads=("{pixels}",),
-        writes=("{new}",),
-        numbers=("--height", "--width", "--num-inference-steps", "--guidance-scale", "--max-sequence-length", "--seed"),
+        fills=("{new}",),
+        counts=("--height", "--width", "--num-inference-steps", "--max-sequence-length", "--seed"),
+        numbers=("--guidance-scale",),
         words=("--dtype",),
     ),
     "l2p inspect": Command(main=l2p, line="inspect {pixels}", reads=("{pixels}",)),
@@ -134,8 +143,8 @@ COMMANDS = {
         main=reproduce,
         line="flux --recipe tests.reproduce.tiny:recipe --stage score --run {new}",
         reads=("--source", "--reuse"),
-        writes=("{new}",),
-        numbers=("--seed", "--limit"),
+        fills=("{new}",),
+        counts=("--seed", "--limit"),
         words=("--recipe", "--size", "--stage"),
     ),
     "reproduce prompts": Command(
@@ -143,10 +152,10 @@ COMMANDS = {
         line="prompts --num 3 --plan --out {prompts}",
         reads=("--dpg-questions",),
         writes=("{prompts}",),
-        numbers=("--num", "--seed", "--expand", "--max-tokens"),
+        counts=("--num", "--seed", "--expand", "--max-tokens"),
         words=("--writer", "--verdict"),
     ),
-    "reports": Command(main=reports, line="{run} --out {new}", reads=("{run}", "--costs"), writes=("{new}",)),
+    "reports": Command(main=reports, line="{run} --out {new}", reads=("{run}", "--costs"), fills=("{new}",)),
     "reports regression": Command(
         main=reports,
         line="regression {run} {run}",
@@ -163,13 +172,13 @@ COMMANDS = {
         main=of(study.app, "reports.regression.study"),
         line="{runs} --num-draws 1",
         reads=("{runs}",),
-        numbers=("--num-draws",),
+        counts=("--num-draws",),
     ),
     "reproduce.miniature.check": Command(
         main=of(check.app, "reproduce.miniature.check"),
         line="source --num-per-task 1 --num-inference-steps 1",
         reads=("--weights",),
-        numbers=("--num-per-task", "--num-inference-steps"),
+        counts=("--num-per-task", "--num-inference-steps"),
         words=("--family", "--layout"),
     ),
     "reproduce.miniature.pretrain": Command(
@@ -181,10 +190,13 @@ COMMANDS = {
         main=of(label.app, "reproduce.miniature.label"),
         line="{images} --num 2 --out {new}",
         reads=("{images}", "--compare"),
-        numbers=("--num",),
+        counts=("--num",),
     ),
     "reproduce.miniature.answers": Command(
-        main=of(answers.app, "reproduce.miniature.answers"), line="--num-items 1", numbers=("--num-items", "--floor")
+        main=of(answers.app, "reproduce.miniature.answers"),
+        line="--num-items 1",
+        counts=("--num-items",),
+        numbers=("--floor",),
     ),
 }
 READ = {  # what stands where a file or folder is read
@@ -194,11 +206,13 @@ READ = {  # what stands where a file or folder is read
     "a text": "text",
     "noise": "noise",
 }
-WRITTEN = {"a place below a file": "text/below", "what is not ours": "mine"}
-NUMBERS = ("nan", "inf", "-1", "0", "x", "1000000000000000000000")
-FINE = {  # what of all this means something, so that it is done
-    *(),
-}
+FILLED = {"a place below a file": "text/below", "a file": "text"}
+WRITTEN = {"a place below a file": "text/below.jsonl", "a folder": "hollow"}
+COUNTS = ("nan", "-1", "0", "x", "1000000000000000000000")
+NUMBERS = ("nan", "inf", "x")
+NOTHING = ("num-trainable-blocks", "num-warmup-steps", "num-decay-steps", "seed")
+FINE = {*(f"l2p transfer: --{name} 0" for name in NOTHING)}  # which means something
+FINE |= {f"{name}: --seed 0" for name in ("l2p sample", "reproduce", "reproduce prompts")}
 
 
 def cases():
@@ -206,7 +220,9 @@ def cases():
     for name, command in COMMANDS.items():
         for parts, values in (
             (command.reads, READ),
+            (command.fills, FILLED),
             (command.writes, WRITTEN),
+            (command.counts, COUNTS),
             (command.numbers, NUMBERS),
             (command.words, ("nonsense",)),
         ):
@@ -222,11 +238,10 @@ def places(tmp_path_factory):
     """Good inputs of every command, and what else lies about; no command may touch any of it."""
     folder = tmp_path_factory.mktemp("places")
     (folder / "hollow").mkdir()
-    (folder / "mine").mkdir()
-    (folder / "mine" / "photo.png").write_text("mine")
     (folder / "empty").touch()
     (folder / "text").write_text("once upon a time\n")
     (folder / "noise").write_bytes(bytes(range(256)))
+    (folder / "page.md").write_text(f"{BEGIN}\n{END}\n")
     write_jsonl(folder / "suite.jsonl", suite(6))
     write_images(folder / "images", suite(6))
     columns = "item_id,text,proposition_id,dependency,tuple,question_natural_language"
@@ -249,7 +264,13 @@ def places(tmp_path_factory):
 
 def _at(folder):
     names = ("images", "grids", "source", "corpus", "pixels", "scores", "hollow", "runs")
-    files = {"suite": "suite.jsonl", "questions": "questions.csv", "weights": "weights.safetensors", "run": "runs/run"}
+    files = {
+        "suite": "suite.jsonl",
+        "questions": "questions.csv",
+        "weights": "weights.safetensors",
+        "run": "runs/run",
+        "page": "page.md",
+    }
     return {name: folder / name for name in names} | {name: folder / path for name, path in files.items()}
 
 
@@ -265,9 +286,9 @@ def _contents(folder):
 def test_a_part_that_is_wrong_ends_in_a_sentence(name, part, value, places, tmp_path, tiny_source_at, monkeypatch):
     command, folder = COMMANDS[name], places["images"].parent
     monkeypatch.chdir(tmp_path)
-    new = {"new": tmp_path / "new", "prompts": tmp_path / "new.jsonl", "page": tmp_path / "page.md", "costs": folder}
+    new = {"new": tmp_path / "new", "prompts": tmp_path / "new.jsonl", "costs": folder}
     given = {**new, "annotations": folder / "text", **places}
-    there = READ.get(value) or WRITTEN.get(value)
+    there = (READ | FILLED | WRITTEN).get(value)
     wrong = folder / there if there else value
     if part.startswith("--"):
         words = [*_filled(command.line, given), part, str(wrong)]
@@ -276,7 +297,8 @@ def test_a_part_that_is_wrong_ends_in_a_sentence(name, part, value, places, tmp_
     done = ended(command.main, *words)
     assert done.status == 2, (words, done)
     assert done.err.count("error: ") == 1 and "Traceback" not in done.output
-    assert list(tmp_path.iterdir()) == [], "a command that ends so writes nothing"
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert not written, "a command that ends so may leave the empty folder of its results"
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,7 @@ def cost(
     from bench.cost import cases, torch_private
     from bench.cost.measure import check_measurable
     from bench.cost.roofline import device_named
+    from bench.records import check_file_to_write
 
     if show:
         typer.echo("\n".join(cases.known_names()))
@@ -78,6 +79,7 @@ def cost(
         return
     if not case:
         raise InputError("name at least one --case (see --list), or ask for --paper")
+    check_file_to_write(json, "--json")
     if measure:
         check_measurable(measure)
     parsed = [cases.parse(name, batch_size=batch_size, text_tokens=text_tokens) for name in case]

@@ -13,7 +13,7 @@ from bench.geneval.prompts import IMAGES_PER_PROMPT
 from bench.geneval.rules import Thresholds
 from bench.geneval.summary import official_results, write_scores
 from bench.passport import NOT_STATED
-from bench.records import Summary, read_jsonl, write_jsonl
+from bench.records import Summary, check_file_to_write, read_jsonl, write_jsonl
 from l2p.errors import InputError
 
 EXAMPLE = """Score a folder of images in GenEval's layout (00000/metadata.jsonl, 00000/samples/0000.png).
@@ -45,8 +45,7 @@ def geneval(
     from bench.geneval.score import ScoreConfig, check_inputs, score_folder
     from bench.runner import this_process
 
-    if results_jsonl and results_jsonl.is_dir():
-        raise InputError(f"--results-jsonl {results_jsonl} is a folder; name a file.")
+    check_file_to_write(results_jsonl, "--results-jsonl")
     if self_test and no_self_test:
         raise InputError("--self-test and --no-self-test contradict each other; give one of them.")
     num_prompts, num_images = parse_expected(expected)

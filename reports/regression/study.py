@@ -135,7 +135,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     folder: Annotated[Path, typer.Argument(help="a folder of runs or kept records, several seeds a recipe")],
-    num_draws: Annotated[int, typer.Option(min=1, help="invented comparisons a cell")] = 1000,
+    num_draws: Annotated[int, typer.Option(min=1, max=1_000_000, help="invented comparisons a cell")] = 1000,
 ) -> None:
     """Print the study's table as Markdown.
 

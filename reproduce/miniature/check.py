@@ -52,8 +52,9 @@ CHECK_SEED = 903
 Picture = tuple[dict, Image.Image]  # what was asked (a GenEval entry) and the picture of it
 Detect = Callable[[list[Image.Image]], list[list[Detection]]]
 
-Seed = Annotated[int, typer.Option(help="a seed that training and tuning never used")]
-NumPerTask = Annotated[int, typer.Option(help="pictures of each of GenEval's six tasks")]
+Seed = Annotated[int, typer.Option(min=0, max=2**62, help="a seed that training and tuning never used")]
+NumPerTask = Annotated[int, typer.Option(min=1, max=100_000, help="pictures of each of GenEval's six tasks")]
+Steps = Annotated[int, typer.Option(min=1, max=10_000, help="of the source's sampler")]
 World = Annotated[
     Layout, typer.Option("--layout", help="the world: what prompts leave open is said or open; sources have one each")
 ]
@@ -276,7 +277,7 @@ def source(
     layout: World = DEFAULT_LAYOUT,
     seed: Seed = 902,
     num_per_task: NumPerTask = 40,
-    num_inference_steps: int = 20,
+    num_inference_steps: Steps = 20,
     guidance_scale: Guidance = None,
     json: Json = None,
     floor: Floor = 0.0,

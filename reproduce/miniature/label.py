@@ -202,7 +202,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 @app.command()
 def main(
     run: Annotated[Path | None, typer.Argument(help="a run's folder, or one folder in GenEval's layout")] = None,
-    num: Annotated[int, typer.Option(help="how many pictures (of DPG-Bench: questions)")] = 120,
+    num: Annotated[int, typer.Option(min=1, max=100_000, help="how many pictures (of DPG-Bench: questions)")] = 120,
     seed: Annotated[int, typer.Option(help="which of them: another seed, other pictures")] = 0,
     out: Annotated[Path | None, typer.Option(help="where sheets and labels.csv are written")] = None,
     suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be given several times")] = None,
