@@ -10,6 +10,7 @@ import torch
 
 from l2p.detailer import DetailerConfig
 from l2p.errors import InputError
+from l2p.pixel_transformer import PREDICTIONS
 from l2p.trainable import TRAINABLE
 from l2p.training.data import SIGMA_DISTRIBUTIONS
 
@@ -70,6 +71,7 @@ class TransferConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
+        _known("prediction", self.prediction, PREDICTIONS)
         _known("trainable", self.trainable, TRAINABLE)
         _known("sigma_distribution", self.sigma_distribution, SIGMA_DISTRIBUTIONS)
         _known("mixed_precision", self.mixed_precision, FROZEN_DTYPES)

@@ -98,11 +98,15 @@ def tell(sentence: str) -> None:
 def page(
     folders: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*, or folders of scores")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
-    costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+    costs: Annotated[Path | None, typer.Option(help="folder of predicted cost records (*.json), else ours")] = None,
     records: Annotated[bool, typer.Option("--records", help="keep each run's records in OUT/runs too")] = False,
     check_claims: Annotated[bool, typer.Option("--check-claims", help="exit 1 when a claim is not reproduced")] = False,
 ) -> None:
     """Write the report and print where it lies and how the claims came out."""
+    if costs is not None and not any(costs.glob("*.json")):
+        raise InputError(
+            f"--costs {costs} holds no cost records (*.json), as `python -m bench cost --json` writes them"
+        )
     runs = [path for path in folders if path.is_dir() and holds_run(path)]
     if not runs and any(holds_scores(path) for path in folders):
         if records or check_claims:
@@ -116,7 +120,7 @@ def page(
     for path in others:
         tell(f"left out: {path} is no run folder (no run.json, no stage's folder)")
     reported = [path for path in folders if path not in others]
-    judgements = write_report(reported, out, cost_dir=costs, keep_records=records, say=tell)
+    judgements = write_report(reported, out, cost_dir=costs or COST_RESULTS, keep_records=records, say=tell)
     counts = verdict_counts(judgements)
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     console.print(f"{out / 'index.html'}: {said}", markup=False)

@@ -24,7 +24,10 @@ def write_table(run_dirs: Sequence[Path | str], readme: Path) -> None:
     Raises ValueError where the markers are not there, once and in order, or no run has anything to say.
     """
     table = results_table(load_runs(run_dirs))
-    before, _, after = split(readme.read_text(encoding="utf-8"), readme)
+    try:
+        before, _, after = split(readme.read_text(encoding="utf-8"), readme)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{readme} is no text in UTF-8 (byte {error.start}): give the README") from error
     readme.write_text(f"{before}{BEGIN}\n{table}{END}{after}", encoding="utf-8")
 
 

@@ -64,12 +64,14 @@ def run_family(
     recipe: Annotated[str | None, typer.Option(help="a recipe's name, or package.module:function")] = None,
     size: Annotated[str | None, typer.Option(help="miniature (default) or paper: the family's usual recipe")] = None,
     stage: Annotated[list[str] | None, typer.Option(help="run this stage alone; may be given again")] = None,
-    run: Annotated[Path | None, typer.Option(help="run folder [default: runs/<recipe's name>]")] = None,
+    run: Annotated[Path | None, typer.Option(help=r"run folder \[default: runs/<recipe's name>]")] = None,
     seed: Annotated[int | None, typer.Option(help="another transfer seed, into runs/<recipe's name>-seed<n>")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="print the cost in time, disk and memory, and stop")] = False,
     reuse: Annotated[
         Path | None,
-        typer.Option(help="take the source's pictures from this run where they fit [default: any run beside this one]"),
+        typer.Option(
+            help=r"take the source's pictures from this run where they fit \[default: any run beside this one]"
+        ),
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="go on without corpus images that are missing or damaged")

@@ -14,11 +14,12 @@ from filelock import FileLock, Timeout
 
 from bench.dpg.questions import read_questions
 from bench.geneval.prompts import generate
-from bench.records import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from bench.records import append_jsonl, check_file_to_write, read_json, read_jsonl, write_json, write_jsonl
 from l2p.errors import InputError
 from l2p.progress import counted
 from reproduce.prompts.audit import Auditor, ask_verdicts
 from reproduce.prompts.briefs import Brief, Writer, draw_brief
+from reproduce.prompts.models import check_name
 from reproduce.prompts.replies import Model
 from reproduce.prompts.report import write_report
 from reproduce.prompts.taxonomy import Group, expand, load_taxonomy, to_rows
@@ -81,18 +82,26 @@ def check(config: PromptsConfig) -> None:
         raise InputError(f"--num {config.num}: give 1 or more")
     if config.out.suffix != ".jsonl":
         raise InputError(f"--out {config.out}: give a file that ends in .jsonl")
+    check_file_to_write(config.out, "--out")
+    for name in model_names(config):
+        check_name(name)
     if config.expand is not None and config.writer == "grammar":
         raise InputError("--expand needs a writer with a model: transformers:ID or openai:MODEL")
     if config.dpg_questions is not None and not config.dpg_questions.is_file():
         raise FileNotFoundError(f"there is no {config.dpg_questions}: give DPG-Bench's question file (a CSV)")
+    known_prompts(config.dpg_questions)
+
+
+def model_names(config: PromptsConfig) -> list[str]:
+    """The models that a run asks, each once."""
+    return sorted({name for name in (config.writer, config.verdict) if name not in (None, "grammar")})
 
 
 def load_models(config: PromptsConfig) -> tuple[Model | None, Model | None]:
     """The models that write and that judge; one model serves both where the names are the same."""
     from reproduce.prompts.models import load_model
 
-    names = {name for name in (config.writer, config.verdict) if name not in (None, "grammar")}
-    models = {name: load_model(name, max_tokens=config.max_tokens, seed=config.seed) for name in sorted(names)}
+    models = {name: load_model(name, max_tokens=config.max_tokens, seed=config.seed) for name in model_names(config)}
     return models.get(config.writer), models.get(config.verdict or "")
 
 

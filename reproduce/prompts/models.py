@@ -25,10 +25,16 @@ def load_model(name: str, *, max_tokens: int | None = None, seed: int = 0) -> Mo
 
     max_tokens: of an OpenAI-compatible server, prompts and replies together; when they are spent, BudgetError.
     """
+    kind, which = check_name(name)
+    return _transformers(which, seed) if kind == "transformers" else ServerModel(which, max_tokens)
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """Kind and model that a name tells; InputError for any other name than `load_model` takes."""
     kind, _, which = name.partition(":")
     if kind not in KINDS or not which:
         raise InputError(f"unknown model {name!r}; give transformers:FOLDER-OR-ID or openai:MODEL")
-    return _transformers(which, seed) if kind == "transformers" else ServerModel(which, max_tokens)
+    return kind, which
 
 
 class ServerModel:

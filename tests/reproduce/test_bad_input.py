@@ -236,3 +236,9 @@ def test_help_and_sessions_know_the_families_without_torch():
     code = "import sys, reproduce.__main__ as main; print(main.FAMILIES); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().split(", ") == sorted(FAMILIES) and set(FAMILIES) <= set(ARCHITECTURES)
+
+
+def test_the_help_shows_defaults_that_stand_in_brackets(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = ended(main, "--help").out
+    assert "[default: runs/<recipe's name>]" in shown and "[default: any run beside this one]" in shown
