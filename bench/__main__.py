@@ -17,11 +17,12 @@ import typer
 from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.compare import compare
 from bench.cost.command import cost
-from bench.ending import run_command
 from bench.fidelity.command import app as fidelity
 from bench.geneval.rules import PUBLISHED
 from bench.records import Benchmark, read_summary
 from bench.runner import locked
+from l2p.ending import run_command
+from l2p.errors import InputError
 
 # no markup in help texts: it would eat [default: ...]
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
@@ -46,7 +47,9 @@ def rescore(
     counting_threshold: Annotated[
         float | None, typer.Option(help=f"GenEval; published: {PUBLISHED.counting_threshold}")
     ] = None,
-    max_objects: Annotated[int | None, typer.Option(help=f"GenEval; published: {PUBLISHED.max_objects}")] = None,
+    max_objects: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help=f"GenEval; published: {PUBLISHED.max_objects}")
+    ] = None,
     max_overlap: Annotated[
         float | None,
         typer.Option(help=f"GenEval: suppress boxes at this IoU; published: {PUBLISHED.max_overlap}"),
@@ -85,7 +88,7 @@ def rescore(
     given = {name: value for name, value in options.items() if value is not None}
     _refuse_others_options(chosen, given)
     if directory is None and in_place:
-        raise ValueError("--in-place needs the folder of saved detections or answers.")
+        raise InputError("--in-place needs the folder of saved detections or answers.")
     target = _target(chosen, directory, out, in_place) if directory is not None else out
     with locked(target) if target is not None and target.is_dir() else nullcontext():
         assert chosen.rescore is not None
@@ -95,27 +98,27 @@ def rescore(
 def _refuse_others_options(benchmark: Benchmark, given: Mapping[str, Any]) -> None:
     """ValueError for options that are another benchmark's, and for one that saves no findings."""
     if benchmark.rescore is None:
-        raise ValueError(f"{benchmark.title} saves no findings that could be scored again.")
+        raise InputError(f"{benchmark.title} saves no findings that could be scored again.")
     names = {name: f"--{name.replace('_', '-')}" for name in (*given, *benchmark.rescore_options)}
     others = [names[name] for name in given if name not in benchmark.rescore_options]
     if others:
         own = ", ".join(names[name] for name in benchmark.rescore_options) or "no options"
-        raise ValueError(f"{', '.join(others)} would change nothing: rescore of {benchmark.title} takes {own}.")
+        raise InputError(f"{', '.join(others)} would change nothing: rescore of {benchmark.title} takes {own}.")
 
 
 def _target(benchmark: Benchmark, directory: Path, out: Path | None, in_place: bool) -> Path:
     """Where new scores go; ValueError where they would replace what they were not made of."""
     same = out is not None and out.resolve() == directory.resolve()
     if in_place and out is not None and not same:
-        raise ValueError("--in-place and --out contradict each other; give one of them.")
+        raise InputError("--in-place and --out contradict each other; give one of them.")
     if same and not in_place:
-        raise ValueError(f"--out {out} is the folder itself: --in-place replaces its scores.")
+        raise InputError(f"--out {out} is the folder itself: --in-place replaces its scores.")
     if in_place:
         return directory
     target = out or directory.resolve().with_name(f"{directory.resolve().name}-rescored")
     findings = target / benchmark.findings
     if findings.is_file() and findings.read_bytes() != (directory / benchmark.findings).read_bytes():
-        raise ValueError(f"{target} holds findings of its own, whose scores would be lost: use another --out.")
+        raise InputError(f"{target} holds findings of its own, whose scores would be lost: use another --out.")
     if (target / "summary.json").exists():
         read_summary(target / "summary.json")  # raises where it is no summary, so not ours to replace
     return target
@@ -126,7 +129,7 @@ def _saved_benchmark(directory: Path | None) -> Benchmark:
     if directory is not None and not directory.is_dir():
         raise FileNotFoundError(f"{directory} is not a folder; give one of saved detections or answers.")
     if directory is None:
-        raise ValueError("Name the folder of saved detections or answers, or --benchmark dpg with its tables.")
+        raise InputError("Name the folder of saved detections or answers, or --benchmark dpg with its tables.")
     leaving = [benchmark for benchmark in BENCHMARKS.values() if benchmark.findings]
     for benchmark in leaving:
         if (directory / benchmark.findings).is_file():
@@ -137,7 +140,7 @@ def _saved_benchmark(directory: Path | None) -> Benchmark:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status; errors of the user's are told in one line."""
-    return run_command(app, arguments)
+    return run_command(app, arguments, name="python -m bench")
 
 
 if __name__ == "__main__":

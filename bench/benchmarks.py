@@ -11,6 +11,7 @@ from bench.dpg.benchmark import DPG
 from bench.fidelity.benchmark import FIDELITY
 from bench.geneval.benchmark import GENEVAL
 from bench.records import Benchmark
+from l2p.errors import InputError
 
 BENCHMARKS: dict[str, Benchmark] = {
     "geneval": GENEVAL,
@@ -24,5 +25,5 @@ BENCHMARKS: dict[str, Benchmark] = {
 def find_benchmark(name: str) -> Benchmark:
     """The benchmark of that name; ValueError lists the known ones."""
     if name not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+        raise InputError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]

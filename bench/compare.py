@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from bench.benchmarks import find_benchmark
-from bench.ending import DONE, FINDING
-from bench.records import Benchmark, Summary, iter_objects, read_summary, write_json
+from bench.records import Benchmark, Summary, check_file_to_write, iter_objects, read_summary, write_json
 from bench.statistics import Comparison, paired_difference
+from l2p.ending import DONE, FINDING
+from l2p.errors import InputError
 
 
 def compare(
@@ -26,8 +27,7 @@ def compare(
 
     Example: python -m bench compare scores/source scores/l2p
     """
-    if out and out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file.")
+    check_file_to_write(out, "--out")
     result = compare_scores(a, b)
     difference = result.difference
     typer.echo(f"B - A = {difference.value:+.4f}  95 % interval {difference.low:+.4f} to {difference.high:+.4f}")
@@ -49,7 +49,7 @@ def compare_scores(a: Path, b: Path) -> Comparison:
     """
     first, other = read_summary(a / "summary.json"), read_summary(b / "summary.json")
     if first.benchmark != other.benchmark:
-        raise ValueError(f"{a} is {first.benchmark}, {b} is {other.benchmark}: compare the same benchmark.")
+        raise InputError(f"{a} is {first.benchmark}, {b} is {other.benchmark}: compare the same benchmark.")
     benchmark = find_benchmark(first.benchmark)
     rows, other_rows = _columns(a, first), _columns(b, other)
     _refuse_other_counts(rows[1], other_rows[1], a, b)
@@ -63,10 +63,10 @@ def _columns(directory: Path, summary: Summary) -> tuple[list[str], list[str], l
     passport, benchmark = summary.passport, find_benchmark(summary.benchmark)
     path, left_out = directory / "scores.jsonl", set(passport.get("left_out", ()))
     if not path.is_file():
-        raise ValueError(f"{directory} has no scores.jsonl to pair: look at overall and interval in each summary.json.")
+        raise InputError(f"{directory} has no scores.jsonl to pair: look at overall and interval in each summary.json.")
     rows = list(iter_objects(path, ("prompt_id", "index", "category", "value")))
     if passport.get("partial"):
-        raise ValueError(f"{directory} is a partial score: its unscored images would be left out of the comparison.")
+        raise InputError(f"{directory} is a partial score: its unscored images would be left out of the comparison.")
     _refuse_dropped(rows, summary, path)
     rows = [row for row in rows if row["prompt_id"] not in left_out]
     return (
@@ -79,7 +79,7 @@ def _columns(directory: Path, summary: Summary) -> tuple[list[str], list[str], l
 def _value(row: Mapping[str, Any], benchmark: Benchmark, path: Path) -> float:
     value = row["value"]
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{path}: the value of {row['prompt_id']}/{row['index']} must be 0 to 1; it is {value!r}.")
+        raise InputError(f"{path}: the value of {row['prompt_id']}/{row['index']} must be 0 to 1; it is {value!r}.")
     return benchmark.scale * value
 
 
@@ -88,9 +88,9 @@ def _refuse_dropped(rows: Sequence[Mapping[str, Any]], summary: Summary, path: P
     seen = Counter((row["prompt_id"], row["index"]) for row in rows)
     twice = [f"{prompt_id}/{index}" for (prompt_id, index), number in seen.items() if number > 1]
     if twice:
-        raise ValueError(f"{path}: {len(twice)} rows stand there more than once, such as {twice[0]}.")
+        raise InputError(f"{path}: {len(twice)} rows stand there more than once, such as {twice[0]}.")
     if len(rows) != summary.num_expected:
-        raise ValueError(f"{path} has {len(rows)} rows, its summary.json tells of {summary.num_expected}: rescore it.")
+        raise InputError(f"{path} has {len(rows)} rows, its summary.json tells of {summary.num_expected}: rescore it.")
 
 
 def _refuse_other_counts(clusters: Sequence[str], others: Sequence[str], a: Path, b: Path) -> None:
@@ -99,7 +99,7 @@ def _refuse_other_counts(clusters: Sequence[str], others: Sequence[str], a: Path
     different = [unit for unit in counts if unit in other_counts and counts[unit] != other_counts[unit]]
     if different:
         unit = different[0]
-        raise ValueError(
+        raise InputError(
             f"{len(different)} of {len(counts)} have another number of images, such as {unit!r} with {counts[unit]} in "
             f"{a} and {other_counts[unit]} in {b}: score the same number of each."
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from l2p.errors import InputError
 from l2p.pictures import read_picture
 
 
@@ -25,7 +26,7 @@ def save_grid(tiles: Sequence[Path], path: Path) -> None:
     width, height = images[0].size
     other = next((tile for tile, image in zip(tiles, images, strict=True) if image.size != (width, height)), None)
     if other:
-        raise ValueError(f"{other} has not the size of {tiles[0]}, {width} x {height}: a grid's tiles have one")
+        raise InputError(f"{other} has not the size of {tiles[0]}, {width} x {height}: a grid's tiles have one")
     grid = Image.new("RGB", (2 * width, -(-len(images) // 2) * height))
     for index, image in enumerate(images):
         grid.paste(image, (index % 2 * width, index // 2 * height))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.named import load_function
+from l2p.errors import InputError
 
 
-class JudgeError(ValueError):
+class JudgeError(InputError):
     """A judge that fails, or answers what no judge of its kind may."""
 
 
@@ -32,7 +33,7 @@ class Judge:
         """The judge's answer; JudgeError says which judge failed, and how."""
         try:
             return self.ask(*arguments)
-        except (ValueError, OSError):
+        except (InputError, OSError):
             raise  # these tell of themselves
         except (Exception, SystemExit) as error:
             name = self.passport.get("name") or self.passport.get("vqa") or self.ask
@@ -73,10 +74,10 @@ def load_judge(name: str) -> Callable[..., Any]:
     load = load_function(name)
     try:
         judge = load()
-    except (ValueError, OSError):
+    except (InputError, OSError):
         raise
     except (Exception, SystemExit) as error:
         raise JudgeError(f"{name}() failed ({type(error).__name__}: {error}); --debug shows where") from error
     if not callable(judge):
-        raise ValueError(f"{name} must be a function without arguments that returns a judge; got {judge!r}")
+        raise InputError(f"{name} must be a function without arguments that returns a judge; got {judge!r}")
     return judge

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Collection
 from pathlib import Path
+
+from l2p.errors import InputError
 
 
 def processor_name() -> str:
@@ -15,16 +18,20 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def check_device(device: str) -> None:
-    """Raise ValueError for a torch device that is not on this machine, naming those that are; `auto` always is."""
+def check_device(device: str, *, option: str = "--device", allowed: Collection[str] = ()) -> None:
+    """Raise InputError for a torch device that is not on this machine, naming those that are.
+
+    allowed: the kinds that the caller can use, such as `cuda` (the CPU is always one); all of them and `auto` where
+    none is named. option: what the device was given as.
+    """
     import torch
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    known = ["auto", "cpu"]
-    if accelerator is not None:
+    known = ["cpu"] if allowed else ["auto", "cpu"]
+    if accelerator is not None and (not allowed or accelerator.type in allowed):
         known += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
     if device not in known and not re.fullmatch(r"cpu:\d+", device):  # accelerate's name for a process's own CPU
-        raise ValueError(f"--device {device!r} is not on this machine; it has {', '.join(known)}.")
+        raise InputError(f"{option} {device!r} is not on this machine; it has {', '.join(known)}.")
 
 
 def device_name(device: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import read_jsonl
+from l2p.errors import InputError
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
@@ -17,18 +18,18 @@ def load_function(name: str) -> Callable[..., Any]:
     """The function that `package.module:function` names. ValueError says which part is not there."""
     module_name, _, function_name = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), function_name]):
-        raise ValueError(f"{name!r} names no function; write package.module:function")
+        raise InputError(f"{name!r} names no function; write package.module:function")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{name!r}: there is no module {error.name!r} here") from error
+        raise InputError(f"{name!r}: there is no module {error.name!r} here") from error
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported, an exit too
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name!r}: {module_name} cannot be imported ({what}); --debug shows where") from error
+        raise InputError(f"{name!r}: {module_name} cannot be imported ({what}); --debug shows where") from error
     if not callable(getattr(module, function_name, None)):
         own = [function for function in vars(module).values() if inspect.isfunction(function)]
         known = [f.__name__ for f in own if f.__module__ == module_name and not f.__name__.startswith("_")]
-        raise ValueError(f"{name!r}: {module_name} has no function {function_name!r}; it has {', '.join(known)}")
+        raise InputError(f"{name!r}: {module_name} has no function {function_name!r}; it has {', '.join(known)}")
     return getattr(module, function_name)
 
 
@@ -52,8 +53,8 @@ def load_rows(source: str, arguments: Mapping[str, Any], required: Sequence[str]
         raise FileNotFoundError(f"no prompts at {source}: give a JSON Lines file there, or package.module:function")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise ValueError(f"{source}, row {number}: an object with {', '.join(required)} is needed; it is {row!r}")
+            raise InputError(f"{source}, row {number}: an object with {', '.join(required)} is needed; it is {row!r}")
         missing = [name for name in required if name not in row]
         if missing:
-            raise ValueError(f"{source}, row {number}: no {', '.join(missing)} (it has {', '.join(row)})")
+            raise InputError(f"{source}, row {number}: no {', '.join(missing)} (it has {', '.join(row)})")
     return rows

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import read_object
+from l2p.errors import InputError
 
 NOT_STATED = "not stated"
 
@@ -44,7 +45,7 @@ def passport(**settings: Any) -> dict[str, Any]:
     """Check that every key of `REQUIRED` is there (more are welcome) and return the settings; ValueError names gaps."""
     missing = [name for name in REQUIRED if name not in settings]
     if missing:
-        raise ValueError(f"A score's passport lacks {', '.join(missing)}; state them, or '{NOT_STATED}'.")
+        raise InputError(f"A score's passport lacks {', '.join(missing)}; state them, or '{NOT_STATED}'.")
     return settings
 
 
@@ -58,7 +59,7 @@ def generation_settings(given: Mapping[str, Any] | Path | None) -> dict[str, Any
     stated = dict(given or {})
     unknown = sorted(set(stated) - set(GENERATION))
     if unknown:
-        raise ValueError(f"Unknown generation settings {', '.join(unknown)}; known are {', '.join(GENERATION)}.")
+        raise InputError(f"Unknown generation settings {', '.join(unknown)}; known are {', '.join(GENERATION)}.")
     return {name: stated.get(name, NOT_STATED) for name in GENERATION}
 
 
@@ -67,9 +68,9 @@ def read_passport(path: Path) -> dict[str, Any]:
     saved = read_object(path, REQUIRED)
     number, generation = saved["images_per_prompt"], saved["generation"]
     if not isinstance(number, int) or number < 1:
-        raise ValueError(f"{path}: images_per_prompt must be a whole number from 1; it is {number!r}")
+        raise InputError(f"{path}: images_per_prompt must be a whole number from 1; it is {number!r}")
     if not isinstance(generation, dict) or "subject" not in generation:
-        raise ValueError(f"{path}: generation must be an object with the subject; it is {generation!r}")
+        raise InputError(f"{path}: generation must be an object with the subject; it is {generation!r}")
     return saved
 
 

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from l2p.errors import InputError
 from l2p.tables import jsonl_rows, parse_json
 
 if TYPE_CHECKING:
@@ -89,13 +90,13 @@ class Summary:
     def __post_init__(self) -> None:
         num_left_out = len(self.passport.get("left_out", ()))
         if self.num_scored + num_left_out != self.num_expected and not self.passport.get("partial"):
-            raise ValueError(
+            raise InputError(
                 f"{self.benchmark}: {self.num_scored} scored (and {num_left_out} left out by the variant's rule) of "
                 f"{self.num_expected} expected. Supply the rest, or ask for a partial score, which is then named so."
             )
 
 
-class IncompleteError(ValueError):
+class IncompleteError(InputError):
     """Fewer images than expected can be scored; `missing` lists them."""
 
     def __init__(self, missing: Sequence[str], num_expected: int):
@@ -211,7 +212,7 @@ def read_costs(path: Path | str) -> list[CostRecord]:
     """The cost records of a JSON file; ValueError names the file and every field that is unknown or missing."""
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} is no list of cost records: write it with `python -m bench cost --json` or a run")
+        raise InputError(f"{path} is no list of cost records: write it with `python -m bench cost --json` or a run")
     return [cost_record(row, path) for row in rows]
 
 
@@ -223,7 +224,7 @@ def cost_record(row: dict[str, Any], path: Path | str) -> CostRecord:
         needed = {part.name for part in known.values() if part.default is MISSING and part.default_factory is MISSING}
         unknown, absent = sorted(given.keys() - known.keys()), sorted(needed - given.keys()) if given else []
         if unknown or absent:
-            raise ValueError(
+            raise InputError(
                 f"{path} holds a cost {name} of another version of this project: unknown fields "
                 f"{', '.join(unknown) or 'none'}, missing fields {', '.join(absent) or 'none'}. "
                 "Write it again with the command that made it."
@@ -282,6 +283,17 @@ def write_json(path: Path | str, obj: Any) -> None:
     _write_text(Path(path), [json.dumps(to_json(obj), indent=2, ensure_ascii=False, allow_nan=False), "\n"])
 
 
+def check_file_to_write(path: Path | None, option: str) -> None:
+    """InputError where no file can come to lie: at a folder, or below a file. Asked before work that ends in it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder; name a file.")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise InputError(f"{option} {path} lies below {there}, which is a file; name another place.")
+
+
 def read_json(path: Path | str) -> Any:
     """Read a JSON file; ValueError names the file when it is not JSON, FileNotFoundError when it is not there."""
     return parse_json(Path(path).read_bytes(), str(path))
@@ -291,10 +303,10 @@ def read_object(path: Path | str, keys: Iterable[str] = ()) -> dict[str, Any]:
     """Read a JSON file that holds an object with at least `keys`; ValueError says what it holds instead."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object; it holds {json.dumps(value)[:80]}")
+        raise InputError(f"{path} must hold a JSON object; it holds {json.dumps(value)[:80]}")
     missing = [key for key in keys if key not in value]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(value) or 'nothing'}")
+        raise InputError(f"{path} lacks {', '.join(missing)}; it has {', '.join(value) or 'nothing'}")
     return value
 
 
@@ -304,9 +316,9 @@ def read_summary(path: Path | str) -> Summary:
     saved = read_object(path, names)
     numbers = [saved["overall"], *_sequence(saved["overall_ci95"]), saved["num_expected"], saved["num_scored"]]
     if len(numbers) != 5 or not all(isinstance(n, (int, float)) for n in numbers):
-        raise ValueError(f"{path} is no summary: overall, its interval [low, high] and the counts must be numbers")
+        raise InputError(f"{path} is no summary: overall, its interval [low, high] and the counts must be numbers")
     if not isinstance(saved["passport"], dict) or not isinstance(saved["by_category"], dict):
-        raise ValueError(f"{path} is no summary: passport and by_category must be objects")
+        raise InputError(f"{path} is no summary: passport and by_category must be objects")
     return Summary(**{name: saved[name] for name in names} | {"overall_ci95": tuple(saved["overall_ci95"])})
 
 
@@ -358,5 +370,5 @@ def iter_objects(path: Path | str, keys: Iterable[str] = ()) -> Iterator[dict[st
     for line, value in jsonl_rows(path):
         if not isinstance(value, dict) or any(key not in value for key in keys):
             shown = json.dumps(value, ensure_ascii=False)[:80]
-            raise ValueError(f"{path}, line {line}: an object with {', '.join(keys)} is needed; it is {shown}")
+            raise InputError(f"{path}, line {line}: an object with {', '.join(keys)} is needed; it is {shown}")
         yield value

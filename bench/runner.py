@@ -24,6 +24,7 @@ from rich.progress import track
 from bench.machine import check_device
 from bench.passport import file_sha256
 from bench.records import ImageSample, IncompleteError, append_jsonl, differing, read_object, write_json
+from l2p.errors import InputError
 from l2p.tables import parse_json
 
 Row = dict[str, Any]
@@ -57,7 +58,7 @@ def this_process(device: str = "auto") -> Process:
     state = PartialState(cpu=cpu, timeout=timedelta(days=2))  # the first waits while others finish, and they for it
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != started:
-        raise ValueError(f"{started} processes were started, but {state.num_processes} found each other on {device}.")
+        raise InputError(f"{started} processes were started, but {state.num_processes} found each other on {device}.")
     own = str(state.device) if device == "auto" or state.num_processes > 1 else device
     own = "cpu" if own.startswith("cpu") else own  # in a group it is cpu:0, and the passport would tell the two apart
     return Process(index=state.process_index, count=state.num_processes, device=own, wait=state.wait_for_everyone)
@@ -101,14 +102,14 @@ def run_batches(
 def check_output(out_dir: Path, images_dir: Path) -> None:
     """Make the folder of results; ValueError or OSError where none can lie there: among the images, on a full disk."""
     if out_dir.resolve().is_relative_to(images_dir.resolve()):
-        raise ValueError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
+        raise InputError(f"--out {out_dir} lies in the image folder {images_dir}: results go elsewhere")
     if out_dir.exists() and not out_dir.is_dir():
-        raise ValueError(f"--out {out_dir} is a file; results need a folder")
+        raise InputError(f"--out {out_dir} is a file; results need a folder")
     out_dir.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=out_dir).close()  # raises where nothing can be written
     free = shutil.disk_usage(out_dir).free
     if free < MIN_FREE_BYTES:
-        raise ValueError(
+        raise InputError(
             f"the disk of {out_dir} has {free >> 20} MiB left, {MIN_FREE_BYTES >> 20} are needed: make room"
         )
 
@@ -120,7 +121,7 @@ def locked(out_dir: Path) -> Iterator[None]:
         with FileLock(out_dir / LOCK, timeout=0):
             yield
     except Timeout as error:
-        raise ValueError(
+        raise InputError(
             f"another command is writing into {out_dir}: wait until it has ended, or use another --out"
         ) from error
 
@@ -145,7 +146,7 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
     given = json.loads(json.dumps(settings))
     shown = "; ".join(f"{name}: there {theirs!r}, now {ours!r}" for name, theirs, ours in differing(before, given))
     if shown:
-        raise ValueError(f"{path.parent} holds results of other settings ({shown}). Use another --out, or delete it.")
+        raise InputError(f"{path.parent} holds results of other settings ({shown}). Use another --out, or delete it.")
 
 
 def _progress(batches: Sequence[list[ImageSample]], name: str, process: Process) -> Iterator[list[ImageSample]]:
@@ -172,7 +173,7 @@ def _rows(path: Path) -> Iterator[tuple[Row, bytes]]:
                 continue
             row = parse_json(line, f"{path}, line {number}")
             if not isinstance(row, dict) or not {"prompt_id", "index", "sha256"} <= row.keys():
-                raise ValueError(f"{path}, line {number}, is no row of saved results: delete it, or use another --out")
+                raise InputError(f"{path}, line {number}, is no row of saved results: delete it, or use another --out")
             yield row, line
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
 
+from l2p.errors import InputError
 from l2p.tables import parse_json
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -73,13 +74,13 @@ def read_address(insecure: bool = False) -> Address:
     parts, host = _parts(os.environ.get("OPENAI_BASE_URL", DEFAULT_BASE_URL).strip())
     user = unquote(parts.username or "") + ":" + unquote(parts.password or "")
     if not all("!" <= letter <= "~" for letter in key):
-        raise ValueError("OPENAI_API_KEY holds a space, a control character or no ASCII inside: set it again")
+        raise InputError("OPENAI_API_KEY holds a space, a control character or no ASCII inside: set it again")
     if key and user != ":":
-        raise ValueError("OPENAI_BASE_URL holds a user or password, and OPENAI_API_KEY is set too: give one of them")
+        raise InputError("OPENAI_BASE_URL holds a user or password, and OPENAI_API_KEY is set too: give one of them")
     queries = [value for _, value in parse_qsl(parts.query)]
     is_open = parts.scheme == "http" and not _is_this_machine(parts.hostname)
     if is_open and not insecure and (key or user != ":" or queries):
-        raise ValueError(
+        raise InputError(
             f"OPENAI_BASE_URL is http://{host}: key or password would cross the network unencrypted. Use https, or "
             "--insecure where that network is yours"
         )
@@ -100,9 +101,9 @@ def _parts(base: str) -> tuple[SplitResult, str]:
         parts = urlsplit(base)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:  # whose words hold the password
-        raise ValueError("OPENAI_BASE_URL is no address: its host or port cannot be read") from None
+        raise InputError("OPENAI_BASE_URL is no address: its host or port cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not base.isprintable() or " " in base:
-        raise ValueError("OPENAI_BASE_URL must start with http:// or https:// and a host, without spaces in it")
+        raise InputError("OPENAI_BASE_URL must start with http:// or https:// and a host, without spaces in it")
     return parts, (f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname) + port
 
 
@@ -176,9 +177,9 @@ class ChatServer:
         try:
             answer = reply["choices"][0]["message"]["content"].strip()
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise ValueError(f"a reply without an answer: {reply}") from error
+            raise InputError(f"a reply without an answer: {reply}") from error
         if not answer:
-            raise ValueError("an empty answer")
+            raise InputError("an empty answer")
         usage = reply.get("usage")
         used = usage.get("total_tokens") if isinstance(usage, dict) else None
         return Reply(text=self._address.redacted(answer), num_tokens=used if isinstance(used, int) else None)

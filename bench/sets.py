@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.passport import file_sha256
 from bench.records import ImageSample, iter_objects
+from l2p.errors import InputError
 from l2p.pictures import OTHER_SUFFIXES, SUFFIXES, PictureError, is_hidden, picture_kind
 
 SHOWN = 5  # names in a message
@@ -58,13 +59,13 @@ def read_set(directory: Path, order: Path | None = None) -> PictureSet:
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not _hidden(path, directory))
     others = [path.name for path in files if path.suffix.lower() in OTHER_SUFFIXES]
     if others:
-        raise ValueError(f"{directory}: {_some(others)} cannot be scored: save them as PNG, JPEG or WebP")
+        raise InputError(f"{directory}: {_some(others)} cannot be scored: save them as PNG, JPEG or WebP")
     paths = {path: path.relative_to(directory).with_suffix("").as_posix() for path in files if _is_picture(path)}
     if not paths:
         raise FileNotFoundError(f"{directory} holds no picture ({', '.join(SUFFIXES)})")
     twice = [name for name, count in Counter(paths.values()).items() if count > 1]
     if twice:
-        raise ValueError(f"{directory}: {_some(twice)} stand there in two forms, such as PNG and JPEG: keep one")
+        raise InputError(f"{directory}: {_some(twice)} stand there in two forms, such as PNG and JPEG: keep one")
     by_name = sorted(paths.items(), key=lambda item: item[1])  # so that a.png and a.jpg of two sets have one place
     samples = [ImageSample(prompt_id=name, index=0, seed=-1, path=path) for path, name in by_name]
     return look_at(directory, _ordered(samples, order) if order else samples)
@@ -101,19 +102,19 @@ def look_at(directory: Path, samples: list[ImageSample]) -> PictureSet:
 def refuse_broken(directory: Path, broken: Sequence[str]) -> None:
     """ValueError that lists pictures with the reason: a set without them would be another set."""
     shown = "\n  ".join(broken[:20]) + ("\n  ..." if len(broken) > 20 else "")
-    raise ValueError(f"{directory}: {len(broken)} pictures cannot be read; mend or remove them:\n  {shown}")
+    raise InputError(f"{directory}: {len(broken)} pictures cannot be read; mend or remove them:\n  {shown}")
 
 
 def refuse_unpaired(names: Sequence[str], reference_names: Sequence[str]) -> None:
     """ValueError that names the pictures that only one side has, or says that they stand in another order."""
     alone, missing = sorted(set(names) - set(reference_names)), sorted(set(reference_names) - set(names))
     if alone or missing:
-        raise ValueError(
+        raise InputError(
             "this variant pairs each image with its reference picture by name; without a partner are "
             f"{_some(alone)} of the images and {_some(missing)} of the reference"
         )
     if list(names) != list(reference_names):
-        raise ValueError("images and reference stand in different orders, which decide places: give both one --order")
+        raise InputError("images and reference stand in different orders, which decide places: give both one --order")
 
 
 def common_size(pictures: PictureSet) -> int | None:
@@ -155,15 +156,15 @@ def read_captions(path: Path, key: str = "") -> dict[str, str]:
     for number, row in enumerate(iter_objects(path)):
         text = row.get(key) if key else row.get("text", row.get("prompt"))
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(
+            raise InputError(
                 f"{path}, row {number + 1}: no text under {key or 'text or prompt'}; it has {', '.join(row)}"
             )
         name = str(row["id"]) if "id" in row else _stem(row["file_name"]) if "file_name" in row else f"{number:05}"
         if name in captions:
-            raise ValueError(f"{path}, row {number + 1}: the id {name!r} stands twice")
+            raise InputError(f"{path}, row {number + 1}: the id {name!r} stands twice")
         captions[name] = text
     if not captions:
-        raise ValueError(f"{path} holds no captions")
+        raise InputError(f"{path} holds no captions")
     return captions
 
 
@@ -200,7 +201,7 @@ def _ordered(samples: list[ImageSample], order: Path) -> list[ImageSample]:
     lost = [sample.prompt_id for sample in samples if sample.prompt_id not in places]
     absent = sorted(set(places) - {sample.prompt_id for sample in samples})
     if lost or absent:
-        raise ValueError(
+        raise InputError(
             f"{order} orders other pictures: it lacks {_some(lost)}; not in the folder are {_some(absent)}"
         )
     return sorted(samples, key=lambda sample: places[sample.prompt_id])

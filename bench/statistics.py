@@ -18,6 +18,8 @@ from typing import Literal
 
 import numpy as np
 
+from l2p.errors import InputError
+
 CONFIDENCE = 0.95
 UNIT_BOUNDS = (0.0, 1.0)
 """The least and the greatest value that a score can have, here of right-or-wrong verdicts."""
@@ -129,9 +131,9 @@ def retention(
     source, other = _resample(table, num_resamples, seed)
     overall = _overall(table)
     if bounds[0] != 0:
-        raise ValueError(f"A ratio needs scores that begin at 0, not at {bounds[0]:g}; compare differences.")
+        raise InputError(f"A ratio needs scores that begin at 0, not at {bounds[0]:g}; compare differences.")
     if overall[0] <= 0 or np.quantile(source, 0.01) <= LEAST_DENOMINATOR * overall[0]:
-        raise ValueError(f"The source scores {overall[0]:.4f} overall: too little for a ratio; compare differences.")
+        raise InputError(f"The source scores {overall[0]:.4f} overall: too little for a ratio; compare differences.")
     return _estimate(overall[1] / overall[0], other / source, table)
 
 
@@ -145,7 +147,7 @@ def verdict(difference: Estimate, higher_is_better: bool = True) -> Literal["bet
 def _scored(values: Sequence[float]) -> Sequence[float]:
     num_unscored = sum(value is None for value in values)
     if num_unscored:
-        raise ValueError(
+        raise InputError(
             f"{num_unscored} of {len(values)} values are unscored (None): a mean over the rest hides them."
         )
     return values
@@ -162,7 +164,7 @@ def _table(
         for category, cluster, value in zip(categories, clusters, _scored(values), strict=True):
             cell = cells.setdefault((category, cluster), [0.0, 0.0])
             if not low <= value <= high:  # NaN is refused too
-                raise ValueError(f"The value {value} of {cluster!r} lies outside {low:g} to {high:g}.")
+                raise InputError(f"The value {value} of {cluster!r} lies outside {low:g} to {high:g}.")
             cell[0] += (float(value) - low) / (high - low)
             cell[1] += 1
         totals.append(cells)
@@ -175,11 +177,11 @@ def _table(
 
 def _refuse_unpaired(keys: Sequence) -> None:
     if not keys[0]:
-        raise ValueError("No values: there is nothing to estimate.")
+        raise InputError("No values: there is nothing to estimate.")
     unpaired = sorted(set(keys[0]) ^ set(keys[-1]))
     if unpaired:
         shown = ", ".join(repr(cluster) for _, cluster in unpaired[:5])
-        raise ValueError(
+        raise InputError(
             f"{len(unpaired)} prompts were scored for one side only, such as {shown}: pair the same prompts."
         )
 

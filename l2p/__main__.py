@@ -4,9 +4,7 @@ Exit status: 0 done, 1 the loss is no longer finite, 2 bad input, 3 interrupted,
 among the arguments, shows where an error arose).
 """
 
-import signal
 import sys
-import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from l2p.ending import DONE, FINDING, run_command
+from l2p.errors import InputError
 from l2p.transfer_command import transfer
 
 # torch and diffusers take seconds to load: the commands import them, so that --help does not wait.
-
-FINDING, BAD_INPUT, INTERRUPTED, OUR_FAULT = 1, 2, 3, 4
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(transfer)
@@ -33,7 +31,9 @@ Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16 for all wei
 def convert(
     source: Source,
     out: Out,
-    patch_size: Annotated[int, typer.Option(min=1, help="Pixels along a patch's side; a release says its own.")] = 16,
+    patch_size: Annotated[
+        int, typer.Option(min=1, max=1024, help="Pixels along a patch's side; a release says its own.")
+    ] = 16,
     weights: Annotated[Path | None, typer.Option(help="A release to merge over the source.")] = None,
     inherit: Annotated[Path | None, typer.Option(help="Another pixel model to start from, by name and shape.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Fit the input projection to this corpus's images.")] = None,
@@ -58,7 +58,7 @@ def convert(
     from l2p.weight_files import whole
 
     if weights is not None and (inherit or corpus):
-        raise ValueError("--weights holds all that is new: leave --inherit and --corpus out")
+        raise InputError("--weights holds all that is new: leave --inherit and --corpus out")
     with whole(out) as part:
         pipeline = load_source(source, _dtype(dtype))
         transformer = pipeline.transformer
@@ -127,11 +127,15 @@ def sample(
     pipeline: Annotated[Path, typer.Argument(help="Folder of a pixel pipeline (from convert or merge).")],
     prompt: Annotated[list[str], typer.Argument(help="One prompt or more.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for 0000.png, 0001.png, ...")],
-    height: Annotated[int | None, typer.Option(help="Pixels; by default as the model was trained.")] = None,
-    width: Annotated[int | None, typer.Option(help="The same.")] = None,
-    num_inference_steps: Annotated[int | None, typer.Option(help="By default as the pipeline has it.")] = None,
+    height: Annotated[int | None, typer.Option(max=65_536, help="Pixels; by default as the model was trained.")] = None,
+    width: Annotated[int | None, typer.Option(max=65_536, help="The same.")] = None,
+    num_inference_steps: Annotated[
+        int | None, typer.Option(max=10_000, help="By default as the pipeline has it.")
+    ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="The same; 1 turns guidance off.")] = None,
-    max_sequence_length: Annotated[int | None, typer.Option(min=1, help="By default as the model was trained.")] = None,
+    max_sequence_length: Annotated[
+        int | None, typer.Option(min=1, max=32_768, help="By default as the model was trained.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first prompt's; the next ones count up.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default as the weights are.")] = None,
 ) -> None:
@@ -147,7 +151,7 @@ def sample(
     from l2p.weight_files import whole
 
     if guidance_scale is not None and not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale {guidance_scale} is no number; give one, 1 turns guidance off")
+        raise InputError(f"guidance_scale {guidance_scale} is no number; give one, 1 turns guidance off")
     with whole(out) as part:
         drawer = load_pixel_pipeline(pipeline, _dtype(dtype)).to("cuda" if torch.cuda.is_available() else "cpu")
         images = drawer(
@@ -201,7 +205,7 @@ def inspect_corpus(
     report = corpus_report.inspect_corpus(path, against or [], progress=True)
     for line in corpus_report.told(report):
         _say(line)
-    return FINDING if report.broken else 0
+    return FINDING if report.broken else DONE
 
 
 def _say(message: str) -> None:
@@ -213,45 +217,13 @@ def _dtype(name: str | None) -> Any:
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if name not in (None, *known):
-        raise ValueError(f"unknown dtype {name!r}; known: {sorted(known)}")
+        raise InputError(f"unknown dtype {name!r}; known: {sorted(known)}")
     return known[name] if name else None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status; whatever ends it early is told in one sentence."""
-    given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half written is removed
-    try:
-        status = app(
-            args=[word for word in given if word != "--debug"], prog_name="python -m l2p", standalone_mode=False
-        )
-    except typer.TyperException as error:  # a wrong option: typer's own words
-        return _fail(BAD_INPUT, error.format_message())
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        return _fail(*_told(error))
-    return _fail(*_told(KeyboardInterrupt())) if status == 130 else int(status or 0)
-
-
-def _told(error: BaseException) -> tuple[int, str]:
-    """Exit status and sentence for what ended a command."""
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted: nothing half-written counts, the same command goes on or starts again"
-    if isinstance(error, FloatingPointError):
-        return FINDING, f"the transfer diverged: {error}"
-    if isinstance(error, ValueError | OSError):
-        return BAD_INPUT, f"error: {error}"
-    reason = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return BAD_INPUT, f"error: there is not enough memory for this ({reason or 'MemoryError'})"
-    return OUR_FAULT, f"{type(error).__name__}: {reason} (our own fault; --debug shows where)"
-
-
-def _fail(status: int, message: str) -> int:
-    Console(stderr=True, soft_wrap=True).print(message, style="red", markup=False, highlight=False)
-    return status
+    return run_command(app, arguments, name="python -m l2p")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from l2p.architectures import EncodedPrompt
+from l2p.errors import InputError
 from l2p.flow import clean_estimate, noisy_image, velocity_target
 from l2p.pixel_transformer import PixelTransformer2DModel
 
@@ -65,7 +66,7 @@ def patch_grid_energy(images: Tensor, patch_size: int) -> float:
     """
     grey = images.float().mean(dim=1)  # [B, H, W]
     if min(grey.shape[-2:]) < 4 * patch_size:
-        raise ValueError(f"images of {tuple(grey.shape[-2:])} pixels show fewer than four patches of {patch_size}")
+        raise InputError(f"images of {tuple(grey.shape[-2:])} pixels show fewer than four patches of {patch_size}")
     ratios = [_harmonic_ratio(lines, patch_size) for lines in (grey, grey.transpose(1, 2))]
     return sum(ratios) / len(ratios)
 

@@ -1,6 +1,7 @@
 """TransferConfig: every choice of a transfer, in one flat record."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,8 @@ from typing import Any, Literal
 import torch
 
 from l2p.detailer import DetailerConfig
+from l2p.errors import InputError
+from l2p.pixel_transformer import PREDICTIONS
 from l2p.trainable import TRAINABLE
 from l2p.training.data import SIGMA_DISTRIBUTIONS
 
@@ -68,29 +71,36 @@ class TransferConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
+        _known("prediction", self.prediction, PREDICTIONS)
         _known("trainable", self.trainable, TRAINABLE)
         _known("sigma_distribution", self.sigma_distribution, SIGMA_DISTRIBUTIONS)
         _known("mixed_precision", self.mixed_precision, FROZEN_DTYPES)
         _known("optimizer_bits", self.optimizer_bits, (None, 8))
         _known("input_projection", self.input_projection, ("random", "ridge"))
         if self.batch_size < 1 or self.batch_size % self.gradient_accumulation_steps:
-            raise ValueError(
+            raise InputError(
                 f"batch_size {self.batch_size} splits not into {self.gradient_accumulation_steps} accumulation steps"
             )
         for name in ("num_train_steps", "validate_every", "save_every", "log_every", "num_validation_images"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
         if self.initial_weights not in (None, "random"):
-            raise ValueError(f"initial_weights is {self.initial_weights!r}; give None (the source's) or 'random'")
+            raise InputError(f"initial_weights is {self.initial_weights!r}; give None (the source's) or 'random'")
         if self.initial_weights == "random" and self.trainable != "all":
-            raise ValueError(f"initial_weights 'random' with trainable {self.trainable!r}: give trainable 'all'")
+            raise InputError(f"initial_weights 'random' with trainable {self.trainable!r}: give trainable 'all'")
+        for name in ("learning_rate", "block_learning_rate", "shift", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:  # which NaN is not either
+                raise InputError(f"{name} is {value}; give a finite number above 0")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay is {self.ema_decay}; give a number from 0 to below 1")
         if self.seed < 0 or not 0 <= self.prompt_dropout < 1:
-            raise ValueError(f"seed {self.seed} must be >= 0, prompt_dropout {self.prompt_dropout} in [0, 1)")
+            raise InputError(f"seed {self.seed} must be >= 0, prompt_dropout {self.prompt_dropout} in [0, 1)")
 
 
 def _known(name: str, value: Any, choices: Any) -> None:
     if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; known: {sorted(choices, key=str)}")
+        raise InputError(f"unknown {name} {value!r}; known: {sorted(choices, key=str)}")
 
 
 def options(config: TransferConfig) -> dict[str, Any]:
@@ -103,4 +113,4 @@ def refuse_other_options(saved: dict[str, Any], config: TransferConfig, folder: 
     given = options(config)
     other = {name: (saved.get(name), given[name]) for name in given if saved.get(name) != given[name]}
     if other:
-        raise ValueError(f"{folder} holds a transfer with other options (there, here): {other}; use another folder")
+        raise InputError(f"{folder} holds a transfer with other options (there, here): {other}; use another folder")

@@ -16,6 +16,7 @@ from torch import Tensor
 from l2p.architectures import EncodedPrompt, stack_prompts
 from l2p.corpora import CorpusItem, list_corpus
 from l2p.corpora.stream import RowStream
+from l2p.errors import InputError
 from l2p.pictures import MAX_PIXELS, PictureError, named_otherwise, read_picture
 from l2p.progress import track
 
@@ -123,7 +124,7 @@ class Corpus:
         try:
             return decode(item, self._resolution)
         except PictureError as error:
-            raise ValueError(f"{item.name} is unreadable: {error}; mend it in the dataset") from error
+            raise InputError(f"{item.name} is unreadable: {error}; mend it in the dataset") from error
 
     def _check_streamed(self, indices: Sequence[int], images: Sequence[Tensor]) -> None:
         """Raise ValueError where a stream's image has another size than the first one that was read."""
@@ -148,7 +149,7 @@ def open_corpus(path: str | Path, *, resolution: int | None = None, cache_bytes:
     """Read what a corpus lists, no picture of it; arguments and errors as of `load_corpus`."""
     listing = list_corpus(path)
     if not listing.items:
-        raise ValueError(f"the corpus at {path} has no items")
+        raise InputError(f"the corpus at {path} has no items")
     return Corpus(listing.items, resolution, cache_bytes, listing.stream)
 
 
@@ -171,13 +172,13 @@ def load_corpus(
     items = corpus.items
     if corpus.stream is not None:
         if allow_missing:
-            raise ValueError(f"{path} is streamed: which images are damaged is not known beforehand; save it to disk")
+            raise InputError(f"{path} is streamed: which images are damaged is not known beforehand; save it to disk")
         return corpus
     findings = list(zip(items, corpus.check_all(progress), strict=True))
     bad = [(item.name, finding) for item, finding in findings if isinstance(finding, str)]
     if bad and (not allow_missing or len(bad) == len(items)):
         named = "; ".join(f"{name} ({reason})" for name, reason in bad[:5])
-        raise ValueError(f"{len(bad)} of {len(items)} images of {path} cannot be used: {named}; mend or allow missing")
+        raise InputError(f"{len(bad)} of {len(items)} images of {path} cannot be used: {named}; mend or allow missing")
     corpus.items = [item for item, finding in findings if not isinstance(finding, str)]
     corpus.rejected = bad
     _check_sizes([(item.name, finding) for item, finding in findings if not isinstance(finding, str)])
@@ -188,7 +189,7 @@ def _check_sizes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
     first_name, first = shapes[0]
     for name, shape in shapes:
         if shape != first:
-            raise ValueError(
+            raise InputError(
                 f"{name} has {shape[1]} x {shape[2]} pixels, {first_name} {first[1]} x {first[2]}; "
                 "give a resolution to scale them to one size"
             )
@@ -224,7 +225,7 @@ def cache_prompts(
     index_path = folder / "index.json"
     if index_path.is_file():
         if json.loads(index_path.read_text("utf-8"))["texts"] != unique:
-            raise ValueError(f"{folder} holds the embeddings of other prompts; remove it or use another folder")
+            raise InputError(f"{folder} holds the embeddings of other prompts; remove it or use another folder")
         return PromptCache(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names: list[str] = []

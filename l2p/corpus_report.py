@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from l2p.corpora import CorpusItem
 from l2p.corpus import decode, open_corpus
+from l2p.errors import InputError
 from l2p.likeness import KnownPrompts, NearDuplicates
 from l2p.progress import track
 from l2p.tables import csv_columns, csv_rows, jsonl_rows, read_table_text
@@ -82,22 +83,29 @@ def _look(item: CorpusItem) -> Look:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Known prompts: a JSON Lines or CSV file with a column `prompt` or `text`, or plain text, one a line."""
-    if path.suffix == ".csv":
-        columns = csv_columns(path)
-        rows: Iterator = csv_rows(path, columns)
-    elif path.suffix == ".jsonl":
-        rows = jsonl_rows(path)
-    else:
+    """Known prompts: a JSON Lines or CSV file with a column `prompt` or `text`, or plain text, one a line.
+
+    Raises FileNotFoundError, and InputError for a file of another name, a broken one, and one without prompts.
+    """
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    if suffix not in (".jsonl", ".csv", ".txt"):
+        raise InputError(f"{path} is no list of prompts by its name; give a .jsonl, .csv or .txt")
+    if suffix == ".txt":
         lines = read_table_text(path).split("\n")  # no other sign ends a line: prompts hold line separators
-        return [line.strip() for line in lines if line.strip()]
-    found = []
+        found = [line.strip() for line in lines if line.strip()]
+    else:
+        found = list(_prompts_of(path, jsonl_rows(path) if suffix == ".jsonl" else csv_rows(path, csv_columns(path))))
+    if not found:
+        raise InputError(f"{path} holds no prompt")
+    return list(dict.fromkeys(found))
+
+
+def _prompts_of(path: Path, rows: Iterable) -> Iterator[str]:
     for number, row in rows:
         name = next((name for name in CAPTION_NAMES if isinstance(row, dict) and row.get(name)), None)
         if name is None:
-            raise ValueError(f"{path}:{number} has neither prompt nor text")
-        found.append(row[name])
-    return list(dict.fromkeys(found))
+            raise InputError(f"{path}:{number} has neither prompt nor text")
+        yield row[name]
 
 
 def told(report: CorpusReport) -> Iterator[str]:

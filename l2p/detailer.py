@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from l2p.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
@@ -89,11 +91,11 @@ def ladder(patch_size: int, channels: tuple[int, ...] | None = None) -> Ladder:
     """
     if channels is None:
         if patch_size not in LADDERS:
-            raise ValueError(f"no ladder for patch size {patch_size}; known: {sorted(LADDERS)}, or give `channels`")
+            raise InputError(f"no ladder for patch size {patch_size}; known: {sorted(LADDERS)}, or give `channels`")
         return LADDERS[patch_size]
     *widths, bottleneck = channels
     if not widths or 2 ** len(widths) > patch_size:
-        raise ValueError(
+        raise InputError(
             f"channels {tuple(channels)} name {len(widths)} encoder levels; patch size {patch_size} allows 1 to "
             f"{patch_size.bit_length() - 1}, and the bottleneck's width comes last"
         )
@@ -112,7 +114,7 @@ class DetailerHead(nn.Module):
         super().__init__()
         config = config or DetailerConfig()
         if config.upsampling not in UPSAMPLERS:
-            raise ValueError(f"unknown upsampling {config.upsampling!r}; known: {sorted(UPSAMPLERS)}")
+            raise InputError(f"unknown upsampling {config.upsampling!r}; known: {sorted(UPSAMPLERS)}")
         plan = ladder(patch_size, config.channels)
         self.names = [level.name for level in plan.levels]  # full resolution first
         self.pooling = 2 ** len(plan.levels)  # what H and W must divide by

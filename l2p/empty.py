@@ -18,6 +18,8 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from l2p.errors import InputError
+
 
 @dataclass
 class _Drawn:
@@ -68,7 +70,7 @@ class Draws(TorchDispatchMode):
     def _again(self, name: str, parameter: Tensor) -> Tensor:
         drawn = self._drawn.get(id(parameter))
         if drawn is None:
-            raise ValueError(f"nothing was drawn for {name}: this layer is initialised in a way that l2p.empty misses")
+            raise InputError(f"nothing was drawn for {name}: this layer is initialised in a way that l2p.empty misses")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.random.set_rng_state(drawn.state)
             real = _like(parameter)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from l2p.errors import InputError
+
 
 def noisy_image(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """Return x_t = (1 - sigma) x_0 + sigma e.
@@ -49,7 +51,7 @@ def sigmas(num_inference_steps: int, shift: float) -> Tensor:
     Raises ValueError for fewer than one step.
     """
     if num_inference_steps < 1:
-        raise ValueError(f"num_inference_steps is {num_inference_steps}; give 1 or more")
+        raise InputError(f"num_inference_steps is {num_inference_steps}; give 1 or more")
     return shift_sigma(torch.linspace(1, 0, num_inference_steps + 1), shift)
 
 

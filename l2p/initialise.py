@@ -9,6 +9,7 @@ import torch
 from l2p.config import TransferConfig
 from l2p.conversion import ConversionReport, fit_input_projection, inherit, source_sha256, take_source_weights
 from l2p.empty import without_weights
+from l2p.errors import InputError
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.training import state as saved
 from l2p.training.data import Data
@@ -77,4 +78,4 @@ def restore_model(model: PixelTransformer2DModel, facts: Mapping[str, Any], stat
     for name, tensor in saved.load_weights(state).items():
         own[name].copy_(tensor)
     if saved.frozen_sha256(model) != facts["frozen_sha256_before"]:
-        raise ValueError(f"the source's weights are not those that the transfer in {state.parent} started from")
+        raise InputError(f"the source's weights are not those that the transfer in {state.parent} started from")

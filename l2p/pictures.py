@@ -21,6 +21,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from l2p.errors import InputError
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """What pictures in a folder or a tar are named."""
 
@@ -45,7 +47,7 @@ READERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 and reads formats that start other programs (EPS)."""
 
 
-class PictureError(ValueError):
+class PictureError(InputError):
     """Why a file is no picture that can be used: a sentence about "it"."""
 
 

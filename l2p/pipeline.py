@@ -21,6 +21,7 @@ from l2p.architectures import (
     split_prompts,
     stack_prompts,
 )
+from l2p.errors import InputError
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.sampling import Generators, flow_scheduler, set_noise_levels, start_noise
 from l2p.sources import loading
@@ -69,7 +70,7 @@ class L2PPipeline(DiffusionPipeline):
         super().__init__()
         unknown = sorted(set(defaults or {}) - set(RELEASED))
         if unknown:
-            raise ValueError(f"unknown defaults {unknown}; known: {sorted(RELEASED)}")
+            raise InputError(f"unknown defaults {unknown}; known: {sorted(RELEASED)}")
         self.register_modules(
             transformer=transformer,
             scheduler=scheduler,
@@ -82,7 +83,7 @@ class L2PPipeline(DiffusionPipeline):
         )
         if transformer is not None:
             if architecture not in (None, transformer.config.architecture):
-                raise ValueError(f"the transformer is of {transformer.config.architecture!r}, not of {architecture!r}")
+                raise InputError(f"the transformer is of {transformer.config.architecture!r}, not of {architecture!r}")
             architecture = transformer.config.architecture
         self.register_to_config(architecture=architecture, defaults=dict(defaults or {}))
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
@@ -124,7 +125,7 @@ class L2PPipeline(DiffusionPipeline):
         The transformer is not needed. Raises ValueError where text encoders are missing.
         """
         if self.config.architecture is None:
-            raise ValueError(
+            raise InputError(
                 "this pipeline was saved before it kept its family's name: load its transformer too, or name the "
                 "family: from_pretrained(..., architecture='flux')"
             )
@@ -266,7 +267,7 @@ class L2PPipeline(DiffusionPipeline):
     def _size(self, height: int | None, width: int | None, latents: Tensor | None) -> tuple[int, int]:
         """The images' size, by default that of `latents`; raises ValueError for what the transformer cannot paint."""
         if self.transformer is None:
-            raise ValueError("this pipeline was loaded without its transformer: it encodes prompts, but cannot draw")
+            raise InputError("this pipeline was loaded without its transformer: it encodes prompts, but cannot draw")
         usual = (self.defaults["height"], self.defaults["width"])
         given = tuple(latents.shape[-2:]) if latents is not None else usual
         size = (given[0] if height is None else height, given[1] if width is None else width)
@@ -277,17 +278,17 @@ class L2PPipeline(DiffusionPipeline):
         """How many prompts there are; raises ValueError where texts and embeds do not fit together."""
         prompt, embeds = positive
         if (prompt is None) == (embeds is None):
-            raise ValueError("give either `prompt` or `prompt_embeds` (from encode_prompt), and not both")
+            raise InputError("give either `prompt` or `prompt_embeds` (from encode_prompt), and not both")
         names = get_architecture(self.config.architecture).prompt_tensors
         num_prompts, num_negatives = _count(*positive, names), _count(*negative, names)
         if num_negatives not in (1, num_prompts):
-            raise ValueError(f"{num_negatives} negative prompts for {num_prompts} prompts; give one, or one each")
+            raise InputError(f"{num_negatives} negative prompts for {num_prompts} prompts; give one, or one each")
         return num_prompts
 
     def _callback_names(self, names: Sequence[str]) -> tuple[str, ...]:
         unknown = set(names) - set(self._callback_tensor_inputs)
         if unknown:
-            raise ValueError(f"unknown callback tensors {sorted(unknown)}; known: {self._callback_tensor_inputs}")
+            raise InputError(f"unknown callback tensors {sorted(unknown)}; known: {self._callback_tensor_inputs}")
         return tuple(names)
 
     def _mu(self, height: int, width: int, num_inference_steps: int) -> float:
@@ -326,10 +327,10 @@ class L2PPipeline(DiffusionPipeline):
 def _texts(prompt: str | Sequence[str]) -> list[str]:
     texts = list(prompt) if isinstance(prompt, Sequence) and not isinstance(prompt, str) else [prompt]
     if not texts:
-        raise ValueError("there is no prompt in the list")
+        raise InputError("there is no prompt in the list")
     other = [text for text in texts if not isinstance(text, str)]
     if other:  # some families would encode the word "None"
-        raise ValueError(f"each prompt must be a text; got {other[0]!r}")
+        raise InputError(f"each prompt must be a text; got {other[0]!r}")
     return texts
 
 
@@ -338,7 +339,7 @@ def _count(text: str | Sequence[str] | None, embeds: EncodedPrompt | None, names
         return len(_texts("" if text is None else text))
     given = {n: list(t.shape) for n, t in embeds.items()} if isinstance(embeds, dict) else type(embeds).__name__
     if not isinstance(embeds, dict) or set(embeds) != set(names) or len({len(t) for t in embeds.values()}) != 1:
-        raise ValueError(
+        raise InputError(
             f"encoded prompts are what encode_prompt gives: a dict of tensors, one row a prompt, here {list(names)} "
             f"('mask' is true for real tokens); got {given}"
         )
@@ -375,16 +376,16 @@ def load_pixel_pipeline(folder: str | Path, dtype: torch.dtype | None = None) ->
     """
     folder = Path(folder)
     if not (folder / "model_index.json").is_file():
-        raise ValueError(f"{folder} is no pixel pipeline: model_index.json is missing; make one with convert or merge")
+        raise InputError(f"{folder} is no pixel pipeline: model_index.json is missing; make one with convert or merge")
     with loading(folder):
         named = L2PPipeline.load_config(str(folder))["_class_name"]
     if named != L2PPipeline.__name__:
-        raise ValueError(f"{folder} holds a {named}, not a pixel pipeline; make one of it with convert or merge")
+        raise InputError(f"{folder} holds a {named}, not a pixel pipeline; make one of it with convert or merge")
     with loading(folder):
         check_folder(folder)
         dtype = dtype or most_common_dtype(list_tensors(folder / "transformer"))
         pipeline = L2PPipeline.from_pretrained(folder, dtype=dtype)
         bad = not_finite(pipeline.transformer.state_dict().items())
         if bad:
-            raise ValueError(f"its transformer holds NaN or infinity in {len(bad)} tensors, first {bad[:3]}")
+            raise InputError(f"its transformer holds NaN or infinity in {len(bad)} tensors, first {bad[:3]}")
     return pipeline

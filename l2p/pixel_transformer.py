@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from l2p.architectures import ARCHITECTURES, EncodedPrompt, Patches, architecture_of, get_architecture
 from l2p.detailer import DetailerConfig, DetailerHead
+from l2p.errors import InputError
 from l2p.flow import per_image
 from l2p.weight_files import usual_permissions
 
@@ -78,7 +79,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
     ) -> None:
         super().__init__()
         if prediction not in PREDICTIONS:
-            raise ValueError(f"unknown prediction {prediction!r}; known: {sorted(PREDICTIONS)}")
+            raise InputError(f"unknown prediction {prediction!r}; known: {sorted(PREDICTIONS)}")
         family = get_architecture(architecture)
         self._scale = output_scale * (family.velocity_sign if prediction == "velocity" else 1)
         transformer_class: Any = getattr(diffusers, family.transformer_class)
@@ -108,7 +109,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
         """
         family = architecture_of(type(transformer).__name__)
         if architecture not in (None, family.name):
-            raise ValueError(f"{type(transformer).__name__} is of architecture {family.name!r}, not {architecture!r}")
+            raise InputError(f"{type(transformer).__name__} is of architecture {family.name!r}, not {architecture!r}")
         config = {k: v for k, v in transformer.config.items() if not k.startswith("_")}
         return cls(
             architecture=family.name,
@@ -156,7 +157,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
             return
         down, up = (tuple(max(round_(n / multiple), 1) * multiple for n in (height, width)) for round_ in ROUNDINGS)
         nearest = " or ".join(f"{h} x {w}" for h, w in sorted({down, up}))
-        raise ValueError(
+        raise InputError(
             f"image of {height} x {width} pixels: both must be multiples of {multiple} (patch size "
             f"{self.config.patch_size}, the head's levels pool {self.detailer.pooling}); nearest: {nearest}"
         )
@@ -172,7 +173,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
         Raises ValueError for families that diffusers has no caches for.
         """
         if not isinstance(self.transformer, CacheMixin):
-            raise ValueError(
+            raise InputError(
                 f"diffusers has no caches for {type(self.transformer).__name__}; it has them for {_cached_families()}"
             )
         self.transformer.enable_cache(config)
@@ -202,7 +203,7 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
         model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
         missing = sorted(info["missing_keys"])
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"the weights at {pretrained_model_name_or_path} lack {len(missing)} of the model's tensors, first "
                 f"{missing[:3]}: copy or convert them again"
             )

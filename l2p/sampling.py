@@ -15,6 +15,8 @@ from diffusers import (
 )
 from torch import Tensor
 
+from l2p.errors import InputError
+
 Generators = torch.Generator | list[torch.Generator] | None
 
 FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
@@ -36,7 +38,7 @@ WHAT_WORKS = (
 def flow_scheduler(name: str, shift: float) -> Any:
     """One of SCHEDULERS with a noise shift. ValueError that lists the names for another."""
     if name not in SCHEDULERS:
-        raise ValueError(f"unknown scheduler {name!r}; known: {', '.join(SCHEDULERS)}")
+        raise InputError(f"unknown scheduler {name!r}; known: {', '.join(SCHEDULERS)}")
     return SCHEDULERS[name](shift)
 
 
@@ -46,7 +48,7 @@ def check_scheduler(scheduler: Any) -> None:
     euler_or_heun = isinstance(scheduler, FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler)
     flow = euler_or_heun and not config.get("invert_sigmas")
     if not (flow or (config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction")):
-        raise ValueError(f"{name} as configured does not sample this model's flow; {WHAT_WORKS}")
+        raise InputError(f"{name} as configured does not sample this model's flow; {WHAT_WORKS}")
 
 
 def set_noise_levels(
@@ -64,13 +66,13 @@ def set_noise_levels(
     """
     check_scheduler(scheduler)
     if num_inference_steps < 1:
-        raise ValueError(f"{num_inference_steps} steps draw nothing; give num_inference_steps of at least 1")
+        raise InputError(f"{num_inference_steps} steps draw nothing; give num_inference_steps of at least 1")
     if sigmas is not None and timesteps is not None:
-        raise ValueError("give either `sigmas` (before the shift) or `timesteps` (after it), and not both")
+        raise InputError("give either `sigmas` (before the shift) or `timesteps` (after it), and not both")
     dynamic = {"mu": mu} if scheduler.config.get("use_dynamic_shifting") else {}
     if "sigmas" not in signature(scheduler.set_timesteps).parameters:
         if sigmas is not None or timesteps is not None:
-            raise ValueError(
+            raise InputError(
                 f"{type(scheduler).__name__} makes its own noise levels: leave `sigmas` and `timesteps` out, or use "
                 "FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler"
             )
@@ -99,7 +101,7 @@ def _unshifted(scheduler: Any, levels: list[float], mu: float | None = None) -> 
 def _falling(sigmas: Sequence[float]) -> list[float]:
     levels = [float(sigma) for sigma in sigmas]
     if not levels or not 0 < levels[0] <= 1 or not all(a > b > 0 for a, b in zip(levels, levels[1:], strict=False)):
-        raise ValueError(f"noise levels must fall from at most 1 (timestep 1000) and stay above 0; got {levels}")
+        raise InputError(f"noise levels must fall from at most 1 (timestep 1000) and stay above 0; got {levels}")
     return levels
 
 
@@ -108,7 +110,7 @@ def _check_kept(scheduler: Any, timesteps: Sequence[float] | None) -> None:
         return
     made = (scheduler.sigmas[:-1] * scheduler.config.num_train_timesteps).tolist()
     if not np.allclose(made, list(timesteps), atol=1e-2, rtol=0):
-        raise ValueError(
+        raise InputError(
             f"{type(scheduler).__name__} turned the timesteps {list(timesteps)} into {made}: its options (Karras, "
             "exponential or beta levels, shift_terminal) make their own; turn them off, or give `sigmas`"
         )
@@ -121,7 +123,7 @@ def draw_noise(shape: tuple[int, int, int, int], generator: Generators) -> Tenso
     """
     batch_size, *size = shape
     if isinstance(generator, list) and len(generator) != batch_size:
-        raise ValueError(f"{len(generator)} generators for {batch_size} images; give one an image, or a single one")
+        raise InputError(f"{len(generator)} generators for {batch_size} images; give one an image, or a single one")
     each = generator if isinstance(generator, list) else [generator] * batch_size
     return torch.stack([torch.randn(size, generator=g, device=g.device if g else "cpu").cpu() for g in each])
 
@@ -132,9 +134,9 @@ def start_noise(shape: tuple[int, int, int, int], generator: Generators, given: 
     Raises ValueError for no image at all, and for given noise of another shape.
     """
     if shape[0] < 1:
-        raise ValueError("no image is asked for; give num_images_per_prompt of at least 1")
+        raise InputError("no image is asked for; give num_images_per_prompt of at least 1")
     if given is None:
         return draw_noise(shape, generator)
     if tuple(given.shape) != shape:
-        raise ValueError(f"`latents` are {list(given.shape)}; the noise for these images is {list(shape)}")
+        raise InputError(f"`latents` are {list(given.shape)}; the noise for these images is {list(shape)}")
     return given.float()

@@ -10,6 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from l2p.architectures import check_source_class
+from l2p.errors import InputError
 from l2p.weight_files import FLOATS, Stored, check_folder, list_tensors
 
 
@@ -26,10 +27,10 @@ def source_folder(source: str | Path) -> Path | None:
             )
         return None
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give the folder of a diffusers pipeline")
+        raise InputError(f"{folder} is a file; give the folder of a diffusers pipeline")
     if not (folder / "model_index.json").is_file():
         found = sorted(path.name for path in folder.iterdir())[:8]
-        raise ValueError(f"{folder} is no diffusers pipeline: model_index.json is missing; found {found or 'nothing'}")
+        raise InputError(f"{folder} is no diffusers pipeline: model_index.json is missing; found {found or 'nothing'}")
     return folder
 
 
@@ -63,7 +64,7 @@ def load_source(source: str | Path, dtype: torch.dtype | None = torch.float32, w
             stored = stored_transformer(folder)
             missing = sorted(pipeline.transformer.state_dict().keys() - stored.keys())
             if missing and stored:
-                raise ValueError(f"its transformer lacks {len(missing)} tensors, first {missing[:3]}")
+                raise InputError(f"its transformer lacks {len(missing)} tensors, first {missing[:3]}")
             if dtype is None:
                 _restore_dtypes(pipeline.transformer, stored)
     return pipeline
@@ -77,7 +78,7 @@ def loading(place: str | Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(str(error).split())[:400] or type(error).__name__
-        raise ValueError(f"{place} cannot be loaded: {reason}") from error
+        raise InputError(f"{place} cannot be loaded: {reason}") from error
 
 
 def stored_transformer(folder: Path) -> dict[str, Stored]:
@@ -115,5 +116,5 @@ def stored_variant(folder: Path) -> str | None:
             needed.append({words[1] for words in names})
     common = set.intersection(*needed) if needed else set()
     if len(common) > 1 or (needed and not common):
-        raise ValueError(f"{folder} holds weights of several variants, {needed}; keep one of them in a folder")
+        raise InputError(f"{folder} holds weights of several variants, {needed}; keep one of them in a folder")
     return common.pop() if common else None

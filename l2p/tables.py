@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from l2p.errors import InputError
+
 GZIP = b"\x1f\x8b"
 MAX_BYTES = 2 << 30
 """What a table may unfold into; the largest here, detections of a whole suite, are some 100 MB."""
@@ -73,7 +75,7 @@ def csv_rows(path: Path | str, columns: Sequence[str], content: bytes | None = N
         for cells in reader:
             if cells and len(cells) != len(header):
                 few = "few" if len(cells) < len(header) else "many"
-                raise ValueError(
+                raise InputError(
                     f"{path}, line {line}: the row has too {few} cells for the header ({len(cells)} for "
                     f"{len(header)}); one with a comma or a line break in it must stand in double quotes"
                 )
@@ -81,7 +83,7 @@ def csv_rows(path: Path | str, columns: Sequence[str], content: bytes | None = N
                 yield line, dict(zip(header, cells, strict=True))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}, line {line}: {error}; correct the quotes of the row that begins there") from error
+        raise InputError(f"{path}, line {line}: {error}; correct the quotes of the row that begins there") from error
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -89,24 +91,24 @@ def parse_json(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON: {error}") from error
+        raise InputError(f"{where} is not valid JSON: {error}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+        raise InputError(f"{where} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     except RecursionError as error:
-        raise ValueError(f"{where} is nested too deeply") from error
+        raise InputError(f"{where} is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value; a number, or null where there is none, is needed")
+    raise InputError(f"{name} is no JSON value; a number, or null where there is none, is needed")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if any(key == other for other, _ in pairs[:i]))
-        raise ValueError(f"the key {twice!r} is given twice")
+        raise InputError(f"the key {twice!r} is given twice")
     return found
 
 
@@ -114,7 +116,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """The file, unpacked as it is read; FileNotFoundError, and ValueError for a folder or a broken archive."""
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, where a table is needed")
+        raise InputError(f"{path} is a folder, where a table is needed")
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
     try:
@@ -124,12 +126,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             with file:
                 yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is a broken gzip file ({error}): fetch or write it again") from error
+        raise InputError(f"{path} is a broken gzip file ({error}): fetch or write it again") from error
 
 
 def _refuse_beyond(size: int, path: Path | str) -> None:
     if size > MAX_BYTES:
-        raise ValueError(f"{path} unfolds into more than {MAX_BYTES >> 30} GiB: no table is that large; cut it")
+        raise InputError(f"{path} unfolds into more than {MAX_BYTES >> 30} GiB: no table is that large; cut it")
 
 
 def _decoded(content: bytes, path: Path | str, line: int = 1) -> str:
@@ -138,13 +140,13 @@ def _decoded(content: bytes, path: Path | str, line: int = 1) -> str:
         return content.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
         line += content.count(b"\n", 0, error.start)
-        raise ValueError(f"{path}, line {line}, is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+        raise InputError(f"{path}, line {line}, is not UTF-8 (byte {error.start}): save it as UTF-8") from error
 
 
 def _check_header(header: Sequence[str], columns: Iterable[str], path: Path | str) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise ValueError(f"{path}, line 1: the columns {', '.join(twice)} stand there twice")
+        raise InputError(f"{path}, line 1: the columns {', '.join(twice)} stand there twice")
     missing = [name for name in columns if name not in header]
     if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}")
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}")

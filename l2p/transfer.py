@@ -19,6 +19,7 @@ from l2p.config import FROZEN_DTYPES, TransferConfig, options, refuse_other_opti
 from l2p.conversion import save_delta
 from l2p.corpus import Corpus, PromptCache, cache_prompts, load_corpus
 from l2p.empty import give_back_memory, without_weights
+from l2p.errors import InputError
 from l2p.initialise import initial_model, restore_model
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.progress import say
@@ -29,6 +30,7 @@ from l2p.training.data import Data, MicroBatch, SlotRule, seeded, shard_sizes, s
 from l2p.training.loop import Steps, train
 from l2p.training.optimise import Trainer
 from l2p.training.shard import Placement, is_sharded, on_first, state_on_first
+from l2p.weight_files import list_tensors
 
 __all__ = ["TransferConfig", "TransferSummary", "run_transfer"]
 
@@ -123,14 +125,14 @@ def run_transfer(
 def _check_folder(out_dir: Path) -> None:
     """Raise ValueError where a file lies, or what a transfer would replace though none has written it."""
     if out_dir.exists() and not out_dir.is_dir():
-        raise ValueError(f"{out_dir} is a file; give a folder for the transfer")
+        raise InputError(f"{out_dir} is a file; give a folder for the transfer")
     if any((out_dir / name).exists() for name in ("state", "log.jsonl", "summary.json")):
         return
     found = [name for name in ("model", "model.tmp", "delta.safetensors") if (out_dir / name).exists()]
     prompts = (out_dir / "prompts").glob("*")
     found += ["prompts"] * any(path.suffix not in (".safetensors", ".json", ".tmp") for path in prompts)
     if found:
-        raise ValueError(f"{out_dir} holds {found}, which no transfer left there; use another folder")
+        raise InputError(f"{out_dir} holds {found}, which no transfer left there; use another folder")
 
 
 def _prepare(
@@ -151,6 +153,8 @@ def _prepare(
     shown = progress and accelerator.is_main_process
     images = load_corpus(corpus, resolution=config.resolution, allow_missing=config.allow_missing, progress=shown)
     indices = split_corpus(images, config.num_validation_images, config.seed)  # before anything is written
+    if start is not None and facts is None:
+        list_tensors(start)  # a damaged one is named before prompts are encoded
     out_dir.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
         prompts = _prompts(source, images, config, out_dir / "prompts", accelerator.device, shown)
@@ -178,7 +182,7 @@ def _prepare(
 
 def _check_split(config: TransferConfig, num_processes: int) -> None:
     if config.batch_size % (num_processes * config.gradient_accumulation_steps):
-        raise ValueError(
+        raise InputError(
             f"batch_size {config.batch_size} does not split over {num_processes} processes x "
             f"{config.gradient_accumulation_steps} accumulation steps"
         )

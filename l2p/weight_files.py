@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from l2p.errors import InputError
+
 # The dtypes of weights, by safetensors' words for them. Numbers of other kinds (int8, float8) mean nothing without the
 # scales and rules of the program that wrote them.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -81,11 +83,11 @@ def open_weights(path: Path) -> Iterator[Any]:
         raise FileNotFoundError(f"no weights at {path}; give a .safetensors file")
     problem = _looks_like(path)
     if problem:
-        raise ValueError(f"{path} {problem}")
+        raise InputError(f"{path} {problem}")
     try:
         file = safe_open(path, framework="pt")
     except (SafetensorError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no whole .safetensors file ({error}); copy or download it again") from error
+        raise InputError(f"{path} is no whole .safetensors file ({error}); copy or download it again") from error
     with file:
         yield file
 
@@ -110,7 +112,7 @@ def _only_weights(folder: Path) -> Path:
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            raise ValueError(f"{folder} holds {[c.name for c in candidates]}; name one of them")
+            raise InputError(f"{folder} holds {[c.name for c in candidates]}; name one of them")
     found = sorted(path.name for path in folder.iterdir())[:8]
     raise FileNotFoundError(f"the folder {folder} holds no .safetensors file; found {found or 'nothing'}")
 
@@ -122,14 +124,14 @@ def _list_shards(index: Path) -> dict[str, Stored]:
         shards: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
         names = sorted(set(shards.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights (a JSON object with weight_map): {error}") from error
+        raise InputError(f"{index} is no index of weights (a JSON object with weight_map): {error}") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise ValueError(f"{index} names {len(names)} files, of which {missing} are missing; download them")
+        raise InputError(f"{index} names {len(names)} files, of which {missing} are missing; download them")
     held = {name: list_tensors(index.parent / name) for name in names}
     absent = sorted(key for key, name in shards.items() if key not in held[name])
     if absent:
-        raise ValueError(f"{index} names {len(absent)} tensors that its files do not hold, first {absent[:3]}")
+        raise InputError(f"{index} names {len(absent)} tensors that its files do not hold, first {absent[:3]}")
     return {key: held[name][key] for key, name in shards.items()}
 
 
@@ -147,7 +149,7 @@ def check_folder(folder: Path, without: Collection[str] = ()) -> None:
     for part in sorted(path.parent for path in folder.glob("*/config.json")):
         if part.name not in without and not any(part.glob("*.safetensors")):
             found = sorted(path.name for path in part.iterdir())
-            raise ValueError(f"{part} holds no .safetensors file (pickles are not read); found {found[:8]}")
+            raise InputError(f"{part} holds no .safetensors file (pickles are not read); found {found[:8]}")
     for path in sorted(folder.rglob("*.safetensors")):
         list_tensors(path)
     for path in sorted(folder.rglob(f"*{INDEX}")):
@@ -159,7 +161,7 @@ def check_floats(tensors: Mapping[str, Stored], path: Path) -> None:
     other = {name: tensor.dtype for name, tensor in tensors.items() if tensor.dtype not in FLOATS}
     if other:
         first = ", ".join(f"{name} ({dtype})" for name, dtype in list(other.items())[:3])
-        raise ValueError(
+        raise InputError(
             f"{path} holds {len(other)} tensors of quantised numbers, first {first}: without their scales they are no "
             f"weights; give a file in float32, float16 or bfloat16"
         )
@@ -211,11 +213,11 @@ def whole(out: Path) -> Iterator[Path]:
     Raises ValueError where `out` exists.
     """
     if os.path.lexists(out):
-        raise ValueError(f"{out} exists; give another --out or remove it")
+        raise InputError(f"{out} exists; give another --out or remove it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{out} cannot be made: {error.filename} is a file, not a folder") from error
+        raise InputError(f"{out} cannot be made: {error.filename} is a file, not a folder") from error
     part = out.with_name(f".{out.name}.part")
     _remove(part)  # what a killed command left
     try:

@@ -1,13 +1,14 @@
 """`python -m reports`: the page of runs or score folders, the gate against a baseline, and the README's table."""
 
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from l2p.ending import BAD_INPUT, DONE, FINDING, run_command
+from l2p.errors import InputError
 from reports.claims import verdict_counts
 from reports.page import COST_RESULTS, write_report
 from reports.paper_tables import write_paper_tables
@@ -21,7 +22,6 @@ from reports.scorecards import write_scorecards
 from reports.scores import holds_scores, write_scores
 from reports.written import refuse_file, write_text
 
-FINDING, BAD_INPUT, INTERRUPTED, OUR_FAULT = 1, 2, 3, 4
 STATUSES = "3 interrupted, 4 a fault of our own (with --debug: where)."
 PAGE_HELP = f"""Write the report of run folders: page, tables, claims and figures. Of score folders: page and tables.
 
@@ -98,29 +98,33 @@ def tell(sentence: str) -> None:
 def page(
     folders: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*, or folders of scores")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
-    costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+    costs: Annotated[Path | None, typer.Option(help="folder of predicted cost records (*.json), else ours")] = None,
     records: Annotated[bool, typer.Option("--records", help="keep each run's records in OUT/runs too")] = False,
     check_claims: Annotated[bool, typer.Option("--check-claims", help="exit 1 when a claim is not reproduced")] = False,
 ) -> None:
     """Write the report and print where it lies and how the claims came out."""
+    if costs is not None and not any(costs.glob("*.json")):
+        raise InputError(
+            f"--costs {costs} holds no cost records (*.json), as `python -m bench cost --json` writes them"
+        )
     runs = [path for path in folders if path.is_dir() and holds_run(path)]
     if not runs and any(holds_scores(path) for path in folders):
         if records or check_claims:
-            raise ValueError("--records and --check-claims are for run folders: these are folders of scores")
+            raise InputError("--records and --check-claims are for run folders: these are folders of scores")
         models = write_scores(folders, out)
         console.print(f"{out / 'index.html'}: scores of {len(models)} models", markup=False, highlight=False)
         return
     others = [path for path in folders if path.is_dir() and path not in runs] if len(folders) > 1 else []
     if scored := [path for path in others if holds_scores(path)]:
-        raise ValueError(f"{scored[0]} is a folder of scores, {runs[0]} a run: give runs, or folders of scores alone")
+        raise InputError(f"{scored[0]} is a folder of scores, {runs[0]} a run: give runs, or folders of scores alone")
     for path in others:
         tell(f"left out: {path} is no run folder (no run.json, no stage's folder)")
     reported = [path for path in folders if path not in others]
-    judgements = write_report(reported, out, cost_dir=costs, keep_records=records, say=tell)
+    judgements = write_report(reported, out, cost_dir=costs or COST_RESULTS, keep_records=records, say=tell)
     counts = verdict_counts(judgements)
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     console.print(f"{out / 'index.html'}: {said}", markup=False)
-    raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else 0)
+    raise typer.Exit(FINDING if check_claims and counts["not reproduced"] else DONE)
 
 
 @regression_app.command(help=REGRESSION_HELP)
@@ -138,7 +142,7 @@ def regression(
 ) -> None:
     """Print every check with its outcome."""
     if form not in FORMATS:
-        raise ValueError(f"--format {form!r} is unknown: give one of {', '.join(FORMATS)}")
+        raise InputError(f"--format {form!r} is unknown: give one of {', '.join(FORMATS)}")
     inputs = [baseline, *(baseline_run or ()), *runs]
     if out:
         refuse_file(out, inputs, MARK)
@@ -152,7 +156,7 @@ def regression(
     else:
         print(text, end="")
     worse, not_compared = comparison.count(WORSE), comparison.count(NOT_COMPARED)
-    raise typer.Exit(FINDING if worse else BAD_INPUT if not_compared else 0)
+    raise typer.Exit(FINDING if worse else BAD_INPUT if not_compared else DONE)
 
 
 @baseline_app.command(help=BASELINE_HELP)
@@ -201,36 +205,13 @@ def paper_tables(
         console.print(f"{out / name}.md: {said}", markup=False, highlight=False)
 
 
-def main(arguments: list[str]) -> None:
-    """Run the page command, or the one that the first word names (a run folder so named: write ./regression).
-
-    Errors of the user's end in one sentence and status 2, our own in status 4; ``--debug`` shows where.
-    """
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    word = arguments[0] if arguments and arguments[0] in APPS else ""
-    app, words = (APPS[word], arguments[1:]) if word else (page_app, arguments)
-    try:
-        app(args=words, prog_name=f"python -m reports {word}".strip())
-    except (ValueError, OSError) as error:
-        _end(f"error: {error}", BAD_INPUT, debug)
-    except KeyboardInterrupt:
-        _end("interrupted: nothing of it was written", INTERRUPTED, debug=False)
-    except Exception as error:  # noqa: BLE001 (whatever else happens is our own fault, and says so)
-        _end(
-            f"error: a fault of this program, {type(error).__name__}: {error}. Run it again with --debug to see where, "
-            "and report it with what you see.",
-            OUR_FAULT,
-            debug,
-        )
-
-
-def _end(sentence: str, status: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    errors.print(sentence, style="bold red", markup=False, highlight=False)
-    sys.exit(status)
+def main(arguments: list[str] | None = None) -> int:
+    """Run the page command, or the one that the first word names (a run folder so named: write ./regression)."""
+    words = sys.argv[1:] if arguments is None else arguments
+    word = words[0] if words and words[0] in APPS else ""
+    app, words = (APPS[word], words[1:]) if word else (page_app, words)
+    return run_command(app, words, name=f"python -m reports {word}".strip())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

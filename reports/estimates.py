@@ -9,13 +9,14 @@ from statistics import mean, stdev
 from typing import TypeVar
 
 from bench.statistics import Comparison, Estimate, bootstrap_ci, category_means, paired_difference, retention
+from l2p.errors import InputError
 from reports.runs import Run, Scored
 
 SAME_SHARE = 1e-6  # of the scale: a summary and the mean of its rows differ by rounding alone
 Result = TypeVar("Result", Estimate, Comparison)
 
 
-class NoEvidenceError(ValueError):
+class NoEvidenceError(InputError):
     """A quantity cannot be estimated from these files; the message says what is missing, for the reader of the page."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from bench.records import read_json, read_jsonl, to_json, write_json
+from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 
 COPIED = (
@@ -67,7 +68,7 @@ def _kept_facts(kept: Path) -> CorpusFacts | None:
         stated = read_json(kept)["corpus"]
         return CorpusFacts(**stated) if stated else None
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{kept} does not list kept records ({error}): keep the run's records again") from error
+        raise InputError(f"{kept} does not list kept records ({error}): keep the run's records again") from error
 
 
 def read_rows(path: Path) -> list[dict[str, Any]] | None:
@@ -83,7 +84,7 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
     else:
         return None
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: every line must be a JSON object, as `python -m reproduce` writes them")
+        raise InputError(f"{path}: every line must be a JSON object, as `python -m reproduce` writes them")
     return rows
 
 
@@ -91,7 +92,7 @@ def _plain(path: Path) -> list[Any]:
     try:
         return read_jsonl(path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: {error}") from error
+        raise InputError(f"{path} is no UTF-8 text: {error}") from error
 
 
 def _unpacked(path: Path) -> list[Any]:
@@ -99,7 +100,7 @@ def _unpacked(path: Path) -> list[Any]:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             return [json.loads(line) for line in file if line.strip()]
     except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is no gzipped JSON Lines file: {error}") from error
+        raise InputError(f"{path} is no gzipped JSON Lines file: {error}") from error
 
 
 def refuse_target(run: Path, target: Path) -> None:
@@ -109,17 +110,17 @@ def refuse_target(run: Path, target: Path) -> None:
     """
     run, target = run.resolve(), target.resolve()
     if target.is_relative_to(run) or run.is_relative_to(target):
-        raise ValueError(f"records of {run} cannot be kept in {target}: give --out outside the run folder")
+        raise InputError(f"records of {run} cannot be kept in {target}: give --out outside the run folder")
     if not target.exists():
         return
     written = set(read_json(target / KEPT).get("files", ())) if (target / KEPT).is_file() else None
     if written is None:
-        raise ValueError(f"{target} holds no kept records, so nothing there is replaced: give another --out")
+        raise InputError(f"{target} holds no kept records, so nothing there is replaced: give another --out")
     if _identity(run) is None or _identity(target) != _identity(run):
-        raise ValueError(f"{target} holds records of another run than {run}: give another --out, or rename the folder")
+        raise InputError(f"{target} holds records of another run than {run}: give another --out, or rename the folder")
     others = sorted({str(file.relative_to(target)) for file in _files(target)} - written - {KEPT})
     if others:
-        raise ValueError(f"{target} holds files that are no kept records ({', '.join(others[:5])}): move them away")
+        raise InputError(f"{target} holds files that are no kept records ({', '.join(others[:5])}): move them away")
 
 
 def _identity(run: Path) -> Any:
@@ -195,7 +196,7 @@ def _keep_picture(picture: Path, copy: Path) -> None:
     try:
         image = read_picture(picture)
     except PictureError as error:
-        raise ValueError(f"{picture} cannot be kept: {error}") from error
+        raise InputError(f"{picture} cannot be kept: {error}") from error
     if max(image.size) <= THUMBNAIL:
         shutil.copyfile(picture, copy)
         return

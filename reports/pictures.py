@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 from reports.figures import png_uri
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run
@@ -96,7 +97,7 @@ def thumbnail(path: Path) -> Image.Image:
     try:
         rgb = read_picture(path)
     except (OSError, PictureError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}).") from error
+        raise InputError(f"{path} cannot be read as a picture ({error}).") from error
     rgb.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     return rgb
 

@@ -6,6 +6,7 @@ from statistics import mean
 
 import pandas as pd
 
+from l2p.errors import InputError
 from reports import paper
 from reports.closing import share_text
 from reports.estimates import pooled_retention
@@ -23,14 +24,17 @@ def write_table(run_dirs: Sequence[Path | str], readme: Path) -> None:
     Raises ValueError where the markers are not there, once and in order, or no run has anything to say.
     """
     table = results_table(load_runs(run_dirs))
-    before, _, after = split(readme.read_text(encoding="utf-8"), readme)
+    try:
+        before, _, after = split(readme.read_text(encoding="utf-8"), readme)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{readme} is no text in UTF-8 (byte {error.start}): give the README") from error
     readme.write_text(f"{before}{BEGIN}\n{table}{END}{after}", encoding="utf-8")
 
 
 def split(text: str, readme: Path) -> tuple[str, str, str]:
     """What stands before, between and after the markers."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
-        raise ValueError(
+        raise InputError(
             f"{readme} must hold {BEGIN} and, after it, {END}, each once: the table is written between them"
         )
     before, rest = text.split(BEGIN)
@@ -47,7 +51,7 @@ def results_table(runs: Sequence[Run]) -> str:
     kept = list(groups([run for run in runs if keeps_to_paper(run) is None]).values())
     kept.sort(key=lambda members: members[0].num_train_images)
     if not kept:
-        raise ValueError("none of these runs is a transfer that keeps to the paper, so there is no row to write")
+        raise InputError("none of these runs is a transfer that keeps to the paper, so there is no row to write")
     suites = kept[-1][0].suites
     rows = [
         {"Model": _name(members), **{title: _cell(members, suite) for suite, title in suites.items()}}

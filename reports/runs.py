@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.benchmarks import BENCHMARKS, Benchmark
 from bench.records import CostRecord, Summary, read_json
+from l2p.errors import InputError
 from reports import checked
 from reports.kept import CorpusFacts, corpus_facts, identity, read_rows
 
@@ -164,9 +165,9 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
     runs = sorted((load_run(path) for path in paths), key=lambda run: run.name)
     for first, second in zip(runs, runs[1:], strict=False):
         if first.name == second.name:
-            raise ValueError(f"Two runs are named {first.name!r}: {first.path} and {second.path}. Rename one folder.")
+            raise InputError(f"Two runs are named {first.name!r}: {first.path} and {second.path}. Rename one folder.")
     if not runs:
-        raise ValueError("No run folder given. Example: python -m reports runs/* --out report/")
+        raise InputError("No run folder given. Example: python -m reports runs/* --out report/")
     refuse_repeated(runs)
     return runs
 
@@ -177,7 +178,7 @@ def refuse_repeated(runs: Sequence[Run]) -> None:
         by_seed: dict[int | None, Run] = {}
         for run in members:
             if (first := by_seed.setdefault(run.seed, run)) is not run:
-                raise ValueError(
+                raise InputError(
                     f"{first.path} and {run.path} are one recipe, {label!r}, with one transfer seed, {run.seed}. "
                     "Counted as two, one run would pass for two seeds: give one of them."
                 )
@@ -279,7 +280,7 @@ def load_scored(folder: Path) -> Scored:
     summary = checked.read_summary(folder / "summary.json")
     benchmark = BENCHMARKS.get(summary.benchmark)
     if benchmark is None:
-        raise ValueError(
+        raise InputError(
             f"{folder / 'summary.json'} is of benchmark {summary.benchmark!r}; known are {', '.join(BENCHMARKS)}"
         )
     variants = {

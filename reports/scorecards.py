@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.records import CostRecord
+from l2p.errors import InputError
 from l2p.pictures import read_picture
 from reports import families, figures, page, paper, pictures, shown, table_files, tables, written
 from reports.claims import NO_CASE, Judgement, judge_claims, verdict_counts
@@ -86,7 +87,7 @@ def make_cards(
         ]
         cards.append(Card(name=name, runs=members, leading=leading, judgements=mine, pairs=pairs))
     if len({card.name for card in cards}) < len(cards):
-        raise ValueError(f"two families would write one file: {', '.join(' '.join(key) for key in keys)}")
+        raise InputError(f"two families would write one file: {', '.join(' '.join(key) for key in keys)}")
     return cards
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.records import differing
+from l2p.errors import InputError
 from reports import figures, page, table_files, tables, written
 from reports.estimates import NoEvidenceError, Rows, scored_rows
 from reports.regression.checks import MEASURED_BY
@@ -62,7 +63,7 @@ def load_models(paths: Sequence[Path]) -> list[Model]:
             model = models.setdefault(name, Model(name=name, scored={}, folders={}))
             suite = scored.benchmark.name if folder == path else folder.name
             if suite in model.scored:
-                raise ValueError(
+                raise InputError(
                     f"{model.folders[suite]} and {folder} both hold {name!r} on {suite}: give one of them, or name the "
                     "models apart when you score them (--subject)"
                 )

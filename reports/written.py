@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.records import read_json, write_json
+from l2p.errors import InputError
 
 LIST = "report.json"  # in a report's folder: the names of the files that were written there
 PAGE_MARK = "(L2P, arXiv 2605.12013)"  # in every page, also of reports that wrote no list
@@ -16,10 +17,10 @@ def refuse_folder(out: Path, inputs: Sequence[Path]) -> None:
     target = out.resolve()
     for path in inputs:
         if target == path.resolve():
-            raise ValueError(f"{out} is one of the inputs: give another --out, such as {out / 'report'}")
+            raise InputError(f"{out} is one of the inputs: give another --out, such as {out / 'report'}")
     existing = next(parent for parent in (target, *target.parents) if parent.exists())
     if not existing.is_dir():
-        raise ValueError(f"{existing} is a file, so no report can be written into {out}: give another --out")
+        raise InputError(f"{existing} is a file, so no report can be written into {out}: give another --out")
 
 
 def refuse_foreign(out: Path, names: Iterable[str]) -> None:
@@ -28,7 +29,7 @@ def refuse_foreign(out: Path, names: Iterable[str]) -> None:
     foreign = sorted(there - written_before(out))
     if foreign:
         shown = ", ".join(foreign[:5]) + (" ..." if len(foreign) > 5 else "")
-        raise ValueError(f"{out} holds files that no report wrote ({shown}): give another --out, or move them away")
+        raise InputError(f"{out} holds files that no report wrote ({shown}): give another --out, or move them away")
 
 
 def written_before(out: Path) -> set[str]:
@@ -37,7 +38,7 @@ def written_before(out: Path) -> set[str]:
         stated = read_json(out / LIST)
         files = stated.get("files") if isinstance(stated, dict) else None
         if not isinstance(files, list):
-            raise ValueError(f"{out / LIST} is no list of a report's files: give another --out, or move it away")
+            raise InputError(f"{out / LIST} is no list of a report's files: give another --out, or move it away")
         return {*map(str, files), LIST}
     page = out / "index.html"
     if page.is_file() and PAGE_MARK in page.read_text(encoding="utf-8", errors="replace")[:20_000]:
@@ -77,8 +78,8 @@ def refuse_file(out: Path, inputs: Sequence[Path], mark: str) -> None:
     target = out.resolve()
     for path in inputs:
         if target == path.resolve() or target.is_relative_to(path.resolve()):
-            raise ValueError(f"{out} lies in {path}, which is read: give another --out")
+            raise InputError(f"{out} lies in {path}, which is read: give another --out")
     if target.is_dir():
-        raise ValueError(f"{out} is a folder: give --out a file's name")
+        raise InputError(f"{out} is a folder: give --out a file's name")
     if target.exists() and mark not in target.read_text(encoding="utf-8", errors="replace")[:400]:
-        raise ValueError(f"{out} was not written by this command: give another --out, or move it away")
+        raise InputError(f"{out} was not written by this command: give another --out, or move it away")

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from l2p.ending import run_command
+from l2p.errors import InputError
 from reproduce.families import recipe_families
-from reproduce.launch import INTERRUPTED
 from reproduce.quiet import quiet_native_logs
 
 if TYPE_CHECKING:
     from reproduce.recipes import Recipe
 
-DIVERGED, BAD_INPUT, UNEXPECTED = 1, 2, 4
 EXAMPLE = """Reproduce the paper for one source family: corpus, transfer, sample, score, cost, report.
 
 Examples:
@@ -54,27 +50,28 @@ Examples:
 
 A run that was stopped goes on where it was when the same command is given again. What an earlier run beside it has
 drawn with the same source, sampler and prompts is taken from there. Exit status: 0 done, 1 the loss is no longer
-finite, 2 bad input or incomplete data, 3 interrupted and resumable, 4 an error that was not foreseen.
+finite, 2 bad input or incomplete data, 3 interrupted and resumable, 4 our own fault (--debug, anywhere on the
+line, shows where).
 """
 FAMILIES = ", ".join(recipe_families())
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-study_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-prompts_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help=EXAMPLE)
-def main(
+def run_family(
     family: Annotated[str, typer.Argument(help=f"source family; with recipes here: {FAMILIES}")],
     recipe: Annotated[str | None, typer.Option(help="a recipe's name, or package.module:function")] = None,
     size: Annotated[str | None, typer.Option(help="miniature (default) or paper: the family's usual recipe")] = None,
     stage: Annotated[list[str] | None, typer.Option(help="run this stage alone; may be given again")] = None,
-    run: Annotated[Path | None, typer.Option(help="run folder [default: runs/<recipe's name>]")] = None,
+    run: Annotated[Path | None, typer.Option(help=r"run folder \[default: runs/<recipe's name>]")] = None,
     seed: Annotated[int | None, typer.Option(help="another transfer seed, into runs/<recipe's name>-seed<n>")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="print the cost in time, disk and memory, and stop")] = False,
     reuse: Annotated[
         Path | None,
-        typer.Option(help="take the source's pictures from this run where they fit [default: any run beside this one]"),
+        typer.Option(
+            help=r"take the source's pictures from this run where they fit \[default: any run beside this one]"
+        ),
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="go on without corpus images that are missing or damaged")
@@ -86,7 +83,8 @@ def main(
         bool, typer.Option("--status", help="say which stages are done, damaged or missing (exit 0: all done, 2: not)")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(help="a quick look: so many prompts of corpus and suites, in a folder of its own")
+        int | None,
+        typer.Option(max=10_000_000, help="a quick look: so many prompts of corpus and suites, in a folder of its own"),
     ] = None,
     source: Annotated[Path | None, typer.Option(help="your own pipeline of the family, a diffusers folder")] = None,
     gpus: Annotated[
@@ -97,8 +95,7 @@ def main(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="tell neither progress nor scores")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the scores at the end, or --status, as JSON")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show where in the code an error arose")] = False,
-) -> None:
+) -> int:
     """Resolve the recipe and run it."""
     quiet_native_logs()
     asked = Asked(
@@ -120,21 +117,7 @@ def main(
         quiet=quiet,
         as_json=as_json,
     )
-    raise typer.Exit(_guarded(lambda: _run(asked), debug))
-
-
-def _guarded(work: Callable[[], int], debug: bool) -> int:
-    """The status of some work; what ends it early is told in a sentence."""
-    try:
-        return work()
-    except typer.Exit as ended:
-        return ended.exit_code
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        exit_status, message, style = _told(error)
-        Console(stderr=True, soft_wrap=True).print(message, style=style, markup=False, highlight=False)
-        return exit_status
+    return _run(asked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,18 +178,18 @@ def _check(asked: Asked, stages: list[str]) -> None:
     """Raise ValueError for a stage that is none, and for options that contradict each other."""
     unknown = [stage for stage in (*asked.stages, *asked.redo) if stage not in stages]
     if unknown:
-        raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(stages)}")
+        raise InputError(f"unknown stage {unknown[0]!r}; known: {', '.join(stages)}")
     if asked.redo and asked.stages:
-        raise ValueError("--redo makes a stage and all that follows from it: give it without --stage")
+        raise InputError("--redo makes a stage and all that follows from it: give it without --stage")
     alone = [name for name, given in (("--plan", asked.plan), ("--status", asked.status)) if given]
     if len(alone) > 1 or (alone and (asked.redo or asked.stages)):
-        raise ValueError(f"{alone[0]} starts nothing: give it without --stage, --redo, --plan and --status")
+        raise InputError(f"{alone[0]} starts nothing: give it without --stage, --redo, --plan and --status")
     if asked.gpus and not asked.plan:
-        raise ValueError("--gpus says what a plan is for: give it with --plan")
+        raise InputError("--gpus says what a plan is for: give it with --plan")
     if asked.dry and asked.plan:
-        raise ValueError("--dry costs a minute or two, whatever the recipe: give --plan without it")
+        raise InputError("--dry costs a minute or two, whatever the recipe: give --plan without it")
     if asked.as_json and (asked.plan or (asked.stages and "report" not in asked.stages)):
-        raise ValueError("--json prints what the report found, or --status: leave out --plan and --stage")
+        raise InputError("--json prints what the report found, or --status: leave out --plan and --stage")
 
 
 def _work(asked: Asked, recipe: Recipe, run_dir: Path) -> int:
@@ -228,46 +211,26 @@ def _work(asked: Asked, recipe: Recipe, run_dir: Path) -> int:
     return reproduce(recipe, run_dir, stages, arguments=sys.argv[1:], options=options)
 
 
-def _told(error: BaseException) -> tuple[int, str, str]:
-    """Exit status, what to tell and how it looks for an error that ends the command."""
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted: the same command goes on from here", ""
-    if isinstance(error, FloatingPointError):
-        return DIVERGED, f"the transfer diverged: {error}", "bold red"
-    if isinstance(error, (ValueError, OSError)):
-        return BAD_INPUT, f"error: {error}", "bold red"
-    reason = str(error).strip().partition("\n")[0]
-    message = f"{type(error).__name__}: {reason} (not foreseen; --debug shows where, the same command tries again)"
-    return UNEXPECTED, message, "bold red"
+OTHERS = ("prompts", "study")  # commands that stand where a family would
 
 
-def command() -> None:
-    """`prompts` and `study` stand where a family would; everything else is a run of a recipe."""
-    word = next(iter(sys.argv[1:2]), "")
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status: one of OTHERS, or a recipe of the family named first."""
+    words = sys.argv[1:] if arguments is None else arguments
+    word = words[0] if words and words[0] in OTHERS else ""
+    if not word:
+        return run_command(app, words, name="python -m reproduce")
+    other = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     if word == "prompts":
         from reproduce.prompts.command import prompts
 
-        prompts_app.command()(prompts)
-        chosen = prompts_app
-    elif word == "study":
+        other.command()(prompts)
+    else:
         from reproduce.study_command import HELP, study
 
-        study_app.command(help=HELP)(study)
-        chosen = study_app
-    else:
-        return app()
-    words = [word for word in sys.argv[2:] if word != "--debug"]
-    run = partial(chosen, args=words, prog_name=f"python -m reproduce {word}", standalone_mode=False)
-    sys.exit(_guarded(lambda: _said(run), "--debug" in sys.argv))
-
-
-def _said(run: Callable[[], int | None]) -> int:
-    """Run typer's command; a wrong option is told in typer's own words."""
-    try:
-        return run() or 0
-    except typer.TyperException as error:
-        raise ValueError(error.format_message()) from error
+        other.command(help=HELP)(study)
+    return run_command(other, words[1:], name=f"python -m reproduce {word}")
 
 
 if __name__ == "__main__":
-    command()
+    sys.exit(main())

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 from bench.benchmarks import BENCHMARKS, find_benchmark
 from bench.records import to_json
 from l2p.architectures import get_architecture
+from l2p.errors import InputError
 from l2p.sampling import SCHEDULERS
 from reproduce.recipes.base import Recipe, Sampler
 
@@ -21,7 +22,7 @@ def check_recipe(recipe: Recipe) -> None:
     get_architecture(recipe.family)
     problem = next(_problems(recipe), None)
     if problem is not None:
-        raise ValueError(f"recipe {recipe.name!r}: {problem}")
+        raise InputError(f"recipe {recipe.name!r}: {problem}")
 
 
 def _problems(recipe: Recipe) -> Iterator[str]:

@@ -14,6 +14,7 @@ from bench.benchmarks import BENCHMARKS
 from bench.judges import as_judge
 from bench.passport import file_sha256
 from bench.records import read_json, read_jsonl, write_json
+from l2p.errors import InputError
 from l2p.sources import source_folder
 from reproduce.recipes import Recipe, source_of
 
@@ -92,7 +93,7 @@ def judged_benchmarks(recipe: Recipe) -> list[str]:
     wanted = {benchmark: suite for suite in recipe.suites for benchmark in suite.benchmarks}
     for benchmark, suite in wanted.items():
         if benchmark not in recipe.judges:
-            raise ValueError(
+            raise InputError(
                 f"recipe {recipe.name!r} scores suite {suite.name!r} with {benchmark} but has no judge for it: "
                 f"name a loader in judges, package.module:function"
             )
@@ -115,7 +116,7 @@ def check_judges(recipe: Recipe, recorded: dict[str, str], run_dir: Path, judges
     for benchmark, there in recorded.items():
         here = judges_sha256(recipe, judges).get(benchmark)
         if here is not None and here != there:
-            raise ValueError(
+            raise InputError(
                 f"{run_dir} was scored by another {benchmark} judge (sha256 {there[:12]}) than "
                 f"{recipe.judges[benchmark]} is now (sha256 {here[:12]}): scores of two judges are not mixed. Give "
                 f"another --run, or that judge"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from l2p.errors import InputError
 from l2p.transfer import TransferConfig
 from reproduce.recipes.base import Recipe, Suite
 
@@ -20,7 +21,7 @@ def limited(recipe: Recipe, limit: int) -> Recipe:
     that cannot be cut.
     """
     if limit < FEWEST:
-        raise ValueError(f"--limit {limit} leaves too few images to train on; give {FEWEST} or more")
+        raise InputError(f"--limit {limit} leaves too few images to train on; give {FEWEST} or more")
     num_prompts = min(limit, recipe.corpus.num_prompts)
     num_images = num_prompts * recipe.corpus.images_per_prompt
     return replace(
@@ -51,7 +52,7 @@ def _cut(suite: Suite, limit: int) -> Suite:
         return replace(suite, arguments={**suite.arguments, **counts})
     if suite.benchmarks == ("geneval",) and ":" in suite.prompts:
         return replace(suite, images_per_prompt=min(suite.images_per_prompt, limit))
-    raise ValueError(f"--limit cannot cut suite {suite.name!r}: its prompts {suite.prompts} take no num_... argument")
+    raise InputError(f"--limit cannot cut suite {suite.name!r}: its prompts {suite.prompts} take no num_... argument")
 
 
 def _counts(arguments: Mapping[str, Any]) -> dict[str, int]:

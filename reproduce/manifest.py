@@ -21,6 +21,7 @@ from bench.machine import processor_name
 from bench.passport import library_versions
 from bench.records import differing, read_json, to_json, write_json
 from l2p.architectures import get_architecture
+from l2p.errors import InputError
 from reproduce.families import ROOT
 from reproduce.recipes import Recipe, source_of
 
@@ -68,7 +69,7 @@ def check_folder(recipe: Recipe, run_dir: Path, source_sha256: str) -> None:
     entries = run_dir.iterdir() if run_dir.exists() else ()
     found = sorted(entry.name for entry in entries if entry.name != LOCK)[:5]
     if found:
-        raise ValueError(f"{run_dir} holds {', '.join(found)} but no run.json: it is no run folder. Give another --run")
+        raise InputError(f"{run_dir} holds {', '.join(found)} but no run.json: it is no run folder. Give another --run")
 
 
 def read_manifest(run_dir: Path) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
         if wrong is None and not isinstance(manifest["inputs"].get("source_sha256"), str):
             wrong = "without inputs.source_sha256"
     if wrong is not None:
-        raise ValueError(f"{path} is damaged ({wrong}): bring its copy back, or give another --run")
+        raise InputError(f"{path} is damaged ({wrong}): bring its copy back, or give another --run")
     return manifest
 
 
@@ -96,7 +97,7 @@ def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path, sour
     """Raise ValueError when `run_dir` belongs to another format, recipe or source; the message names both."""
     if manifest.get("format") != FORMAT:
         commit = (manifest.get("git") or {}).get("commit")
-        raise ValueError(
+        raise InputError(
             f"{run_dir} has run format {manifest.get('format')!r} (written by commit {commit}), this code writes "
             f"format {FORMAT}. Go on with that commit, or give another --run"
         )
@@ -104,13 +105,13 @@ def check_manifest(manifest: dict[str, Any], recipe: Recipe, run_dir: Path, sour
     theirs, ours = (one | {"source": None} for one in (manifest["recipe"], recipe_json(recipe)))
     # A setting that is None counts as one that was not known when the folder was begun.
     if any(differing(_by_name(theirs), _by_name(ours))):
-        raise ValueError(
+        raise InputError(
             f"{run_dir} holds a run of recipe {theirs.get('name')!r}, you asked for {ours['name']!r}; there and here "
             f"differ\n{told_differences(theirs, ours)}\nGive another --run, or the same recipe"
         )
     began = manifest["inputs"]["source_sha256"]
     if began != source_sha256:
-        raise ValueError(
+        raise InputError(
             f"{run_dir} was begun with other weights: source {manifest['recipe'].get('source')} had sha256 "
             f"{began[:12]}, {source_of(recipe)} has {source_sha256[:12]} now. Give another --run, or bring the first "
             f"weights back"

@@ -21,6 +21,7 @@ from bench.cost.devices import DEVICES, GIB
 from bench.cost.families import FAMILIES
 from bench.cost.predict import Prediction, make_pixel_model
 from l2p.config import TransferConfig
+from l2p.errors import InputError
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.trainable import shard_units
 from l2p.training.shard import PLACEMENTS, Placement
@@ -75,7 +76,7 @@ def gpus_named(text: str) -> Gpus:
     """GPUs as `8xh100`: how many, and a name of bench/cost/devices.py. ValueError lists what there is."""
     num, _, name = text.partition("x")
     if not num.isdigit() or int(num) < 1 or name not in DEVICES:
-        raise ValueError(f"--gpus {text!r} is not such as 8xh100; known GPUs: {', '.join(DEVICES)}")
+        raise InputError(f"--gpus {text!r} is not such as 8xh100; known GPUs: {', '.join(DEVICES)}")
     return Gpus(num=int(num), name=name, memory_bytes=DEVICES[name].memory_bytes)
 
 
@@ -108,7 +109,7 @@ def placement(recipe: Recipe, gpus: Gpus | None) -> Placement:
         return "replicate"
     setting, peak = _first(training_peaks(recipe, gpus.num), gpus)
     if not _has_room(peak, gpus):
-        raise ValueError(
+        raise InputError(
             f"a training step of {recipe.name} needs {(peak + SPARE_BYTES) / GIB:.0f} GiB on each GPU at best, "
             f"{gpus.name} has {gpus.memory_bytes / GIB:.0f}. {advice(recipe, gpus)}"
         )

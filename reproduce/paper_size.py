@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from l2p.errors import InputError
 from l2p.progress import track
 from reproduce.families import ROOT, recipe_families
 from reproduce.memory import GIB, Gpus, advice, fits, gpus_named
@@ -44,7 +45,7 @@ def write(page: Path, text: str) -> None:
     before, begin, rest = page.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} has no {BEGIN} ... {END} to write between")
+        raise InputError(f"{page} has no {BEGIN} ... {END} to write between")
     temporary = page.with_name(page.name + ".tmp")
     temporary.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
     temporary.replace(page)

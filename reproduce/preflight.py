@@ -16,6 +16,7 @@ from bench.geneval.prompts import is_rewritten
 from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
+from l2p.errors import InputError
 from l2p.sources import source_folder
 from reproduce.checks import check_recipe
 from reproduce.inputs import judged_benchmarks
@@ -55,7 +56,7 @@ def check_source(source: str, pipeline_class: str) -> None:
         return  # `check_missing` has asked the hub
     found_class = read_json(folder / "model_index.json").get("_class_name")
     if found_class != pipeline_class:
-        raise ValueError(f"{source} holds a {found_class}, this recipe's family needs a {pipeline_class}")
+        raise InputError(f"{source} holds a {found_class}, this recipe's family needs a {pipeline_class}")
 
 
 def check_resolution(recipe: Recipe) -> None:
@@ -68,7 +69,7 @@ def check_resolution(recipe: Recipe) -> None:
     step = 2 ** len(channels) if isinstance(channels, list) else 1  # its factor is 2^(n - 1)
     resolution = drawn_at(recipe, "source")
     if resolution % step:
-        raise ValueError(
+        raise InputError(
             f"recipe {recipe.name!r} draws at {resolution} px, but {folder} draws at multiples of {step} px"
         )
 
@@ -84,7 +85,7 @@ def check_state(folder: Path) -> None:
     torn = [path for path, good in whole.items() if not good]
     if torn or not (state / "optimizer.pt").is_file():
         named = torn[0] if torn else state / "optimizer.pt"
-        raise ValueError(f"{named} is damaged or missing, so the transfer cannot go on from it: give --redo transfer")
+        raise InputError(f"{named} is damaged or missing, so the transfer cannot go on from it: give --redo transfer")
 
 
 def _is_whole(path: Path) -> bool:
@@ -182,7 +183,7 @@ def check_rewritten(recipe: Recipe) -> None:
             continue
         found = [prompt for prompt in suite_prompts(suite) if is_rewritten(prompt.spec)]
         if found:
-            raise ValueError(
+            raise InputError(
                 f"suite {suite.name!r} of recipe {recipe.name!r}: {len(found)} prompts do not name what their images "
                 f"are judged by, first {found[0].text!r}: say in rewritten_by what rewrote them"
             )
@@ -191,20 +192,20 @@ def check_rewritten(recipe: Recipe) -> None:
 def check_reuse(run_dir: Path | None) -> None:
     """Raise ValueError when the folder that pictures are to be taken from is no run folder."""
     if run_dir is not None and not (run_dir / "run.json").is_file():
-        raise ValueError(f"--reuse {run_dir}: there is no run.json; give the folder of an earlier run")
+        raise InputError(f"--reuse {run_dir}: there is no run.json; give the folder of an earlier run")
 
 
 def check_disk(recipe: Recipe, run_dir: Path) -> None:
     """Raise PermissionError where `run_dir` cannot be written, ValueError where its disk is too full for the run."""
     existing = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
     if not existing.is_dir():
-        raise ValueError(f"{existing} is a file; give a folder for the run with --run")
+        raise InputError(f"{existing} is a file; give a folder for the run with --run")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"no permission to write in {existing}: give another folder with --run")
     present = sum(file.stat().st_size for file in run_dir.rglob("*") if file.is_file())
     wanted, free = disk_bytes(recipe) - present + SPARE_BYTES, shutil.disk_usage(existing).free
     if wanted > free:
-        raise ValueError(
+        raise InputError(
             f"{existing} has {free / GIB:.1f} GiB free, the run needs up to {wanted / GIB:.1f} GiB more: "
             f"make room, or give a folder on another disk with --run"
         )

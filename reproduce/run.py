@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench.records import read_json, write_json
+from l2p.errors import InputError
 from l2p.progress import say
 from reproduce import launch, preflight
 from reproduce.dry import is_dry, prepare
@@ -133,7 +134,7 @@ def check_needs(manifest: dict[str, Any], run_dir: Path, stages: Sequence[str]) 
     for stage in stages:
         missing = [before for before in NEEDS[stage] if before not in stages and not finished(manifest, before)]
         if missing:
-            raise ValueError(f"stage {stage} reads what {', '.join(missing)} writes in {run_dir}: run that stage first")
+            raise InputError(f"stage {stage} reads what {', '.join(missing)} writes in {run_dir}: run that stage first")
 
 
 def make_missing(recipe: Recipe) -> None:
@@ -213,7 +214,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
         with FileLock(run_dir / LOCK, timeout=5):
             yield
     except Timeout as error:
-        raise ValueError(f"another process is at work in {run_dir}: wait for it or stop it") from error
+        raise InputError(f"another process is at work in {run_dir}: wait for it or stop it") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from l2p.errors import InputError
 from reproduce.families import ROOT, recipe_families
 from reproduce.recipes.base import Recipe, Suite
 
@@ -173,7 +174,7 @@ STUDIES = {
 def find_study(name: str) -> Study:
     """The study of that name; ValueError lists the known ones."""
     if name not in STUDIES:
-        raise ValueError(f"unknown study {name!r}; known: {', '.join(STUDIES)}")
+        raise InputError(f"unknown study {name!r}; known: {', '.join(STUDIES)}")
     return STUDIES[name]
 
 
@@ -197,7 +198,7 @@ def find_arm(name: str, usual: Recipe) -> Recipe:
     study, _, arm = name.partition("/")
     known = arms(study, usual)
     if arm not in known:
-        raise ValueError(f"unknown arm {arm!r} of study {study}; known: {', '.join(known)}")
+        raise InputError(f"unknown arm {arm!r} of study {study}; known: {', '.join(known)}")
     return known[arm]
 
 
@@ -214,10 +215,10 @@ def runs_of(
     `only` are the arms that are wanted, () all. Raises ValueError for an arm that is none, or seeds below 1.
     """
     if num_seeds < 1:
-        raise ValueError(f"--seeds {num_seeds}: give 1 or more")
+        raise InputError(f"--seeds {num_seeds}: give 1 or more")
     known = arms(name, usual)
     if unknown := [arm for arm in only if arm not in known]:
-        raise ValueError(f"unknown arm {unknown[0]!r} of study {name}; known: {', '.join(known)}")
+        raise InputError(f"unknown arm {unknown[0]!r} of study {name}; known: {', '.join(known)}")
     folder = study_folder(name, usual, limit)
     found = []
     for seed in range(num_seeds):

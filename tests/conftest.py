@@ -12,6 +12,36 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).pare
 
 import pytest
 
+from tests import noted as notes
+
+WRITE_ERRORS = "--write-errors"
+LAST = "test_no_row_of_the_table_stands_without_an_input"  # compares what all others noted
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(WRITE_ERRORS, action="store_true", help="run the bad inputs alone and write docs/errors.md anew")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.name == LAST)
+    if config.getoption(WRITE_ERRORS):
+        items[:] = [item for item in items if "noted" in getattr(item, "fixturenames", ())]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if session.config.getoption(WRITE_ERRORS) and exitstatus == 0:  # after a failure it would be half a table
+        notes.TABLE.write_text(notes.as_table(notes.SEEN), encoding="utf-8")
+
+
+@pytest.fixture
+def noted(request, tmp_path_factory):
+    """Every bad input that the test gives to a command in this process stands in docs/errors.md as it ends."""
+    folder, given = tmp_path_factory.getbasetemp(), notes.given_to(request.node)
+    with notes.noting(request.module, given, folder) as rows:
+        yield
+    if not request.config.getoption(WRITE_ERRORS):
+        notes.refuse_unknown(rows, notes.TABLE.read_text("utf-8"))
+
 
 @pytest.fixture(scope="session")
 def recorded() -> Path:

@@ -16,6 +16,8 @@ ALLOWED = {
     "reports": set(),
 }
 READERS = {"l2p.pictures", "l2p.tables"}  # the one reader of pictures and the one of tables, which every room uses
+ENDINGS = {"l2p.ending", "l2p.errors"}  # the one handler of command lines and the error of bad input
+SHARED = READERS | ENDINGS  # what every room may import
 EXCEPTIONS = {
     "bench/cost/predict.py": {"l2p"},
     "bench/perf/test_l2p.py": {"l2p", "reproduce"},  # a study of their speed
@@ -66,14 +68,24 @@ def test_a_package_imports_only_what_it_may(package):
             ours = {module for module in imports(path) if module.split(".")[0] == "bench"}
             assert all(any(m == ok or m.startswith(ok + ".") for ok in REPORTS_READ) for m in ours), f"{name}: {ours}"
             allowed = allowed | {"bench"}
-        found = rooms({module for module in imports(path) if module.rpartition(".")[0] not in READERS | {""}} - READERS)
+        found = rooms({module for module in imports(path) if module.rpartition(".")[0] not in SHARED | {""}} - SHARED)
         assert found <= allowed, f"{name} imports {found - allowed}"
 
 
 def test_the_readers_need_no_torch_and_none_of_ours():
     for name in READERS:
         found = imports(ROOT / f"{name.replace('.', '/')}.py")
-        assert not rooms(found) and "torch" not in found, name
+        assert not rooms(found - ENDINGS - {"l2p.errors.InputError"}) and "torch" not in found, name
+
+
+def test_whose_fault_an_error_is_stands_where_it_is_raised():
+    """A ValueError of ours ends a command with status 4: what the user gave wrong is an InputError, status 2."""
+    for package in PACKAGES:
+        for path in source_files(package):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                raised = node.exc.func if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) else None
+                bad = isinstance(raised, ast.Name) and raised.id == "ValueError"
+                assert not bad, f"{path}:{node.lineno} raises ValueError: raise l2p.errors.InputError"
 
 
 OWN_READERS = {
@@ -96,7 +108,7 @@ def test_pictures_and_tables_are_read_in_one_place():
 
 
 def test_what_reports_read_is_free_of_torch():
-    code = f"import sys, {', '.join(sorted(REPORTS_READ))}; print(*sys.modules)"
+    code = f"import sys, {', '.join(sorted(REPORTS_READ | SHARED))}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     modules = {module.split(".")[0] for module in loaded.split()}
     assert "bench" in modules and not modules & {"torch", "torchvision", "diffusers", "transformers", "accelerate"}

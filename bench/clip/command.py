@@ -11,6 +11,7 @@ import typer
 from bench.clip.variants import VARIANTS, find_variant
 from bench.passport import NOT_STATED
 from bench.records import Summary
+from l2p.errors import InputError
 
 EXAMPLE = """Score pictures against their captions: the cosine of CLIP, Long-CLIP or FG-CLIP 2, times 100.
 
@@ -43,7 +44,7 @@ def clip(
     from bench.sets import read_captions, read_set
 
     if scorer and weights:
-        raise ValueError(f"--weights would change nothing: {scorer} brings its own.")
+        raise InputError(f"--weights would change nothing: {scorer} brings its own.")
     out = out or Path("scores") / f"{images.resolve().name}-clip"
     config = ClipConfig(variant=find_variant(variant), batch_size=batch_size, device=device, subject=subject)
     captions, pictures = read_captions(prompts, caption), read_set(images)
@@ -67,7 +68,7 @@ def rescore_clip(directory: Path | None, out: Path | None, options: Mapping[str,
     from bench.clip.score import write_scores
 
     if directory is None:
-        raise ValueError("rescore of the CLIP score needs the folder of saved cosines.")
+        raise InputError("rescore of the CLIP score needs the folder of saved cosines.")
     show(write_scores(directory, out or directory), out or directory)
 
 

@@ -18,6 +18,7 @@ from bench.clip.variants import ClipVariant, max_num_patches
 from bench.judges import Judge
 from bench.named import refuse_missing_path
 from bench.passport import weights_sha256
+from l2p.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -101,7 +102,7 @@ def load_scorer(variant: ClipVariant, name: str = "", device: str = "cpu", trust
     name = name or variant.model
     refuse_missing_path(name, FORMAT)
     if variant.kind == "fg-clip-2" and not trust_remote_code:
-        raise ValueError(
+        raise InputError(
             f"{name} brings code of its own, which would be run: read it, then say so with --trust-remote-code"
         )
     try:
@@ -111,7 +112,7 @@ def load_scorer(variant: ClipVariant, name: str = "", device: str = "cpu", trust
     except (ValueError, OSError):
         raise
     except Exception as error:  # safetensors and transformers have their own; the files are at fault in all cases
-        raise ValueError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
+        raise InputError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
     return Judge(ask=scorer, passport=scorer.passport)
 
 
@@ -150,7 +151,7 @@ def image_tower(name: str, device: str = "cpu") -> Judge:
     except (ValueError, OSError):
         raise
     except Exception as error:  # as in load_scorer
-        raise ValueError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
+        raise InputError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
     mean, std = (torch.tensor(part, device=device)[:, None, None] for part in (MEAN, STD))
 
     def extract(pixels: Tensor) -> Tensor:

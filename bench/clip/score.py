@@ -29,6 +29,7 @@ from bench.runner import (
 )
 from bench.sets import MAX_PIXELS, PictureSet, by_prompt, name_of, notes_on, refuse_broken, shown_sizes, some
 from bench.statistics import bootstrap_ci
+from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 
 BENCHMARK = "clip"
@@ -53,7 +54,7 @@ def match_captions(pictures: PictureSet, captions: Mapping[str, str]) -> list[Im
     strangers = [name_of(sample) for sample in samples if sample.prompt_id not in captions]
     lonely = sorted(set(captions) - {sample.prompt_id for sample in samples})
     if strangers or lonely:
-        raise ValueError(
+        raise InputError(
             f"{pictures.directory}: without a caption are {some(strangers)} of {len(samples)} pictures; without a "
             f"picture are {some(lonely)} of {len(captions)} captions. Pictures are named <id>.png, <id>_<k>.png or "
             "<id>/<k>.png"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from l2p.errors import InputError
+
 Kind = Literal["clip", "fg-clip-2"]
 
 
@@ -75,7 +77,7 @@ VARIANTS: dict[str, ClipVariant] = {
 def find_variant(name: str) -> ClipVariant:
     """The variant of that name; ValueError lists the known ones."""
     if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}")
+        raise InputError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}")
     return VARIANTS[name]
 
 

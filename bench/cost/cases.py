@@ -17,6 +17,7 @@ from typing import Literal
 
 from bench.cost.families import FAMILIES, Family, family_named
 from bench.records import CostRecord, Training
+from l2p.errors import InputError
 
 Kind = Literal["source", "l2p", "vae", "text", "train"]
 Optimizer = Literal["foreach", "fused", "8bit"]
@@ -25,6 +26,8 @@ RESOLUTIONS = (512, 1024, 2048, 3072, 4096, 6144, 8192, 10240)
 TILES = (512, 1024)
 TRAINED_BLOCKS = (0, 1, 3, 5, 10)
 PATCH_SIZES = (16, 64, 128, 160)  # the released ones (checkpoints.md)
+MAX_RESOLUTION = 16_384  # px: beyond the paper's 10K; an absurd one would be predicted for hours
+MAX_TILES_A_SIDE = 64  # of a VAE's decode, each of which is predicted by itself
 TOKENS_A_SIDE = 64  # paper section 3.4: the patch grows with resolution so that the grid stays 64 x 64
 
 
@@ -138,7 +141,7 @@ def parse(
     allow.
     """
     if batch_size < 1 or (text_tokens is not None and text_tokens < 1):
-        raise ValueError(f"batch size {batch_size} and text tokens {text_tokens} must be at least 1")
+        raise InputError(f"batch size {batch_size} and text tokens {text_tokens} must be at least 1")
     if name.startswith("text-"):
         family = family or family_named(name.removeprefix("text-"))
         return Case(
@@ -147,7 +150,7 @@ def parse(
     match = _PATTERN.fullmatch(name)
     if match is None or match["family"] not in FAMILIES or not _consistent(match):
         close = difflib.get_close_matches(name, list(known_names()), n=5, cutoff=0.4)
-        raise ValueError(f"unknown case {name!r}: close ones are {', '.join(close) or 'none'}; `--list` shows all")
+        raise InputError(f"unknown case {name!r}: close ones are {', '.join(close) or 'none'}; `--list` shows all")
     family = family or FAMILIES[match["family"]]
     kind: Kind = "train" if match["train"] else "l2p" if match["l2p"] else "vae" if match["vae"] else "source"
     resolution = int(match["resolution"])
@@ -177,15 +180,20 @@ def _consistent(match: re.Match) -> bool:
 
 
 def check_resolution(case: Case, family: Family) -> None:
-    """Raise ValueError when the grid of tokens does not divide the image or the source cannot go so far."""
+    """Raise InputError for an absurd size, a grid of tokens that does not divide the image, too large a source."""
+    if case.resolution > MAX_RESOLUTION:
+        raise InputError(f"{case.name}: {case.resolution} px a side are too many; up to {MAX_RESOLUTION} are predicted")
+    if case.tile and case.resolution > MAX_TILES_A_SIDE * case.tile:
+        least = -(-case.resolution // MAX_TILES_A_SIDE)
+        raise InputError(f"{case.name}: tiles of {case.tile} px are too many; give tiles of at least {least} px")
     step = case.patch_size or family.pixels_per_token
     if case.resolution % step or case.resolution == 0:
         near = max(1, round(case.resolution / step)) * step
-        raise ValueError(
+        raise InputError(
             f"{case.name}: {case.resolution} px is no multiple of {step} px a token; the nearest is {near}"
         )
     if case.kind == "source" and case.resolution > family.max_resolution:
-        raise ValueError(
+        raise InputError(
             f"{case.name}: {family.name} has positions up to {family.max_resolution} px only; ask for at most "
             f"that, or for l2p-{family.name}-{case.resolution}"
         )

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Grid
 
+from l2p.errors import InputError
+
 if TYPE_CHECKING:
     from bench.cost.cases import Case
     from bench.cost.measure import Measurement
@@ -33,8 +35,10 @@ What --paper wrote is drawn again, and nothing predicted, by: python -m reports.
 
 def cost(
     case: Annotated[list[str] | None, typer.Option(help="A case's name, repeatable; see --list.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="2 = an image with its guidance.")] = 1,
-    text_tokens: Annotated[int | None, typer.Option(min=1, help="Prompt length; default: the family's.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="2 = an image with its guidance.")] = 1,
+    text_tokens: Annotated[
+        int | None, typer.Option(min=1, max=32_768, help="Prompt length; default: the family's.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the records here, after each case.")] = None,
     show: Annotated[bool, typer.Option("--list", help="Print the cases' names and stop.")] = False,
     paper: Annotated[
@@ -46,21 +50,22 @@ def cost(
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder of --paper.")] = Path("runs/cost-paper"),
     measure: Annotated[str, typer.Option(help="Also measure on this device (cpu, cuda, cuda:1), random weights.")] = "",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of a measurement.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Timed calls of a measurement.")] = 10,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     roofline: Annotated[
         str,
         typer.Option(help="Device of the modelled time: h100, a100, rtx4090, cpu [default: h100; cpu beside a CPU]."),
     ] = "",
     operators: Annotated[bool, typer.Option("--operators", help="FLOPs and traffic by stage and operator.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes of --paper.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes of --paper.")] = 2,
     cache: Annotated[Path, typer.Option(help="Finished predictions are kept here.")] = Path("runs/cost-cache"),
     force: Annotated[bool, typer.Option(help="Go on with a torch that the meter was not checked on.")] = False,
 ) -> None:
     """Check everything first, then run; the imports wait, so that `--help` needs no torch."""
     from bench.cost import cases, torch_private
-    from bench.cost.measure import check_device
+    from bench.cost.measure import check_measurable
     from bench.cost.roofline import device_named
+    from bench.records import check_file_to_write
 
     if show:
         typer.echo("\n".join(cases.known_names()))
@@ -68,14 +73,15 @@ def cost(
     if warning := torch_private.check_torch(force=force):
         typer.echo(f"warning: {warning}", err=True)
     if paper and (case or measure or json):
-        raise ValueError("--paper has its own cases and predicts only: leave --case, --measure and --json out")
+        raise InputError("--paper has its own cases and predicts only: leave --case, --measure and --json out")
     if paper:
         _paper(out, cache, jobs, force)
         return
     if not case:
-        raise ValueError("name at least one --case (see --list), or ask for --paper")
+        raise InputError("name at least one --case (see --list), or ask for --paper")
+    check_file_to_write(json, "--json")
     if measure:
-        check_device(measure)
+        check_measurable(measure)
     parsed = [cases.parse(name, batch_size=batch_size, text_tokens=text_tokens) for name in case]
     limits = device_named(roofline or ("cpu" if measure == "cpu" else "h100"))
     get = partial(_prediction, dtype=_dtype(dtype), cache=cache, force=force)
@@ -87,7 +93,7 @@ cost.__doc__ = EXAMPLE
 
 def _dtype(name: str) -> str:
     if name not in ("bfloat16", "float32"):
-        raise ValueError(f"unknown dtype {name!r}: known are bfloat16, float32")
+        raise InputError(f"unknown dtype {name!r}: known are bfloat16, float32")
     return name
 
 
@@ -112,6 +118,8 @@ def _run_cases(
     from bench.cost.roofline import latency_band_s
     from bench.cost.write import write_records
 
+    if device:
+        _check_all_fit(cases, get, limits, device, repeats)
     console, grid = Console(), _grid(limits, device)
     records: list[CostRecord] = []
     measurements: list[Measurement] = []
@@ -131,12 +139,27 @@ def _run_cases(
     console.print(grid)
 
 
+def _check_all_fit(
+    cases: list[Case], get: Callable[[Case], Prediction], limits: Device, device: str, repeats: int
+) -> None:
+    """Raise InputError, before anything runs, for a case that the device cannot hold; say how long the others take."""
+    from bench.cost.measure import check_fits, num_calls
+    from bench.cost.roofline import latency_band_s
+
+    predictions = [get(case) for case in track(cases, "predictions", console=Console(stderr=True), transient=True)]
+    for predicted in predictions:
+        check_fits(predicted.case.name, predicted.peak_memory_bytes, device)
+    for predicted in predictions:
+        fast, slow = (_clock(seconds) for seconds in latency_band_s(predicted.operators, limits))
+        calls = num_calls(repeats)
+        typer.echo(f"{predicted.case.name}: {calls} calls on {device}, modelled {fast} to {slow} each", err=True)
+
+
 def _measurement(predicted: Prediction, device: str, repeats: int) -> Measurement:
     import torch
 
-    from bench.cost.measure import check_fits, measure_case
+    from bench.cost.measure import measure_case
 
-    check_fits(predicted.case.name, predicted.peak_memory_bytes, device)
     return measure_case(predicted.case, device=device, dtype=getattr(torch, predicted.dtype), num_repeats=repeats)
 
 

@@ -25,6 +25,7 @@ from bench.cost.components import (
     T5_XXL,
     Component,
 )
+from l2p.errors import InputError
 
 if TYPE_CHECKING:
     from bench.cost.inputs import Shape
@@ -306,7 +307,7 @@ L2P_HIGH_RESOLUTION_SAMPLER = Sampler(
 def family_named(name: str) -> Family:
     """The published family of that name; ValueError lists the known ones."""
     if name not in FAMILIES:
-        raise ValueError(f"unknown family {name!r}: known are {', '.join(FAMILIES)}")
+        raise InputError(f"unknown family {name!r}: known are {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
@@ -338,7 +339,7 @@ def family_from_folder(
 
 
 def _not_known(name: str, config: dict, shape: Shape) -> dict[str, Any]:
-    raise ValueError(
+    raise InputError(
         f"nothing says what a call of family {name!r} is fed: add it to FAMILIES in bench/cost/families.py, which has "
         f"{', '.join(FAMILIES)}"
     )
@@ -351,6 +352,6 @@ def _component_from(path: Path) -> Component:
         )
     config = json.loads(path.read_text())
     if "_class_name" not in config:
-        raise ValueError(f"{path} names no class (_class_name): it is not the config of a diffusers model")
+        raise InputError(f"{path} names no class (_class_name): it is not the config of a diffusers model")
     own = {key: value for key, value in config.items() if not key.startswith("_")}
     return Component(cls=f"diffusers:{config['_class_name']}", config=own)

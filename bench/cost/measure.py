@@ -12,7 +12,6 @@ and `measure_case` for the named cases, with random weights and no download. The
 from __future__ import annotations
 
 import gc
-import re
 import resource
 import time
 from collections.abc import Callable, Iterable
@@ -27,10 +26,12 @@ from bench.cost.cases import Case
 from bench.cost.families import Family
 from bench.cost.meter import Meter, resident_bytes
 from bench.cost.predict import prepare
-from bench.machine import device_name
+from bench.machine import check_device, device_name
 from bench.records import CostRecord
+from l2p.errors import InputError
 
 KIBIBYTE, GIB = 1024, 2**30
+NUM_WARMUP = 2  # calls of a case before the timed ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def measure_step(
     events). latency_s: seconds of each of `num_repeats` calls, in order, unrounded. The step runs num_warmup +
     num_repeats + 1 (+ 1) times, so a step that trains does train. Raises ValueError for a device that is not there.
     """
-    check_device(device)
+    check_measurable(device)
     for _ in range(num_warmup):
         step()
     latencies = [timed(step, device) for _ in range(num_repeats)]
@@ -88,39 +89,37 @@ def measure_case(
     Raises ValueError for a device that is not there or a case that only predicts (8-bit state); the device's own
     out-of-memory error passes through.
     """
-    check_device(device)
+    check_measurable(device)
     if case.optimizer == "8bit":
-        raise ValueError(f"{case.name} is only predicted: its 8-bit state is a memory layout, not an optimiser")
+        raise InputError(f"{case.name} is only predicted: its 8-bit state is a memory layout, not an optimiser")
     gc.collect()
     if _is_cuda(device):
         torch.cuda.empty_cache()
     prepared = prepare(case, family, dtype=dtype, device=device)
     what = case.record(dtype=str(dtype).removeprefix("torch."), kind="measured")
     record = measure_step(
-        prepared.run, what, resident=prepared.resident, device=device, num_warmup=2, num_repeats=num_repeats
+        prepared.run, what, resident=prepared.resident, device=device, num_warmup=NUM_WARMUP, num_repeats=num_repeats
     )
     reserved = torch.cuda.max_memory_reserved(device) if _is_cuda(device) else 0
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
     return Measurement(record=record, reserved_bytes=reserved, process_max_rss_bytes=rss)
 
 
-def check_device(device: str) -> None:
-    """Raise ValueError for a device that torch does not have here, naming what it has."""
-    known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    # accelerate calls a process's CPU "cpu:0"
-    if device in known or (device == "cuda" and len(known) > 1) or re.fullmatch(r"cpu:\d+", device):
-        return
-    raise ValueError(
-        f"device {device!r} is not on this machine, which has {', '.join(known)}. Fake CUDA is not offered: leave "
-        "the device out to predict the case instead."
-    )
+def num_calls(num_repeats: int) -> int:
+    """How often `measure_case` calls its case: warm-up, timed calls, one for memory and one for FLOPs."""
+    return NUM_WARMUP + num_repeats + 2
+
+
+def check_measurable(device: str) -> None:
+    """Raise InputError for a device that is not here, or whose memory and time are not measured (MPS and others)."""
+    check_device(device, option="--measure", allowed=("cuda",))
 
 
 def check_fits(name: str, needed_bytes: int, device: str) -> None:
     """Raise ValueError when a case's predicted peak is more than the device has free: nothing is built first."""
     free_bytes = torch.cuda.mem_get_info(device)[0] if _is_cuda(device) else psutil.virtual_memory().available
     if needed_bytes > free_bytes:
-        raise ValueError(
+        raise InputError(
             f"{name} needs {needed_bytes / GIB:.2f} GiB (predicted) and {device} has {free_bytes / GIB:.2f} GiB free: "
             "measure a smaller resolution or batch, or leave the device out to predict only."
         )

@@ -25,6 +25,7 @@ from bench.cost.meter import Meter, OperatorWork, materialise
 from bench.cost.roofline import latency_band_s
 from bench.cost.training import fill_state, make_optimizer
 from bench.records import CostRecord
+from l2p.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +233,7 @@ def count_parameters(case: Case, family: Family) -> tuple[int, int]:
     Raises ValueError for a case that does not train.
     """
     if case.kind != "train":
-        raise ValueError(f"{case.name} trains nothing: count the parameters of a case such as train-l2p-flux-1024-5")
+        raise InputError(f"{case.name} trains nothing: count the parameters of a case such as train-l2p-flux-1024-5")
     with torch.device("meta"):
         model = make_pixel_model(case, family)
     return _size(model), sum(parameter.numel() for parameter in _choose_trained(model, case))

@@ -15,6 +15,7 @@ import torch
 
 from bench.cost.devices import DEVICES, Device
 from bench.cost.meter import OperatorWork
+from l2p.errors import InputError
 
 COMPUTE_EFFICIENCY = (1.0, 0.5)  # large matrix products reach some 50-80 % of the data sheet
 BANDWIDTH_EFFICIENCY = (1.0, 0.7)
@@ -26,7 +27,7 @@ def device_named(name: str) -> Device:
     if name == "cpu":
         return this_cpu()
     if name not in DEVICES:
-        raise ValueError(f"unknown device {name!r} for the roofline: known are {', '.join([*DEVICES, 'cpu'])}")
+        raise InputError(f"unknown device {name!r} for the roofline: known are {', '.join([*DEVICES, 'cpu'])}")
     return DEVICES[name]
 
 

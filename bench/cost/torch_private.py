@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from l2p.errors import InputError
+
 __all__ = [
     "CHECKED_TORCH",
     "DispatchMode",
@@ -51,7 +53,7 @@ def check_torch(*, force: bool = False, version: str = torch.__version__) -> str
         f"< {last[0]}.{last[1]}): it reads torch's private parts. Install a checked torch or go on with --force."
     )
     if not force:
-        raise ValueError(message)
+        raise InputError(message)
     return message
 
 
@@ -112,7 +114,7 @@ def operator_flops(operator: Any, args: tuple, kwargs: dict, out: object) -> int
         return flop_registry[packet](*args, **kwargs, out_val=out)
     name = operator_name(operator)
     if ("attention" in name or "sdp" in name) and name not in _ATTENTION_WITHOUT_WORK:
-        raise ValueError(
+        raise InputError(
             f"no FLOP formula for the attention operator {operator}: its work would count as 0. "
             f"Add one to {__name__}._CPU_ATTENTION."
         )

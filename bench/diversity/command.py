@@ -10,6 +10,7 @@ import typer
 
 from bench.passport import NOT_STATED
 from bench.records import Summary
+from l2p.errors import InputError
 
 EXAMPLE = """Measure how different the pictures of one prompt are: mean LPIPS of its pairs, then the mean over prompts.
 
@@ -36,7 +37,7 @@ def diversity(
     from bench.sets import read_set
 
     if bool(judge) == bool(weights):
-        raise ValueError(
+        raise InputError(
             f"LPIPS' {network} needs --weights, torchvision's file of its backbone; or give --judge instead, not both."
         )
     out = out or Path("scores") / f"{images.resolve().name}-diversity"
@@ -64,7 +65,7 @@ def rescore_diversity(directory: Path | None, out: Path | None, options: Mapping
     from bench.diversity.score import write_scores
 
     if directory is None:
-        raise ValueError("rescore of diversity needs the folder of saved distances.")
+        raise InputError("rescore of diversity needs the folder of saved distances.")
     show(write_scores(directory, out or directory), out or directory)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.fidelity.extractors import read_weights, weights_file
 from bench.judges import Judge
 from bench.passport import weights_sha256
+from l2p.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +29,7 @@ def load_lpips(network: str, weights: str, device: str = "cpu") -> Judge:
     Raises ValueError for an unknown network and for weights of another one.
     """
     if network not in NETWORKS:
-        raise ValueError(f"unknown network {network!r}; LPIPS has {', '.join(NETWORKS)}")
+        raise InputError(f"unknown network {network!r}; LPIPS has {', '.join(NETWORKS)}")
     path = weights_file(weights)
     return lpips_judge(network, read_weights(path), device, {"weights": path.name})
 
@@ -45,7 +46,7 @@ def lpips_judge(network: str, backbone: dict[str, Tensor], device: str, passport
         model.net.load_state_dict({name: backbone[f"features.{name.partition('.')[2]}"] for name in names})
     except (KeyError, RuntimeError) as error:
         what = f"{type(error).__name__}: {str(error)[:200]}"
-        raise ValueError(f"these weights are not those of torchvision's {NETWORKS[network]} ({what})") from error
+        raise InputError(f"these weights are not those of torchvision's {NETWORKS[network]} ({what})") from error
     model.eval().requires_grad_(False).to(device)
     heads: list[Callable[[Tensor], Tensor]] = list(model.lins)
 

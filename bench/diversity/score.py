@@ -20,6 +20,7 @@ from bench.records import ImageSample, Score, Summary, iter_objects, read_summar
 from bench.runner import Process, Row, check_output, check_settings, locked, run_batches, this_process
 from bench.sets import MAX_PIXELS, PictureSet, by_prompt, notes_on, refuse_broken, set_sha256, shown_sizes, some
 from bench.statistics import bootstrap_ci
+from l2p.errors import InputError
 from l2p.pictures import PictureError, picture_size, read_picture
 
 BENCHMARK = "diversity"
@@ -45,14 +46,14 @@ def group_prompts(pictures: PictureSet) -> list[list[ImageSample]]:
         groups.setdefault(sample.prompt_id, []).append(sample)
     alone = [prompt_id for prompt_id, samples in groups.items() if len(samples) < 2]
     if alone:
-        raise ValueError(
+        raise InputError(
             f"{pictures.directory}: diversity needs 2 pictures of each prompt; one alone have {some(alone)} of "
             f"{len(groups)} prompts. Pictures are named <id>_<k>.png or <id>/<k>.png, k from 0"
         )
     ordered = [sorted(samples, key=lambda sample: sample.index) for samples in groups.values()]
     mixed = [g[0].prompt_id for g in ordered if len(pictures.sizes) > 1 and len({picture_size(s.path) for s in g}) > 1]
     if mixed:
-        raise ValueError(f"{pictures.directory}: pictures of one prompt must have one size; mixed are {some(mixed)}")
+        raise InputError(f"{pictures.directory}: pictures of one prompt must have one size; mixed are {some(mixed)}")
     return ordered
 
 

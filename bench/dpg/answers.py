@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.dpg.questions import QuestionFile
 from bench.dpg.rules import Answers
+from l2p.errors import InputError
 from l2p.tables import csv_rows, jsonl_rows, read_table_bytes
 
 COLUMNS = ("item_id", "crop", "proposition_id", "answer")
@@ -36,17 +37,17 @@ def collect_answers(rows: Iterable[tuple[int, dict[str, Any]]], file: QuestionFi
         item_id, crop, proposition_id = row["item_id"], _number(row["crop"]), _number(row["proposition_id"])
         where = f"{path}, line {line}: item {item_id!r}"
         if item_id not in known:
-            raise ValueError(f"{where} is not in {file.path}: give the question file that the answers belong to")
+            raise InputError(f"{where} is not in {file.path}: give the question file that the answers belong to")
         if proposition_id not in known[item_id]:
-            raise ValueError(f"{where}, proposition {row['proposition_id']!r} is not in {file.path}")
+            raise InputError(f"{where}, proposition {row['proposition_id']!r} is not in {file.path}")
         if crop is None or crop >= MAX_PIC_NUM:
-            raise ValueError(f"{where}: crop must be 0 to {MAX_PIC_NUM - 1}, not {row['crop']!r}")
+            raise InputError(f"{where}: crop must be 0 to {MAX_PIC_NUM - 1}, not {row['crop']!r}")
         crops = answers.setdefault(item_id, [])
         crops.extend({} for _ in range(crop + 1 - len(crops)))
         if not isinstance(row["answer"], str):
-            raise ValueError(f"{where}: an answer must be text; it is {row['answer']!r}")
+            raise InputError(f"{where}: an answer must be text; it is {row['answer']!r}")
         if proposition_id in crops[crop]:
-            raise ValueError(f"{where}, crop {crop}, proposition {proposition_id} is answered twice")
+            raise InputError(f"{where}, crop {crop}, proposition {proposition_id} is answered twice")
         crops[crop][proposition_id] = row["answer"]
     return answers
 
@@ -72,7 +73,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Cells of a JSON Lines file; ValueError with the line for one that lacks a column."""
     for line, cell in answer_cells(saved_rows(path)):
         if not isinstance(cell.get("answer"), str) or not all(isinstance(cell.get(c), (str, int)) for c in COLUMNS):
-            raise ValueError(f"{path}, line {line}: expected {', '.join(COLUMNS)} as text or whole numbers")
+            raise InputError(f"{path}, line {line}: expected {', '.join(COLUMNS)} as text or whole numbers")
         yield line, cell
 
 
@@ -81,5 +82,5 @@ def saved_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, row in jsonl_rows(path):
         answers = row.get("answers", {}) if isinstance(row, dict) else None
         if not isinstance(answers, dict) or ("prompt_id" in row and "index" not in row):
-            raise ValueError(f"{path}, line {line}: expected an object with prompt_id, index and answers")
+            raise InputError(f"{path}, line {line}: expected an object with prompt_id, index and answers")
         yield line, row

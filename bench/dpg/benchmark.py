@@ -16,6 +16,7 @@ from bench.images import save_grid
 from bench.judges import load_judge
 from bench.named import load_function
 from bench.records import Benchmark, ImageSample, Prompt, ScoreSettings, Summary
+from l2p.errors import InputError
 
 QUESTIONS = "questions.csv"
 
@@ -44,7 +45,7 @@ def load_prompts(name: str, arguments: Mapping[str, Any]) -> list[Prompt]:
 def layout(prompts: Sequence[Prompt], images_per_prompt: int = MAX_PIC_NUM) -> list[ImageSample]:
     """The tiles of each item's grid, `tiles/<item>_<k>.png`; ValueError unless there are four."""
     if images_per_prompt != MAX_PIC_NUM:
-        raise ValueError(f"DPG-Bench's grids have {MAX_PIC_NUM} tiles: images_per_prompt cannot be {images_per_prompt}")
+        raise InputError(f"DPG-Bench's grids have {MAX_PIC_NUM} tiles: images_per_prompt cannot be {images_per_prompt}")
     return [
         ImageSample(prompt_id=prompt.id, index=k, seed=-1, path=Path("tiles", f"{prompt.id}_{k}.png"))
         for prompt in prompts

@@ -15,6 +15,7 @@ from bench.dpg.rules import VARIANTS
 from bench.dpg.summary import ALWAYS, write_scores, write_variants
 from bench.passport import NOT_STATED, generation_settings, library_versions, passport, read_passport
 from bench.records import Summary, read_summary, write_json
+from l2p.errors import InputError
 
 EXAMPLE = """Score a folder of DPG-Bench images: <item>.png, a 2 x 2 grid, or <item>_<k>.png, k from 0.
 
@@ -49,7 +50,7 @@ def dpg(
     from bench.runner import this_process
 
     if insecure and vqa != "openai":
-        raise ValueError(f"--insecure would change nothing: it is for --vqa openai, not {vqa}")
+        raise InputError(f"--insecure would change nothing: it is for --vqa openai, not {vqa}")
     process, out = this_process(device), out or Path("scores") / images.resolve().name
     config = ScoreConfig(
         variant=variant, malformed=malformed, allow_partial=allow_partial, device=device, subject=subject
@@ -77,9 +78,9 @@ def rescore_dpg(directory: Path | None, out: Path | None, options: Mapping[str, 
     questions, answers = options.get("questions"), options.get("answers")
     variant, malformed = options.get("variant", "official"), options.get("malformed", "no-parent")
     if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+        raise InputError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     if directory is not None and (questions or answers):
-        raise ValueError("give a folder of saved answers, or --questions with --answers, not both")
+        raise InputError("give a folder of saved answers, or --questions with --answers, not both")
     if directory is not None:
         file, out = read_questions(directory / "questions.csv", malformed=malformed), out or directory
         partial = bool(read_passport(directory / "passport.json").get("allow_partial"))
@@ -89,7 +90,7 @@ def rescore_dpg(directory: Path | None, out: Path | None, options: Mapping[str, 
         file = read_questions(questions, malformed=malformed)
         _score_tables(file, answers, out, variant)
     else:
-        raise ValueError("rescore --benchmark dpg needs a folder of saved answers, or --questions, --answers and --out")
+        raise InputError("rescore --benchmark dpg needs a folder of saved answers, or --questions, --answers and --out")
     show(out, file, variant)
 
 

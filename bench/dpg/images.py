@@ -11,6 +11,7 @@ from PIL import Image
 from bench.dpg.answers import MAX_PIC_NUM
 from bench.dpg.questions import QuestionFile
 from bench.records import ImageSample
+from l2p.errors import InputError
 from l2p.pictures import MAX_PIXELS, SUFFIXES, PictureError, is_hidden, named_otherwise, picture_size, read_picture
 
 
@@ -30,9 +31,9 @@ def read_folder(directory: Path, file: QuestionFile, *, pic_num: int, resolution
     `pic_num`), an item with two files for one crop, and grids or tiles of another size.
     """
     if not 1 <= pic_num <= MAX_PIC_NUM:
-        raise ValueError(f"--pic-num must be 1 to {MAX_PIC_NUM}, the tiles of a 2 x 2 grid; got {pic_num}")
+        raise InputError(f"--pic-num must be 1 to {MAX_PIC_NUM}, the tiles of a 2 x 2 grid; got {pic_num}")
     if resolution < 1:
-        raise ValueError(f"--resolution is the side of one tile in pixels; got {resolution}")
+        raise InputError(f"--resolution is the side of one tile in pixels; got {resolution}")
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory} is not a folder; expected images named by item, such as 0.png, in it")
     found = _by_item(directory, file, pic_num)
@@ -61,17 +62,17 @@ def _by_item(directory: Path, file: QuestionFile, pic_num: int) -> dict[str, dic
         if item_id not in file.items or crop >= pic_num:
             surplus.append(path.name)
         elif crop in found.setdefault(item_id, {}):
-            raise ValueError(f"{path} and {found[item_id][crop].name} show the same crop: keep one")
+            raise InputError(f"{path} and {found[item_id][crop].name} show the same crop: keep one")
         else:
             found[item_id][crop] = path
     if surplus:
-        raise ValueError(
+        raise InputError(
             f"{directory}: {len(surplus)} images belong to no item of {file.path} or lie beyond --pic-num {pic_num} "
             f"(tiles count from 0), such as {', '.join(surplus[:5])}. Move them, or give their questions."
         )
     both = [item_id for item_id, crops in found.items() if -1 in crops and len(crops) > 1]
     if both:
-        raise ValueError(f"{directory}: {len(both)} items have a grid and single tiles, such as {both[0]!r}: keep one")
+        raise InputError(f"{directory}: {len(both)} items have a grid and single tiles, such as {both[0]!r}: keep one")
     return found
 
 
@@ -101,7 +102,7 @@ def _check_sizes(found: dict[str, dict[int, Path]], pic_num: int, resolution: in
             wrong.append(f"{path.name}: {size[0]} x {size[1]}, expected {shown}")
     if wrong:
         listed = "\n  ".join(wrong[:10])
-        raise ValueError(f"{len(wrong)} images have the wrong size for --resolution {resolution}:\n  {listed}")
+        raise InputError(f"{len(wrong)} images have the wrong size for --resolution {resolution}:\n  {listed}")
 
 
 def grid_sizes(pic_num: int, resolution: int) -> set[tuple[int, int]]:

@@ -14,6 +14,7 @@ import torch
 from bench.dpg.vqa import NOT_COMPARABLE
 from bench.named import refuse_missing_path
 from bench.passport import weights_sha256
+from l2p.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +30,7 @@ class TransformersVQA:
     def __init__(self, model: Any, processor: Any, name: str):
         architecture = type(model).__name__
         if architecture not in ARCHITECTURES:
-            raise ValueError(f"{name} is a {architecture}; known VQA models: {', '.join(ARCHITECTURES)}")
+            raise InputError(f"{name} is a {architecture}; known VQA models: {', '.join(ARCHITECTURES)}")
         self.model, self.processor = model.eval(), processor
         keep_cross_attention_masks(model)
         self._encode, self._answer = ARCHITECTURES[architecture]
@@ -62,13 +63,13 @@ def load_transformers(name: str, device: str) -> TransformersVQA:
         config = transformers.AutoConfig.from_pretrained(name)
         architecture = (config.architectures or ["unknown"])[0]
         if architecture not in ARCHITECTURES:
-            raise ValueError(f"{name} is a {architecture}; known VQA models: {', '.join(ARCHITECTURES)}")
+            raise InputError(f"{name} is a {architecture}; known VQA models: {', '.join(ARCHITECTURES)}")
         model = getattr(transformers, architecture).from_pretrained(name, use_safetensors=True).to(device)
         processor = transformers.AutoProcessor.from_pretrained(name)
-    except (ValueError, OSError):
+    except (InputError, OSError):
         raise
     except Exception as error:  # safetensors and transformers have their own; the files are at fault in all cases
-        raise ValueError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
+        raise InputError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
     return TransformersVQA(model, processor, str(Path(name).name if Path(name).is_dir() else name))
 
 

@@ -24,6 +24,8 @@ import torch
 import yaml
 from PIL import Image
 
+from l2p.errors import InputError
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
 STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_QUESTION_TOKENS = 25
@@ -72,7 +74,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         name for name in missing if not name.startswith(UNUSED) and "_m." not in name and "position_ids" not in name
     ]
     if lacking:
-        raise ValueError(f"{path} lacks {len(lacking)} of the network's tensors, such as {lacking[:3]}")
+        raise InputError(f"{path} lacks {len(lacking)} of the network's tensors, such as {lacking[:3]}")
     print(
         f"{path}: {len(state)} tensors; not in the file {len(missing)}, not in the network {len(unexpected)}",
         file=sys.stderr,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from l2p.errors import InputError
 from l2p.tables import csv_rows, read_table_bytes
 
 COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
@@ -83,7 +84,7 @@ def read_questions(path: str | Path, *, malformed: str = "no-parent") -> Questio
     under "strict"; each names the line.
     """
     if malformed not in MALFORMED:
-        raise ValueError(f"unknown way to treat malformed cells {malformed!r}; known: {', '.join(MALFORMED)}")
+        raise InputError(f"unknown way to treat malformed cells {malformed!r}; known: {', '.join(MALFORMED)}")
     path = Path(path)
     content = read_table_bytes(path)
     rows: list[Question] = []
@@ -92,7 +93,7 @@ def read_questions(path: str | Path, *, malformed: str = "no-parent") -> Questio
     for line, row in csv_rows(path, COLUMNS, content):
         question, finding = _question(row, line, path)
         if finding and malformed == "strict":
-            raise ValueError(
+            raise InputError(
                 f"{path}, {finding}: expected numbers like '0' or '1,2'; correct it, or use --malformed skip|no-parent"
             )
         rows.append(question)
@@ -118,12 +119,12 @@ def _question(row: dict[str, str], line: int, path: Path) -> tuple[Question, Fin
     where = f"{path}, line {line}"
     item_id, proposition_id = check_item_id(row["item_id"], where), row["proposition_id"].strip()
     if not _is_number(proposition_id) or int(proposition_id) == 0:
-        raise ValueError(f"{where}, item {item_id}: proposition_id must be a number from 1, not {proposition_id!r}")
+        raise InputError(f"{where}, item {item_id}: proposition_id must be a number from 1, not {proposition_id!r}")
     if not row["question_natural_language"].strip():
-        raise ValueError(f"{where}, item {item_id}: the question is empty")
+        raise InputError(f"{where}, item {item_id}: the question is empty")
     category = row["tuple"].split("(")[0].strip()
     if not category:
-        raise ValueError(
+        raise InputError(
             f"{where}, item {item_id}: the tuple {row['tuple']!r} names no category such as 'entity - whole (...)'"
         )
     cells = [cell.strip() for cell in row["dependency"].split(",")]
@@ -150,7 +151,7 @@ def check_item_id(item_id: str, where: str) -> str:
     Dots inside are allowed; slashes, backslashes, control characters, a leading dot ("..") and empty ids are not.
     """
     if not item_id.strip() or item_id[0] == "." or not item_id.isprintable() or set(item_id) & set("/\\"):
-        raise ValueError(
+        raise InputError(
             f"{where}: item id {item_id!r} can't name an image: no slash, backslash, control character or leading dot"
         )
     return item_id
@@ -159,13 +160,13 @@ def check_item_id(item_id: str, where: str) -> str:
 def _by_item(rows: list[Question], path: Path) -> dict[str, tuple[Question, ...]]:
     """Questions by item in the file's order; ValueError for an id that comes twice and for no questions."""
     if not rows:
-        raise ValueError(f"{path} holds no question")
+        raise InputError(f"{path} holds no question")
     items: dict[str, dict[int, Question]] = {}
     for row in rows:
         item = items.setdefault(row.item_id, {})
         first = item.setdefault(row.proposition_id, row)
         if first is not row:
-            raise ValueError(
+            raise InputError(
                 f"{path}, line {row.line}, item {row.item_id}: proposition {row.proposition_id} "
                 f"stands in line {first.line} already"
             )

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bench.dpg.questions import Question, QuestionFile, cyclic_links, reachable
+from l2p.errors import InputError
 
 Crop = dict[int, str]  # proposition id -> answer
 Answers = dict[str, list[Crop]]  # item id -> its crops in order
@@ -135,10 +136,10 @@ def score_items(file: QuestionFile, answers: Answers, *, variant: str, num_crops
     unknown variant and for answers of unknown items.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+        raise InputError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     unknown = sorted(set(answers) - set(file.items))
     if unknown:
-        raise ValueError(f"answers of {len(unknown)} items that {file.path} does not hold: {', '.join(unknown[:5])}")
+        raise InputError(f"answers of {len(unknown)} items that {file.path} does not hold: {', '.join(unknown[:5])}")
     num_crops = num_crops or max(map(len, answers.values()), default=1)
     held = _official_questions(file) if variant == "official" else file.items
     return [

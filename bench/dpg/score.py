@@ -28,6 +28,7 @@ from bench.runner import (
     this_process,
     without_stale_scores,
 )
+from l2p.errors import InputError
 from l2p.pictures import PictureError
 from l2p.tables import read_table_bytes
 
@@ -95,7 +96,7 @@ def check_inputs(
     `generation.json`, no place for results.
     """
     if config.variant not in VARIANTS:
-        raise ValueError(f"unknown variant {config.variant!r}; known: {', '.join(VARIANTS)}")
+        raise InputError(f"unknown variant {config.variant!r}; known: {', '.join(VARIANTS)}")
     file = read_questions(questions, malformed=config.malformed)
     folder = read_folder(images_dir, file, pic_num=pic_num, resolution=resolution)
     if folder.missing and not (config.allow_partial and folder.items):

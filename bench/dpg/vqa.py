@@ -16,6 +16,7 @@ from bench.dpg.questions import QuestionFile
 from bench.judges import Judge, load_judge
 from bench.named import refuse_missing_path
 from bench.worker import Worker, encode_png
+from l2p.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,7 +53,7 @@ def load_vqa(
     if ":" in name:
         return load_judge(name)
     if name not in BACKENDS:
-        raise ValueError(f"unknown VQA {name!r}; known: {', '.join(BACKENDS)}, or your own package.module:function")
+        raise InputError(f"unknown VQA {name!r}; known: {', '.join(BACKENDS)}, or your own package.module:function")
     return BACKENDS[name](Options(model=model, device=device, file=file, insecure=insecure))
 
 
@@ -90,7 +91,7 @@ def transformers(options: Options) -> VQA:
     from bench.dpg.models import load_transformers
 
     if not options.model:
-        raise ValueError("--vqa transformers needs --vqa-model: a folder or hub id of BLIP-VQA, ViLT or Qwen2.5-VL")
+        raise InputError("--vqa transformers needs --vqa-model: a folder or hub id of BLIP-VQA, ViLT or Qwen2.5-VL")
     return load_transformers(options.model, options.device)
 
 
@@ -100,7 +101,7 @@ def openai(options: Options) -> VQA:
     from bench.server import ServerConfig
 
     if not options.model:
-        raise ValueError("--vqa openai needs --vqa-model: the model's name at the server in OPENAI_BASE_URL")
+        raise InputError("--vqa openai needs --vqa-model: the model's name at the server in OPENAI_BASE_URL")
     return ServerVQA(options.model, config=ServerConfig(insecure=options.insecure))
 
 
@@ -108,7 +109,7 @@ def replay(options: Options) -> VQA:
     """Saved answers again. The runner marks each image with its item and crop (`image.info`)."""
     model, file = options.model, options.file
     if not model or file is None:
-        raise ValueError("--vqa replay needs --vqa-model: a file of saved answers (answers.jsonl, or a CSV)")
+        raise InputError("--vqa replay needs --vqa-model: a file of saved answers (answers.jsonl, or a CSV)")
     saved = read_answers(model, file)
 
     def answer(image: Image, questions: list[str]) -> list[str]:
@@ -117,7 +118,7 @@ def replay(options: Options) -> VQA:
         try:
             return [saved[item_id][crop][by_text[question]] for question in questions]
         except (KeyError, IndexError) as error:
-            raise ValueError(f"{model} holds no full set of answers for item {item_id!r}, crop {crop}") from error
+            raise InputError(f"{model} holds no full set of answers for item {item_id!r}, crop {crop}") from error
 
     passport = {"vqa": "replay", "model": model, "comparability": "as the saved answers"}
     return Judge(ask=answer, passport=passport)

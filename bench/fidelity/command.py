@@ -14,6 +14,7 @@ from bench.passport import NOT_STATED
 from bench.records import Summary, read_object
 from bench.runner import check_output, this_process
 from bench.sets import notes_on, read_set
+from l2p.errors import InputError
 
 EXAMPLE = """Score a folder of pictures against real ones: fid, fid-patch, is, kid, precision, recall, cmmd.
 
@@ -122,7 +123,7 @@ def stats(
     from bench.fidelity.score import FidelityConfig, check_metrics, with_size
 
     if out.is_dir() or out.suffix != ".safetensors":
-        raise ValueError(f"--out {out}: name a file that ends in .safetensors")
+        raise InputError(f"--out {out}: name a file that ends in .safetensors")
     metrics = _metrics(metric)
     check_metrics(metrics)
     check_extractor_name(extractor, weights)
@@ -165,7 +166,7 @@ def rescore_fidelity(directory: Path | None, out: Path | None, options: Mapping[
     from bench.fidelity.variants import preparation_of
 
     if directory is None:
-        raise ValueError("rescore of fidelity needs the folder of saved features.")
+        raise InputError("rescore of fidelity needs the folder of saved features.")
     settings = read_object(directory / PASSPORT, ("recipe", "metrics", "models"))
     metrics = _metrics(options.get("metric") or ",".join(settings["metrics"]))
     check_metrics(metrics)
@@ -173,7 +174,7 @@ def rescore_fidelity(directory: Path | None, out: Path | None, options: Mapping[
     given, own = options.get("reference"), directory / REFERENCE
     compared = [one for one in metrics if one != "is"]
     if given and Path(given).is_dir():
-        raise ValueError(f"--reference {given}: rescore loads no model; give a file that `fidelity stats` wrote.")
+        raise InputError(f"--reference {given}: rescore loads no model; give a file that `fidelity stats` wrote.")
     path = Path(given) if given else own
     known = read_reference(path) if compared else NO_REFERENCE
     if compared:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bench.judges import Judge, JudgeError, as_judge, load_judge
 from bench.named import load_function, refuse_missing_path
 from bench.passport import NOT_STATED, file_sha256, weights_sha256
+from l2p.errors import InputError
 
 INCEPTION_SIDE = 299
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -31,14 +32,14 @@ def check_extractor_name(name: str, weights: str) -> None:
     """Raise what `load_extractor` would for a name that names nothing, and for missing weights, without loading it."""
     if name in EXTRACTORS:
         if not weights:
-            raise ValueError(f"--extractor {name} needs --weights: {NEEDED[name]}")
+            raise InputError(f"--extractor {name} needs --weights: {NEEDED[name]}")
         if not _on_hub(weights):
             refuse_missing_path(weights, NEEDED[name])
         return
     if weights:
-        raise ValueError(f"--weights is for {' and '.join(EXTRACTORS)}; {name!r} brings its own.")
+        raise InputError(f"--weights is for {' and '.join(EXTRACTORS)}; {name!r} brings its own.")
     if ":" not in name:
-        raise ValueError(f"{name!r} is neither {' nor '.join(EXTRACTORS)} nor a package.module:function.")
+        raise InputError(f"{name!r} is neither {' nor '.join(EXTRACTORS)} nor a package.module:function.")
     load_function(name)
 
 
@@ -77,7 +78,7 @@ def inception(state_dict: Mapping[str, Tensor], device: str, passport: Mapping[s
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=buffer)
     except RuntimeError as error:
-        raise ValueError(f"these weights are not those of torch-fidelity's Inception: {str(error)[:300]}") from error
+        raise InputError(f"these weights are not those of torch-fidelity's Inception: {str(error)[:300]}") from error
     for module in network.modules():
         if isinstance(module, BasicConv2d):  # same result, a third less time on a processor
             module.conv = torch.nn.utils.fuse_conv_bn_eval(module.conv, module.bn)
@@ -144,7 +145,7 @@ def weights_file(name: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file))
     except Exception as error:  # the hub has many of its own; in all cases the file cannot be had
-        raise ValueError(f"{name} cannot be fetched from the hub ({type(error).__name__}: {error})") from error
+        raise InputError(f"{name} cannot be fetched from the hub ({type(error).__name__}: {error})") from error
 
 
 def _on_hub(name: str) -> bool:
@@ -157,9 +158,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise nearly anything on a file that is not theirs
-        raise ValueError(f"{path} holds no weights that are safe to read ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path} holds no weights that are safe to read ({type(error).__name__}: {error})") from error
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"{path} holds no state dict: names and tensors are needed")
+        raise InputError(f"{path} holds no state dict: names and tensors are needed")
     return dict(state)
 
 

@@ -26,6 +26,7 @@ from bench.passport import file_sha256
 from bench.records import ImageSample, iter_objects
 from bench.runner import Process, Row, cut_batches, run_batches
 from bench.sets import MAX_PIXELS, PictureSet, name_of, refuse_broken
+from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 
 NAME = "features"
@@ -140,10 +141,10 @@ def iter_features(directory: Path, view: str) -> Iterator[np.ndarray]:
             raise FileNotFoundError(f"{path} is missing: its features must be made again, in a new folder")
         with safe_open(path, "np") as file:
             if view not in file.keys():  # noqa: SIM118 (safe_open is no dict)
-                raise ValueError(f"{directory} holds no {view} features; it has {', '.join(file.keys())}")
+                raise InputError(f"{directory} holds no {view} features; it has {', '.join(file.keys())}")
             values = file.get_tensor(view)
         if len(values) <= max(rows):
-            raise ValueError(f"{path} holds {len(values)} rows, {directory / FINDINGS} tells of more")
+            raise InputError(f"{path} holds {len(values)} rows, {directory / FINDINGS} tells of more")
         yield values[rows]
 
 
@@ -173,5 +174,5 @@ def _by_shard(directory: Path) -> Iterator[tuple[str, list[int]]]:
 def _checked_shard(name: Any) -> str:
     """ValueError for what names no file of the folder."""
     if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"{FINDINGS}: {name!r} is no shard")
+        raise InputError(f"{FINDINGS}: {name!r} is no shard")
     return name

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from l2p.errors import InputError
+
 BLOCK = 2048  # rows taken at once where all pairs are needed
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -54,7 +56,7 @@ def sums_of(features: np.ndarray) -> Sums:
 def moments_of(sums: Sums) -> Moments:
     """Mean and covariance (divided by N - 1); ValueError for fewer than two rows."""
     if sums.count < 2:
-        raise ValueError(f"a covariance needs 2 pictures at least; there is {sums.count}")
+        raise InputError(f"a covariance needs 2 pictures at least; there is {sums.count}")
     mean = sums.total / sums.count
     covariance = (sums.products - sums.count * np.outer(mean, mean)) / (sums.count - 1)
     return Moments(count=sums.count, mean=mean, covariance=covariance)
@@ -86,7 +88,7 @@ def frechet_distance_of_rows(rows: np.ndarray, products: np.ndarray, reference: 
     for fewer than two rows.
     """
     if len(rows) < 2:
-        raise ValueError(f"a covariance needs 2 pictures at least; there is {len(rows)}")
+        raise InputError(f"a covariance needs 2 pictures at least; there is {len(rows)}")
     mean = rows.mean(0)
     centred = products - products.mean(0) - products.mean(1)[:, None] + products.mean()
     eigenvalues = np.linalg.eigvalsh(centred / (len(rows) - 1))
@@ -101,7 +103,7 @@ def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int = 2020) -
     Shuffling and cutting are torch-fidelity's. ValueError where there are fewer rows than splits.
     """
     if len(logits) < splits:
-        raise ValueError(f"an Inception Score of {splits} splits needs {splits} pictures; there are {len(logits)}")
+        raise InputError(f"an Inception Score of {splits} splits needs {splits} pictures; there are {len(logits)}")
     rows = logits[np.random.RandomState(seed).permutation(len(logits))].astype(np.float64)
     rows = rows - rows.max(1, keepdims=True)
     log_p = rows - np.log(np.exp(rows).sum(1, keepdims=True))  # [N, C]
@@ -122,7 +124,7 @@ def kernel_distance(
     Subsets are drawn as torch-fidelity draws them, images first. ValueError where a side has fewer rows than a subset.
     """
     if min(len(images), len(reference)) < subset_size:
-        raise ValueError(
+        raise InputError(
             f"KID's subsets are of {subset_size} pictures; there are {len(images)} images and {len(reference)} "
             "of the reference"
         )
@@ -207,7 +209,7 @@ def precision_rows(images: np.ndarray, reference: np.ndarray, neighbours: int = 
     changed. ValueError for too few reference pictures.
     """
     if len(reference) <= neighbours:
-        raise ValueError(f"{neighbours} neighbours need {neighbours + 1} pictures; there are {len(reference)}")
+        raise InputError(f"{neighbours} neighbours need {neighbours + 1} pictures; there are {len(reference)}")
     near = (np.partition(_squared_distances(block, reference), neighbours, 1) for block in _blocks(reference))
     radii = np.concatenate([block[:, neighbours] for block in near])  # squared; a picture is its own nearest
     return np.concatenate([(_squared_distances(block, reference) <= radii).any(1) for block in _blocks(images)])

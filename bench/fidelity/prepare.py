@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.fidelity.variants import Patches, Variant
+from l2p.errors import InputError
 
 Place = tuple[int, int]
 """Top and left of a patch."""
@@ -50,7 +51,7 @@ def patch_places(num_pictures: int, patches: Patches, size: int) -> list[list[Pl
     ValueError where a picture is smaller than a patch.
     """
     if size < patches.side:
-        raise ValueError(f"patches of {patches.side} x {patches.side} pixels cannot be cut from {size} x {size}")
+        raise InputError(f"patches of {patches.side} x {patches.side} pixels cannot be cut from {size} x {size}")
     draw = random.Random(patches.seed)
     room = size - patches.side
     return [[(draw.randint(0, room), draw.randint(0, room)) for _ in range(patches.count)] for _ in range(num_pictures)]

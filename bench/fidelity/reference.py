@@ -24,6 +24,7 @@ from bench.passport import library_versions
 from bench.records import differing
 from bench.runner import Process, check_settings
 from bench.sets import PictureSet, set_sha256, shown_sizes
+from l2p.errors import InputError
 
 FORMAT = "fidelity reference 1"
 NEEDS_FEATURES = ("kid", "precision", "recall", "cmmd")
@@ -108,9 +109,9 @@ def read_reference(path: Path) -> Reference:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is no file of statistics ({error})") from error
+        raise InputError(f"{path} is no file of statistics ({error})") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(f"{path} is no file of statistics as `python -m bench fidelity stats` writes them")
+        raise InputError(f"{path} is no file of statistics as `python -m bench fidelity stats` writes them")
     moments = {
         view: Moments(
             count=about["count"] * (about["preparation"]["patches"]["count"] if view == "patches" else 1),
@@ -136,11 +137,11 @@ def check_reference(
         there["preparation"].pop("patches", None)
     shown = "; ".join(f"{name}: there {a!r}, here {b!r}" for name, a, b in differing(there, ours))
     if shown:
-        raise ValueError(f"{path} was made another way than the images are scored ({shown})")
+        raise InputError(f"{path} was made another way than the images are scored ({shown})")
     lacking = [m for m in metrics if _view_of(m) not in reference.moments]
     lacking += [m for m in metrics if m in NEEDS_FEATURES and reference.features is None]
     if lacking:
-        raise ValueError(
+        raise InputError(
             f"{path} lacks what {', '.join(lacking)} needs: make it with `stats ... --metric {','.join(metrics)}`"
         )
 
@@ -190,4 +191,4 @@ def _refuse_other(there: Mapping[str, Any], ours: dict[str, Any], out: Path) -> 
         f"{name}: there {a!r}, now {b!r}" for name, a, b in differing({key: there.get(key) for key in given}, given)
     )
     if shown:
-        raise ValueError(f"{out} is of other pictures or settings ({shown}): use another --out, or delete it")
+        raise InputError(f"{out} is of other pictures or settings ({shown}): use another --out, or delete it")

@@ -27,6 +27,7 @@ from bench.passport import NOT_STATED, generation_settings, library_versions
 from bench.records import Summary, read_object, read_summary, write_json
 from bench.runner import Process, check_output, check_settings, locked, this_process
 from bench.sets import PictureSet, common_size, notes_on, read_set, refuse_unpaired, set_sha256, shown_sizes
+from l2p.errors import InputError
 
 METRICS = tuple(COMPUTE)
 REFERENCE = "reference.safetensors"
@@ -102,7 +103,7 @@ def check_inputs(
     views = views_of(config.variant, config.metrics)
     check_output(out_dir, pictures.directory)
     if reference is None and set(config.metrics) != {"is"}:
-        raise ValueError(f"{', '.join(config.metrics)} needs --reference, a folder or a file that stats wrote")
+        raise InputError(f"{', '.join(config.metrics)} needs --reference, a folder or a file that stats wrote")
     real: Path | PictureSet | None = reference
     names: list[str] = []
     if reference is not None and reference.is_dir():
@@ -121,7 +122,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
     """ValueError for no metric, an unknown one, or one named twice."""
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics or len(set(metrics)) < len(metrics):
-        raise ValueError(f"--metric is some of {','.join(METRICS)}, each once; got {','.join(metrics) or 'none'}")
+        raise InputError(f"--metric is some of {','.join(METRICS)}, each once; got {','.join(metrics) or 'none'}")
 
 
 def with_size(config: FidelityConfig, pictures: PictureSet, views: tuple[str, ...]) -> FidelityConfig:
@@ -130,7 +131,7 @@ def with_size(config: FidelityConfig, pictures: PictureSet, views: tuple[str, ..
         return replace(config, size=None)
     size = config.size or common_size(pictures)
     if size is None:
-        raise ValueError(
+        raise InputError(
             f"{config.variant.name} brings pictures to one square size; those of {pictures.directory} are "
             f"{', '.join(shown_sizes(pictures))}: give --size"
         )

@@ -21,6 +21,7 @@ from bench.passport import passport
 from bench.records import Score, Summary, write_json, write_jsonl
 from bench.sets import refuse_unpaired
 from bench.statistics import bootstrap_ci
+from l2p.errors import InputError
 
 FEWEST = 3  # one left out, a covariance of the others
 JACKKNIFE = "jackknife over groups of images, the reference held fixed"
@@ -196,7 +197,7 @@ def _refuse_few(saved: Saved, name: str, needed: int, images: int, reference: in
     if saved.allow_few and min(images, images if reference is None else reference) >= FEWEST:
         return True
     of_reference = "" if reference is None else f" and {reference:,} of the reference"
-    raise ValueError(
+    raise InputError(
         f"{name} needs {needed:,} pictures ({why}); there are {images:,} of the images{of_reference}. Give more, use "
         "another metric (KID needs fewer than FID), or --allow-few: the figure is then named so."
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from l2p.errors import InputError
+
 Fit = Literal["as it is", "squash", "crop"]
 Shrink = Literal["antialias", "tensorflow", "clean", "bicubic"]
 
@@ -98,7 +100,7 @@ VARIANTS: dict[str, Variant] = {
 def find_variant(name: str) -> Variant:
     """The variant of that name; ValueError lists the known ones."""
     if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}")
+        raise InputError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}")
     return VARIANTS[name]
 
 
@@ -108,9 +110,9 @@ def with_patches(variant: Variant, count: int | None, side: int | None, seed: in
     if not given:
         return variant
     if variant.patches is None:
-        raise ValueError(f"the variant {variant.name} has no patches; those with: {', '.join(_with_patches())}")
+        raise InputError(f"the variant {variant.name} has no patches; those with: {', '.join(_with_patches())}")
     if min(given.get("count", 1), given.get("side", 1)) < 1:
-        raise ValueError(f"patches are 1 at least, of 1 pixel at least; got {given}")
+        raise InputError(f"patches are 1 at least, of 1 pixel at least; got {given}")
     patches = replace(variant.patches, **given)
     if patches == variant.patches:
         return variant
@@ -124,7 +126,7 @@ def _with_patches() -> list[str]:
 def views_of(variant: Variant, metrics: tuple[str, ...]) -> tuple[str, ...]:
     """What of each picture the extractor must see: `whole`, `patches`. ValueError for patches that it has not."""
     if "fid-patch" in metrics and variant.patches is None:
-        raise ValueError(f"{variant.name} has no FID-patch; variants that have it: {', '.join(_with_patches())}")
+        raise InputError(f"{variant.name} has no FID-patch; variants that have it: {', '.join(_with_patches())}")
     views = ("whole",) if set(metrics) - {"fid-patch"} else ()
     return (*views, "patches") if "fid-patch" in metrics else views
 

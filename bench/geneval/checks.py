@@ -16,6 +16,7 @@ from PIL import Image
 from bench.geneval.images import Folder
 from bench.geneval.rules import COLORS, PUBLISHED
 from bench.records import Detection, Prompt, read_jsonl
+from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 
 Detect = Callable[[Sequence[Image.Image], Sequence[Prompt]], list[list[Detection]]]
@@ -34,7 +35,7 @@ CAUSES = (
 )
 
 
-class DetectorError(ValueError):
+class DetectorError(InputError):
     """The detector fails a check: it is not the one it should be, or not fed as it should be."""
 
 
@@ -71,16 +72,16 @@ def read_photographs(directory: Path) -> list[tuple[Path, Prompt]]:
         labels = row.get("labels") if isinstance(row, dict) else None
         named = isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)
         if not named or not isinstance(row.get("file_name"), str):
-            raise ValueError(
+            raise InputError(
                 f'{path}: a line must be {{"file_name": "a.jpg", "labels": ["dog", "red car"]}}; got {row}.'
             )
         if Path(row["file_name"]).name != row["file_name"]:
-            raise ValueError(f"{path}: {row['file_name']!r} must be the plain name of a file beside it.")
+            raise InputError(f"{path}: {row['file_name']!r} must be the plain name of a file beside it.")
         spec = {"tag": "self_test", "include": [_clause(label) for label in row["labels"]]}
         prompt = Prompt(id=row["file_name"], text=", ".join(row["labels"]), category="self_test", spec=spec)
         photographs.append((directory / row["file_name"], prompt))
     if not photographs:
-        raise ValueError(f"{path} is empty: label some photographs.")
+        raise InputError(f"{path} is empty: label some photographs.")
     return photographs
 
 
@@ -105,7 +106,7 @@ def _photograph(path: Path) -> Image.Image:
     try:
         return read_picture(path)
     except PictureError as error:
-        raise ValueError(f"The photograph {path} cannot be used: {error}.") from error
+        raise InputError(f"The photograph {path} cannot be used: {error}.") from error
 
 
 def _best_score(clause: dict[str, Any], detections: Sequence[Detection], with_color: bool = True) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.geneval.rules import COLORS
 from bench.passport import weights_sha256
 from bench.records import Detection
+from l2p.errors import InputError
 
 BACKGROUND = "#999"
 BATCH_SIZE = 64
@@ -72,7 +73,7 @@ def cut_out(image: Image.Image, detection: Detection) -> Image.Image:
     """The detection's box cut out of the image, with #999 outside the mask; ValueError for a mask of another size."""
     if detection.mask is not None:
         if detection.mask.shape != (image.height, image.width):
-            raise ValueError(
+            raise InputError(
                 f"A mask of {detection.mask.shape} does not fit an image of {(image.height, image.width)}."
             )
         grey = Image.new("RGB", image.size, color=BACKGROUND)
@@ -91,21 +92,21 @@ def load_colors(name: str = "ViT-L-14-quickgelu", weights: str = "openai", devic
 
     config = open_clip.get_model_config(name)
     if config is None:
-        raise ValueError(f"Unknown CLIP model {name!r}; GenEval's is ViT-L-14-quickgelu.")
+        raise InputError(f"Unknown CLIP model {name!r}; GenEval's is ViT-L-14-quickgelu.")
     quick = bool(config.get("quick_gelu", False))
     tag = open_clip.get_pretrained_cfg(name.removesuffix("-quickgelu"), weights)
     if tag and bool(tag.get("quick_gelu", False)) != quick:
         wanted = name.removesuffix("-quickgelu") + ("" if quick else "-quickgelu")
-        raise ValueError(
+        raise InputError(
             f"{name} has not the activation that the weights {weights!r} were trained with: take {wanted}."
         )
     if not tag and not Path(weights).is_file():
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name.removesuffix("-quickgelu")))
-        raise ValueError(f"{weights!r} is neither a file nor a tag of {name}; known tags are {known}.")
+        raise InputError(f"{weights!r} is neither a file nor a tag of {name}; known tags are {known}.")
     try:
         model, _, transform = open_clip.create_model_and_transforms(name, pretrained=weights, device=device)
     except RuntimeError as error:  # no connection, or tensors that do not fit
-        raise ValueError(f"{name}: {error}. A file of weights can be given with --clip-weights.") from error
+        raise InputError(f"{name}: {error}. A file of weights can be given with --clip-weights.") from error
     passport = {
         "name": f"open_clip {name}",
         "weights": weights if tag else Path(weights).name,

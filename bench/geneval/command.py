@@ -13,7 +13,8 @@ from bench.geneval.prompts import IMAGES_PER_PROMPT
 from bench.geneval.rules import Thresholds
 from bench.geneval.summary import official_results, write_scores
 from bench.passport import NOT_STATED
-from bench.records import Summary, read_jsonl, write_jsonl
+from bench.records import Summary, check_file_to_write, read_jsonl, write_jsonl
+from l2p.errors import InputError
 
 EXAMPLE = """Score a folder of images in GenEval's layout (00000/metadata.jsonl, 00000/samples/0000.png).
 
@@ -44,10 +45,9 @@ def geneval(
     from bench.geneval.score import ScoreConfig, check_inputs, score_folder
     from bench.runner import this_process
 
-    if results_jsonl and results_jsonl.is_dir():
-        raise ValueError(f"--results-jsonl {results_jsonl} is a folder; name a file.")
+    check_file_to_write(results_jsonl, "--results-jsonl")
     if self_test and no_self_test:
-        raise ValueError("--self-test and --no-self-test contradict each other; give one of them.")
+        raise InputError("--self-test and --no-self-test contradict each other; give one of them.")
     num_prompts, num_images = parse_expected(expected)
     check_detector_name(detector, weights, preprocessing)
     config = ScoreConfig(
@@ -87,7 +87,7 @@ def parse_expected(expected: str) -> tuple[int | None, int]:
         return None, IMAGES_PER_PROMPT
     prompts, _, images = expected.partition("x")
     if not (prompts.isdecimal() and images.isdecimal() and int(prompts) and int(images)):
-        raise ValueError(f"--expected is PROMPTSxIMAGES, such as 553x4; got {expected!r}.")
+        raise InputError(f"--expected is PROMPTSxIMAGES, such as 553x4; got {expected!r}.")
     return int(prompts), int(images)
 
 
@@ -101,7 +101,7 @@ def rescore_geneval(directory: Path | None, out: Path | None, options: Mapping[s
     `options` are some of `RESCORE_OPTIONS`. Raises ValueError without a folder and for impossible thresholds.
     """
     if directory is None:
-        raise ValueError("rescore of GenEval needs the folder of saved detections.")
+        raise InputError("rescore of GenEval needs the folder of saved detections.")
     thresholds = Thresholds(**{name: value for name, value in options.items() if name in THRESHOLDS})
     show_summary(write_scores(directory, thresholds, bool(options.get("allow_partial")), out_dir=out), out or directory)
 

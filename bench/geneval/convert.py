@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from l2p.errors import InputError
+
 FORMATS = ("mmdet-2", "mmdet-3")
 
 _ENCODER, _DECODER = r"panoptic_head\.pixel_decoder\.encoder\.layers", r"panoptic_head\.transformer_decoder\.layers"
@@ -102,10 +104,10 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each have their own; the file is at fault in all cases
-        raise ValueError(f"{path} cannot be read as plain weights ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path} cannot be read as plain weights ({type(error).__name__}: {error})") from error
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"{path} holds no `state_dict` of tensors.")
+        raise InputError(f"{path} holds no `state_dict` of tensors.")
     return dict(tensors)
 
 
@@ -114,7 +116,7 @@ def checkpoint_format(state_dict: Mapping[str, Tensor]) -> str:
     if any(name.startswith("panoptic_head.transformer_decoder.") for name in state_dict):
         return "mmdet-2" if any(".attentions." in name for name in state_dict) else "mmdet-3"
     shown = ", ".join(list(state_dict)[:3])
-    raise ValueError(f"This is no mmdet Mask2Former checkpoint: its tensors are named {shown}, ...")
+    raise InputError(f"This is no mmdet Mask2Former checkpoint: its tensors are named {shown}, ...")
 
 
 def from_mmdet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,7 +137,7 @@ def from_mmdet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             converted |= _converted(target, tensor)
     if unknown:
-        raise ValueError(f"{len(unknown)} tensors are unknown, such as {', '.join(unknown[:5])}: another network?")
+        raise InputError(f"{len(unknown)} tensors are unknown, such as {', '.join(unknown[:5])}: another network?")
     return converted
 
 
@@ -177,4 +179,4 @@ def _check_position_index(name: str, index: Tensor) -> None:
     places = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)  # [2, N]
     offsets = places[:, :, None] - places[:, None] + side - 1  # [2, N, N]
     if not torch.equal(index.long().cpu(), offsets[0] * (2 * side - 1) + offsets[1]):
-        raise ValueError(f"{name} is not the index of a {side} x {side} window: another network?")
+        raise InputError(f"{name} is not the index of a {side} x {side} window: another network?")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.judges import Judge, as_judge, load_judge
 from bench.named import load_function, refuse_missing_path
+from l2p.errors import InputError
 
 if TYPE_CHECKING:
     from bench.geneval.score import ColorClassifier
@@ -25,9 +26,9 @@ def check_detector_name(name: str, weights: str = "", preprocessing: str = "") -
         refuse_missing_path(weights, "a checkpoint file, a folder in transformers' format, or a hub id")
         return
     if weights or preprocessing:
-        raise ValueError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
+        raise InputError(f"--weights and --preprocessing are for {' and '.join(BUILT_IN)}; {name!r} brings its own.")
     if ":" not in name:
-        raise ValueError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a package.module:function.")
+        raise InputError(f"{name!r} is neither {' nor '.join(BUILT_IN)} nor a package.module:function.")
     load_function(name)
 
 
@@ -79,7 +80,7 @@ def published() -> Judge:
 
     weights, device = os.environ.get(WEIGHTS, ""), this_process().device
     if not weights:
-        raise ValueError(NO_WEIGHTS)
+        raise InputError(NO_WEIGHTS)
     detector = as_judge(load_mask2former(weights, device=device), {})
     return replace(detector, colors=load_colors("", "openai", "mask2former", device))
 

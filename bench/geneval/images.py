@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.geneval.prompts import OFFICIAL_SHA256, Entry, as_prompts, check_entry, generate, suite_sha256
 from bench.records import ImageSample, Prompt, read_jsonl
+from l2p.errors import InputError
 from l2p.pictures import is_hidden, named_otherwise
 
 SUITE_FILE = "evaluation_metadata.jsonl"
@@ -61,9 +62,9 @@ def read_folder(directory: Path, entries: Sequence[Entry] | None, num_prompts: i
 
 def _refuse_absurd(num_prompts: int, num_images: int) -> None:
     if num_prompts < 1:
-        raise ValueError("The suite holds no prompt: there is nothing to score.")
+        raise InputError("The suite holds no prompt: there is nothing to score.")
     if num_images < 1 or num_prompts * num_images > MAX_IMAGES:
-        raise ValueError(
+        raise InputError(
             f"{num_prompts} x {num_images} images are expected; 1 to {MAX_IMAGES:,} can be: mend --expected."
         )
 
@@ -81,7 +82,7 @@ def _prompt_folders(directory: Path) -> list[Path]:
     found = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     misnamed = [path.name for path in found if not (path.name.isascii() and path.name.isdigit())]
     if misnamed:
-        raise ValueError(
+        raise InputError(
             f"{directory}: {len(misnamed)} folders are not named by digits, such as {misnamed[0]!r}; "
             "GenEval's are the prompt's number, 00000, 00001, ... Rename or move them."
         )
@@ -96,7 +97,7 @@ def _metadata(folder: Path) -> Entry:
         raise FileNotFoundError(f"{path} is missing: it says what the folder's images were asked to show.")
     rows = read_jsonl(path)
     if len(rows) != 1:
-        raise ValueError(f"{path} must hold one line, the prompt's entry; it holds {len(rows)}.")
+        raise InputError(f"{path} must hold one line, the prompt's entry; it holds {len(rows)}.")
     check_entry(rows[0], str(path))
     return rows[0]
 
@@ -109,7 +110,7 @@ def _suite(
     if entries is not None or own.is_file():
         suite = list(entries) if entries is not None else read_jsonl(own)
         if num_prompts not in (None, len(suite)):
-            raise ValueError(
+            raise InputError(
                 f"{num_prompts} prompts are expected, but the suite has {len(suite)}. To score those that are drawn: "
                 f"--expected {len(suite)}x{num_images} with --allow-partial, or a suite of them alone with --prompts."
             )
@@ -119,14 +120,14 @@ def _suite(
     if num_prompts in (None, len(official)) and all(official[n : n + 1] == [entry] for n, entry in there.items()):
         return official
     if num_prompts is None:
-        raise ValueError(
+        raise InputError(
             f"{directory} is not the official suite, so that a lost prompt could not be noticed: give the suite with "
             f"--prompts FILE (or {SUITE_FILE} in the folder), or the number expected with --expected PROMPTSxIMAGES."
         )
     if sorted(there) != list(range(num_prompts)):
         lost = [f"{number:05}" for number in range(num_prompts) if number not in there]
         surplus = [f"{number:05}" for number in there if number >= num_prompts]
-        raise ValueError(
+        raise InputError(
             f"{directory}: of {num_prompts} expected prompts {len(lost)} have no folder ({', '.join(lost[:10])}), "
             f"{len(surplus)} folders are surplus ({', '.join(surplus[:10])}). Give the suite with --prompts FILE."
         )
@@ -139,12 +140,12 @@ def _match(found: Sequence[Path], prompts: Sequence[Prompt]) -> dict[int, Path]:
     for folder in found:
         number = int(folder.name)
         if number in by_number or number >= len(prompts):
-            raise ValueError(
+            raise InputError(
                 f"{folder}: the suite has the prompts 00000 to {len(prompts) - 1:05}, each with one folder."
             )
         entry = _metadata(folder)
         if entry != prompts[number].spec:
-            raise ValueError(
+            raise InputError(
                 f"{folder / 'metadata.jsonl'} is of another prompt, {entry['prompt']!r}; the suite's {number:05} is "
                 f"{prompts[number].text!r}, and text and requirements must both be its own."
             )
@@ -157,11 +158,11 @@ def _images(folder: Path, num_images: int) -> dict[int, Path]:
     images: dict[int, Path] = {}
     for path in sorted(path for path in (folder / "samples").glob("*.png") if not is_hidden(path.name)):
         if not (path.stem.isascii() and path.stem.isdigit()) or int(path.stem) in images:
-            raise ValueError(f"{path}: images are named by their index, 0000.png, 0001.png, ..., each once.")
+            raise InputError(f"{path}: images are named by their index, 0000.png, 0001.png, ..., each once.")
         images[int(path.stem)] = path
     surplus = [path for index, path in images.items() if index >= num_images]
     if surplus:
-        raise ValueError(
+        raise InputError(
             f"{surplus[0]} is surplus: {num_images} images a prompt are expected (--expected PROMPTSxIMAGES)."
         )
     return {index: path for index, path in images.items() if path.is_file()}

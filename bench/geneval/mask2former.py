@@ -22,6 +22,7 @@ from bench.geneval.rules import SAVED_SCORE
 from bench.named import refuse_missing_path
 from bench.passport import file_sha256, weights_sha256
 from bench.records import Detection
+from l2p.errors import InputError
 
 if TYPE_CHECKING:
     pass
@@ -129,7 +130,7 @@ def _load_strictly(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
     }
     told = [f"{len(names)} {kind} ({', '.join(names[:3])}, ...)" for kind, names in faults.items() if names]
     if told:
-        raise ValueError(f"The checkpoint does not fit this Mask2Former: tensors {'; '.join(told)}.")
+        raise InputError(f"The checkpoint does not fit this Mask2Former: tensors {'; '.join(told)}.")
     model.load_state_dict(state_dict, strict=False)
 
 
@@ -149,7 +150,7 @@ class Mask2Former:
         passport: dict[str, Any] | None = None,
     ):
         if preprocessing not in PREPROCESSING:
-            raise ValueError(f"Unknown preprocessing {preprocessing!r}; known are {', '.join(PREPROCESSING)}.")
+            raise InputError(f"Unknown preprocessing {preprocessing!r}; known are {', '.join(PREPROCESSING)}.")
         self.network, self.device, self.scale = network.to(device), device, scale
         self.preprocess = PREPROCESSING[preprocessing]
         self.labels = geneval_labels(network.config.id2label)
@@ -257,7 +258,7 @@ def load_mask2former(weights: str, preprocessing: str = "", device: str = "cpu")
     file is a known checkpoint. Raises ValueError when the weights do not fit, FileNotFoundError when there are none.
     """
     if not weights:
-        raise ValueError("mask2former needs --weights: an mmdet checkpoint, or a folder or hub id of transformers'.")
+        raise InputError("mask2former needs --weights: an mmdet checkpoint, or a folder or hub id of transformers'.")
     refuse_missing_path(weights, "a checkpoint file, a folder in transformers' format, or a hub id")
     path = Path(weights)
     if path.is_file():
@@ -267,7 +268,7 @@ def load_mask2former(weights: str, preprocessing: str = "", device: str = "cpu")
         try:
             network = build_model(_config_of(state_dict), converted)
         except KeyError as error:
-            raise ValueError(f"{path} lacks the tensor {error}, by which its network's size is told.") from error
+            raise InputError(f"{path} lacks the tensor {error}, by which its network's size is told.") from error
         identity = {"weights": path.name, "format": kind, **_known(file_sha256(path))}
     else:
         kind, network = "transformers", _from_pretrained(path, weights)
@@ -295,11 +296,11 @@ def _from_pretrained(path: Path, name: str) -> nn.Module:
             f"{name} is no checkpoint file, no folder in transformers' format, and cannot be had from the hub: {error}"
         ) from error
     except Exception as error:  # safetensors and transformers have their own; the files are at fault in all cases
-        raise ValueError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
+        raise InputError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
     faults = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
     if faults:
         told = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in faults.items())
-        raise ValueError(f"{name} does not fit Mask2FormerForUniversalSegmentation ({told}).")
+        raise InputError(f"{name} does not fit Mask2FormerForUniversalSegmentation ({told}).")
     return model.eval().requires_grad_(False)
 
 
@@ -311,7 +312,7 @@ def _config_of(state_dict: Mapping[str, Tensor]) -> Any:
     tables = [state_dict[f"backbone.stages.{i}.blocks.0.attn.w_msa.relative_position_bias_table"] for i in range(4)]
     num_classes = len(state_dict["panoptic_head.cls_embed.bias"]) - 1
     if num_classes != len(OBJECT_NAMES):
-        raise ValueError(f"The checkpoint tells {num_classes} classes apart; GenEval's detector knows COCO's 80.")
+        raise InputError(f"The checkpoint tells {num_classes} classes apart; GenEval's detector knows COCO's 80.")
     return mask2former_config(
         width=width,
         depths=[blocks[str(i)] for i in range(4)],

@@ -14,6 +14,7 @@ from PIL import Image
 from bench.geneval.prompts import OBJECT_NAMES
 from bench.records import Detection
 from bench.worker import Worker, encode_png
+from l2p.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +58,7 @@ class MMDet:
 def start_mmdet(weights: str, device: str = "cpu") -> MMDet:
     """The detector, its worker started; ValueError without weights, FileNotFoundError without the environment."""
     if not weights:
-        raise ValueError("mmdet needs --weights: an mmdet 2.x or 3.x checkpoint file.")
+        raise InputError("mmdet needs --weights: an mmdet 2.x or 3.x checkpoint file.")
     if not Path(weights).is_file():
         raise FileNotFoundError(f"{weights} is no file; give mmdet's checkpoint.")
     return MMDet(weights, device)

@@ -25,6 +25,7 @@ from bench.geneval import mmdet_model, mmdet_stub
 from bench.geneval.convert import TO_MMDET_3, checkpoint_format, read_checkpoint
 from bench.geneval.rules import SAVED_SCORE
 from bench.passport import file_sha256
+from l2p.errors import InputError
 
 
 def load(weights: str, config: str, device: str) -> Any:
@@ -39,7 +40,7 @@ def load(weights: str, config: str, device: str) -> Any:
     try:
         model.load_state_dict(state_dict, strict=True)
     except RuntimeError as error:
-        raise ValueError(f"{weights} does not fit mmdet's model: {error}") from error
+        raise InputError(f"{weights} does not fit mmdet's model: {error}") from error
     return model
 
 

@@ -18,10 +18,11 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.ending import run_command
 from bench.geneval.prompts import as_prompts, generate
 from bench.geneval.rules import judge
 from bench.records import Detection, Prompt, iter_objects
+from l2p.ending import run_command
+from l2p.errors import InputError
 from l2p.tables import read_table_text
 
 COLUMNS = (
@@ -66,7 +67,7 @@ def read_annotations(path: Path | str) -> list[dict[str, str]]:
     header = next(csv.reader([next(lines)[1].rstrip("\r")]), [])
     missing = [name for name in COLUMNS if name not in header]
     if missing:
-        raise ValueError(f"{path} is no GenEval annotation file: it has no column {', '.join(missing)}.")
+        raise InputError(f"{path} is no GenEval annotation file: it has no column {', '.join(missing)}.")
     records = []
     for number, fields in _records(lines, len(header), path):
         record = dict(zip(header, fields, strict=True))
@@ -80,12 +81,12 @@ def _check_record(record: Mapping[str, str], where: str) -> None:
     ids = [record[f"Input.{name}_id"] for name in ("prompt", "image")]
     counts = [record[f"Answer.task-count-{which}"] for which in (0, 1)]
     if not all(cell.isascii() and cell.isdigit() for cell in ids):
-        raise ValueError(f"{where}: prompt_id and image_id must be whole numbers; they are {ids}.")
+        raise InputError(f"{where}: prompt_id and image_id must be whole numbers; they are {ids}.")
     if not all(re.fullmatch(r"(\d{1,4}(\.0*)?)?", cell) for cell in counts):
-        raise ValueError(f"{where}: the counts must be whole numbers up to 9999; they are {counts}.")
+        raise InputError(f"{where}: the counts must be whole numbers up to 9999; they are {counts}.")
     places = [record[f"Answer.task-position-{axis}"] for axis in "xy"]
     if not all(place in OFFSETS for place in places):
-        raise ValueError(f"{where}: a position must be one of {', '.join(filter(None, OFFSETS))}; they are {places}.")
+        raise InputError(f"{where}: a position must be one of {', '.join(filter(None, OFFSETS))}; they are {places}.")
 
 
 def _records(lines: Iterable[tuple[int, str]], num_columns: int, path: Path | str) -> Iterator[tuple[int, list[str]]]:
@@ -96,12 +97,12 @@ def _records(lines: Iterable[tuple[int, str]], num_columns: int, path: Path | st
         waiting = f"{waiting} {line.strip()}" if waiting else line.rstrip("\r\n")
         fields = next(csv.reader([waiting]), [])
         if len(fields) > num_columns:
-            raise ValueError(f"{path}, line {first}: a record of {len(fields)} columns; expected {num_columns}.")
+            raise InputError(f"{path}, line {first}: a record of {len(fields)} columns; expected {num_columns}.")
         if len(fields) == num_columns and waiting.count('"') % 2 == 0:
             yield first, fields
             waiting = ""
     if waiting.strip():
-        raise ValueError(f"{path}, line {first}: the record ends early; expected {num_columns} columns.")
+        raise InputError(f"{path}, line {first}: the record ends early; expected {num_columns} columns.")
 
 
 def seen(record: Mapping[str, str], spec: Mapping[str, Any]) -> list[Detection]:
@@ -124,7 +125,7 @@ def human_verdicts(records: Sequence[Mapping[str, str]], prompts: Sequence[Promp
     for record in records:
         number, index = int(record["Input.prompt_id"]), int(record["Input.image_id"])
         if not 0 <= number < len(prompts) or prompts[number].text != record["Input.caption"]:
-            raise ValueError(
+            raise InputError(
                 f"An annotation of prompt {number} has the caption {record['Input.caption']!r}, not its own."
             )
         spec = prompts[number].spec
@@ -143,7 +144,7 @@ def agreement(verdicts: Sequence[HumanVerdict], scores: Sequence[Mapping[str, An
     values = {(row["prompt_id"], row["index"]): row["value"] for row in scores if row["value"] is not None}
     pairs = [(v.correct, bool(values[v.prompt_id, v.index])) for v in verdicts if (v.prompt_id, v.index) in values]
     if not pairs:
-        raise ValueError("People and scores have no image in common.")
+        raise InputError("People and scores have no image in common.")
     table = Counter(pairs)
     same = (table[True, True] + table[False, False]) / len(pairs)
     people, rules = (sum(pair[side] for pair in pairs) / len(pairs) for side in (0, 1))
@@ -151,6 +152,10 @@ def agreement(verdicts: Sequence[HumanVerdict], scores: Sequence[Mapping[str, An
     return {"images": len(pairs), "agreement": same, "kappa": (same - chance) / (1 - chance) if chance < 1 else 1.0}
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
 def main(
     annotations: Annotated[Path, typer.Argument(help="annotations_sdv2.csv or another of GenEval's.")],
     scores: Annotated[Path | None, typer.Option(help="Folder with scores.jsonl of the same images.")] = None,
@@ -170,6 +175,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(main)
-    sys.exit(run_command(app))
+    sys.exit(run_command(app, name="python -m bench.geneval.people"))

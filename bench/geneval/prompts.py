@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.geneval.rules import COLORS, RELATIONS
 from bench.records import Prompt, write_jsonl
+from l2p.errors import InputError
 
 Entry = dict[str, Any]
 """A line of GenEval's prompt file: `tag`, `include`, optional `exclude`, `prompt`."""
@@ -40,7 +41,7 @@ def generate(seed: int = 43, num_per_task: int = 100) -> list[Entry]:
     The defaults give the official 553 entries. Raises ValueError for a number below 1.
     """
     if num_per_task < 1:
-        raise ValueError(f"num_per_task must be at least 1; got {num_per_task}.")
+        raise InputError(f"num_per_task must be at least 1; got {num_per_task}.")
     generator = np.random.default_rng(seed)
     entries = _single_objects(generator, num_per_task)
     for draw in (_two_object, _counting, _colors, _position, _color_attr):
@@ -149,7 +150,7 @@ def write_suite(directory: Path | str, entries: Sequence[Entry] | None = None) -
         path = directory / prompt.id / "metadata.jsonl"
         line = json.dumps(prompt.spec)
         if path.exists() and path.read_text(encoding="utf-8").strip() != line:
-            raise ValueError(f"{path} holds another prompt: write the suite into an empty folder.")
+            raise InputError(f"{path} holds another prompt: write the suite into an empty folder.")
     for prompt in prompts:
         (directory / prompt.id / "samples").mkdir(parents=True, exist_ok=True)
         write_jsonl(directory / prompt.id / "metadata.jsonl", [prompt.spec])
@@ -160,14 +161,14 @@ def write_suite(directory: Path | str, entries: Sequence[Entry] | None = None) -
 def check_entry(entry: Any, where: str) -> None:
     """ValueError naming `where` and the fault, unless `entry` can be judged; its text may be a rewritten one."""
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not isinstance(entry.get("tag"), str):
-        raise ValueError(f"{where}: a GenEval entry is an object with `tag`, `include` and `prompt`.")
+        raise InputError(f"{where}: a GenEval entry is an object with `tag`, `include` and `prompt`.")
     include, exclude = entry.get("include"), entry.get("exclude", [])
     if not isinstance(include, list) or not include or not isinstance(exclude, list):
-        raise ValueError(f"{where}: `include` must be a list of at least one object, `exclude` a list.")
+        raise InputError(f"{where}: `include` must be a list of at least one object, `exclude` a list.")
     for number, clause in enumerate([*include, *exclude]):
         fault = _clause_fault(clause, min(number, len(include)))
         if fault:
-            raise ValueError(f"{where} ({entry['prompt']!r}): {fault}.")
+            raise InputError(f"{where} ({entry['prompt']!r}): {fault}.")
 
 
 def is_rewritten(entry: Entry) -> bool:

@@ -11,6 +11,7 @@ from math import hypot, inf
 from typing import Any
 
 from bench.records import Detection
+from l2p.errors import InputError
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 """GenEval's ten colours, in the order in which `reason` names them."""
@@ -38,12 +39,12 @@ class Thresholds:
     def __post_init__(self) -> None:
         for threshold in (self.score_threshold, self.counting_threshold):
             if not SAVED_SCORE <= threshold <= 1:  # NaN is not either
-                raise ValueError(
+                raise InputError(
                     f"A score threshold of {threshold} is impossible: ask for at least {SAVED_SCORE}, down to which "
                     "detections are kept, and at most 1."
                 )
         if self.max_objects < 1 or not 0 < self.max_overlap <= 1 or not 0 <= self.position_threshold < inf:
-            raise ValueError(
+            raise InputError(
                 "max_objects must be at least 1, max_overlap above 0 and at most 1, position_threshold at least 0 and "
                 f"finite; got {self}."
             )
@@ -156,7 +157,7 @@ def _color_complaint(clause: Mapping[str, Any], found: list[Detection]) -> str |
     name, count, color = clause["class"], clause["count"], clause["color"]
     colors = [detection.color for detection in found]
     if None in colors:
-        raise ValueError(f"A {color} {name} is asked for, but a detected {name} has no colour: classify colours first.")
+        raise InputError(f"A {color} {name} is asked for, but a detected {name} has no colour: classify colours first.")
     if colors.count(color) >= count:
         return None
     others = ", ".join(f"{colors.count(c)} {c}" for c in COLORS if c in colors)

@@ -42,6 +42,7 @@ from bench.runner import (
     this_process,
     without_stale_scores,
 )
+from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _refuse_unknown_classes(folder: Folder, detector: Judge) -> None:
     for prompt in folder.prompts:
         for clause in [*prompt.spec["include"], *prompt.spec.get("exclude", ())]:
             if clause["class"] not in detector.labels:
-                raise ValueError(
+                raise InputError(
                     f"Prompt {prompt.id} asks for {clause['class']!r}, which the detector does not know; "
                     f"it knows {', '.join(detector.labels)}."
                 )
@@ -259,7 +260,7 @@ def _color(
     if not places:
         return found
     if classify is None:
-        raise ValueError(
+        raise InputError(
             "The prompts ask for colours, the detector gives none: a colour classifier is needed (--clip, or the "
             "detector's own `colors`)."
         )

@@ -25,6 +25,7 @@ from bench.records import (
 )
 from bench.runner import Row
 from bench.statistics import bootstrap_ci, category_means
+from l2p.errors import InputError
 
 BENCHMARK = "geneval"
 FINDINGS = "detections.jsonl"
@@ -39,7 +40,7 @@ def read_detections(row: Row) -> list[Detection]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(
+        raise InputError(
             f"The saved detections of image {row['prompt_id']}/{row['index']} are broken ({what})."
         ) from error
 
@@ -51,15 +52,15 @@ def checked_detection(detection: Detection) -> Detection:
     is none of 0 to 1 (NaN would count as "not found").
     """
     if not isinstance(detection, Detection):
-        raise ValueError(f"bench.records.Detection is needed; got {detection!r}")
+        raise InputError(f"bench.records.Detection is needed; got {detection!r}")
     if not isinstance(detection.label, str) or not isinstance(detection.color, str | None):
-        raise ValueError(f"label must be text, color text or None; got {detection.label!r}, {detection.color!r}")
+        raise InputError(f"label must be text, color text or None; got {detection.label!r}, {detection.color!r}")
     try:
         box, score = [round(float(side), 3) for side in detection.box], round(float(detection.score), 6)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"box and score must be numbers; got {detection.box!r}, {detection.score!r}") from error
+        raise InputError(f"box and score must be numbers; got {detection.box!r}, {detection.score!r}") from error
     if len(box) != 4 or not all(map(isfinite, box)) or not 0 <= score <= 1:
-        raise ValueError(
+        raise InputError(
             f"box must be four numbers (xyxy in pixels), score 0 to 1; got {detection.box!r}, {detection.score!r}"
         )
     return replace(detection, box=(box[0], box[1], box[2], box[3]), score=score)
@@ -76,7 +77,7 @@ def judge_rows(prompts: Sequence[Prompt], rows: Iterable[Row], thresholds: Thres
         prompt_id, index = row["prompt_id"], row["index"]
         if prompt_id not in by_id or (prompt_id, index) in scores:
             fault = "is detected twice" if prompt_id in by_id else f"is of no prompt of the suite's {len(by_id)}"
-            raise ValueError(f"{FINDINGS}: image {prompt_id}/{index} {fault}.")
+            raise InputError(f"{FINDINGS}: image {prompt_id}/{index} {fault}.")
         scores[prompt_id, index] = _judge_row(by_id[prompt_id], row, thresholds)
     return list(scores.values())
 

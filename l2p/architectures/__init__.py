@@ -19,6 +19,7 @@ from l2p.architectures.qwenimage import QWENIMAGE
 from l2p.architectures.sd3 import SD3
 from l2p.architectures.tiny import TinySizes
 from l2p.architectures.zimage import ZIMAGE
+from l2p.errors import InputError
 
 ARCHITECTURES: dict[str, Architecture] = {
     "flux": FLUX,
@@ -49,7 +50,7 @@ __all__ = [
 def get_architecture(name: str) -> Architecture:
     """Return a family by name. Raises ValueError that lists the known ones."""
     if name not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {name!r}; known: {sorted(ARCHITECTURES)}")
+        raise InputError(f"unknown architecture {name!r}; known: {sorted(ARCHITECTURES)}")
     return ARCHITECTURES[name]
 
 
@@ -59,7 +60,7 @@ def architecture_of(class_name: str) -> Architecture:
         if class_name in (architecture.transformer_class, architecture.pipeline_class):
             return architecture
     known = {a.transformer_class: a.name for a in ARCHITECTURES.values()}
-    raise ValueError(f"no architecture for the class {class_name!r}; known: {known}")
+    raise InputError(f"no architecture for the class {class_name!r}; known: {known}")
 
 
 def check_source_class(class_name: str, architecture: str | None = None) -> None:
@@ -69,7 +70,7 @@ def check_source_class(class_name: str, architecture: str | None = None) -> None
     """
     allowed = {a.pipeline_class: name for name, a in ARCHITECTURES.items() if architecture in (None, name)}
     if class_name not in allowed:
-        raise ValueError(f"the source is a {class_name}; what can be turned into a pixel model: {allowed}")
+        raise InputError(f"the source is a {class_name}; what can be turned into a pixel model: {allowed}")
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from l2p.architectures.tiny import TinySizes
+from l2p.errors import InputError
 
 # The text inputs of a transformer's forward by name, each [B, ...]; a boolean "mask" [B, L] marks the real tokens of
 # prompts that differ in length.
@@ -210,7 +211,7 @@ def stack_prompts(singles: list[EncodedPrompt]) -> EncodedPrompt:
     names = singles[0].keys()
     lengths = {len(single["prompt_embeds"]) for single in singles}
     if len(lengths) > 1 and "mask" not in names:
-        raise ValueError(
+        raise InputError(
             f"encoded prompts of {sorted(lengths)} tokens do not go into one batch: this family has no mask, so encode "
             "all with the same max_sequence_length"
         )
@@ -238,10 +239,10 @@ def _check_text_encoders(pipeline: Any, cls: Any) -> None:
     for name in sorted(name for name in types if name.startswith(("text_encoder", "tokenizer"))):
         component = getattr(pipeline, name, None)
         if component is None and name not in DROPPABLE:
-            raise ValueError(f"this pipeline has no {name} to encode prompts with; load it, or give prompt_embeds")
+            raise InputError(f"this pipeline has no {name} to encode prompts with; load it, or give prompt_embeds")
         # A compiled, parallel or adapted encoder is a wrapper, which tells nothing.
         if isinstance(component, PreTrainedModel) and not isinstance(component, types[name]):
-            raise ValueError(
+            raise InputError(
                 f"{name} is a {type(component).__name__}, and {cls.__name__} encodes prompts with a "
                 f"{types[name][0].__name__}: this is another family's text encoder"
             )

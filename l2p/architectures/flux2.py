@@ -20,6 +20,7 @@ from l2p.architectures.base import (
     unpatchify,
 )
 from l2p.architectures.tiny import TinySizes
+from l2p.errors import InputError
 
 
 def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
 
 def _source_arguments(guidance_scale: float, distilled_guidance: float) -> dict[str, Any]:
     if guidance_scale != 1:
-        raise ValueError(
+        raise InputError(
             f"Flux2Pipeline knows no true guidance, so guidance_scale {guidance_scale} must be 1 (off) for the source; "
             "set distilled_guidance instead"
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from l2p.conversion.release import check_source_config, merge_file
 from l2p.conversion.start import copy_source_weights
+from l2p.errors import InputError
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.training.state import sha256_of
 from l2p.weight_files import list_tensors, metadata, save_tensors
@@ -69,7 +70,7 @@ def delta_header(path: Path) -> DeltaHeader:
         return DeltaHeader(**json.loads(said[DELTA_HEADER]))
     if FIRST_HEADER in said:
         return DeltaHeader(config=json.loads(said[FIRST_HEADER]))
-    raise ValueError(f"{path} is no delta: its header has no {DELTA_HEADER}; released files go through `convert`")
+    raise InputError(f"{path} is no delta: its header has no {DELTA_HEADER}; released files go through `convert`")
 
 
 def load_delta(
@@ -84,17 +85,17 @@ def load_delta(
     header = delta_header(path)
     check_source_config(header.config, source.transformer, path)
     if header.source_sha256 is None and not allow_unverified:
-        raise ValueError(
+        raise InputError(
             f"{path} does not say which source weights it belongs to (it is of the first form): run the transfer "
             "again, or merge it with --allow-unverified if you know that this is its source"
         )
     held = list_tensors(path)
     lacking = sorted(set(header.tensors or ()) - held.keys())
     if lacking:
-        raise ValueError(f"{path} lacks {len(lacking)} of its {len(header.tensors or ())} tensors, first {lacking[:3]}")
+        raise InputError(f"{path} lacks {len(lacking)} of its {len(header.tensors or ())} tensors, first {lacking[:3]}")
     found = source_sha256(source.transformer)
     if header.source_sha256 not in (None, found):
-        raise ValueError(
+        raise InputError(
             f"{path} belongs to another source: the weights that it was trained from have sha256 "
             f"{header.source_sha256[:12]}, these have {found[:12]}"  # type: ignore[index]
         )

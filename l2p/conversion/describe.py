@@ -7,6 +7,7 @@ from typing import Any
 
 from l2p.conversion.delta import DELTA_HEADER, FIRST_HEADER, delta_header
 from l2p.conversion.release import PREFIXES, RELEASE_HEADER
+from l2p.errors import InputError
 from l2p.weight_files import INDEX, list_tensors, metadata
 
 
@@ -32,9 +33,9 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is no JSON object")
+        raise InputError(f"{path} is no JSON object")
     return value
 
 

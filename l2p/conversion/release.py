@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from l2p.architectures import Architecture, architecture_of, get_architecture
+from l2p.errors import InputError
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.weight_files import Stored, check_floats, list_tensors, metadata, not_finite, save_tensors
 
@@ -70,7 +71,7 @@ def model_tensors(path: Path, model: PixelTransformer2DModel) -> dict[str, Store
         name = _family_name(key, family, model.config.patch_size)
         for part, stored in _unfused(name, tensor, own) if name else ():
             if part in found:
-                raise ValueError(f"{path} holds {part} twice, as {found[part].key} and {key}")
+                raise InputError(f"{path} holds {part} twice, as {found[part].key} and {key}")
             found[part] = stored
     return found
 
@@ -106,7 +107,7 @@ def merge_file(
     if (bad or missing) and not allow_partial:
         problems = [f"holds NaN or infinity in {_some(bad)}"] * bool(bad)
         problems += [f"lacks {_some(missing)}, without which the model is not whole"] * bool(missing)
-        raise ValueError(f"{path} {' and '.join(problems)}")
+        raise InputError(f"{path} {' and '.join(problems)}")
     merged = [name for name in tensors if name not in bad]
     holders = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
@@ -124,15 +125,15 @@ def _some(names: list[str]) -> str:
 def _check_fit(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Stored], path: Path) -> None:
     unknown = sorted(tensors.keys() - shapes.keys())
     if any(name.removeprefix("transformer.").startswith(MAKERS_NAMES) for name in unknown):
-        raise ValueError(
+        raise InputError(
             f"{path} has its maker's own names ({tensors[unknown[0]].key}), which are read for Z-Image alone: save the "
             "model with diffusers first (from_single_file, then save_pretrained)"
         )
     if unknown:
-        raise ValueError(f"{path} has {len(unknown)} tensors that the model lacks, first {unknown[:3]}: another model?")
+        raise InputError(f"{path} has {len(unknown)} tensors that the model lacks, first {unknown[:3]}: another model?")
     for name, tensor in tensors.items():
         if tensor.shape != shapes[name]:
-            raise ValueError(f"{path}: {name} has shape {tensor.shape}, the model's is {shapes[name]}")
+            raise InputError(f"{path}: {name} has shape {tensor.shape}, the model's is {shapes[name]}")
 
 
 def release_needs(model: PixelTransformer2DModel, path: Path, new: Collection[str]) -> set[str]:
@@ -186,9 +187,9 @@ def check_source_config(config: Mapping[str, Any], transformer: Any, path: Path)
     differing = {k: (theirs.get(k), ours.get(k)) for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)}
     family = architecture_of(type(transformer).__name__).name
     if family != config["architecture"]:
-        raise ValueError(f"{path} belongs to a source of the family {config['architecture']!r}, not {family!r}")
+        raise InputError(f"{path} belongs to a source of the family {config['architecture']!r}, not {family!r}")
     if differing:
-        raise ValueError(f"{path} belongs to a source of another configuration (there, here): {differing}")
+        raise InputError(f"{path} belongs to a source of another configuration (there, here): {differing}")
 
 
 def released_patch_size(path: Path, transformer: nn.Module) -> int:
@@ -205,7 +206,7 @@ def released_patch_size(path: Path, transformer: nn.Module) -> int:
             sizes.add(side)
     if len(sizes) != 1:
         name = f"{family.input_projection(16)}.weight"
-        raise ValueError(
+        raise InputError(
             f"{path} names the patch sizes {sorted(sizes)}; a release of {family.title} has one projection of pixels "
             f"(with patch size 16: {name}, for 768 numbers), a latent model's file has none"
         )

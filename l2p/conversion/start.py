@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from l2p.architectures import get_architecture, latent_tokens, patchify
 from l2p.conversion.release import model_tensors
+from l2p.errors import InputError
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.weight_files import check_floats, not_finite
 
@@ -80,7 +81,7 @@ def _shared_tensors(
     """The source's tensors under the pixel model's names, and which of them both have in one shape."""
     bad = not_finite(transformer.state_dict().items())
     if bad:
-        raise ValueError(f"the source's transformer holds NaN or infinity in {len(bad)} tensors, first {bad[:3]}")
+        raise InputError(f"the source's transformer holds NaN or infinity in {len(bad)} tensors, first {bad[:3]}")
     source = {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
     own = model.state_dict()
     copied = [name for name, tensor in own.items() if name in source and source[name].shape == tensor.shape]
@@ -133,7 +134,7 @@ def fit_input_projection(
             patches = patchify(images, patch_size, family.patch_layout)  # [n, h * w, P]
             tokens = latent_tokens(family, source, images).float()  # [n, h * w, C]
             if tokens.shape[1] != patches.shape[1]:
-                raise ValueError(
+                raise InputError(
                     f"patch size {patch_size} gives {patches.shape[1]} tokens, the source's latents {tokens.shape[1]}: "
                     "the projection can be fitted only where both have one grid; use input_projection='random'"
                 )
@@ -160,9 +161,9 @@ def inherit(model: PixelTransformer2DModel, path: Path) -> tuple[str, ...]:
     shared = [name for name, tensor in tensors.items() if name in own and tensor.shape == tuple(own[name].shape)]
     bad = not_finite((name, tensors[name].read()) for name in shared)
     if bad:
-        raise ValueError(f"{path} holds NaN or infinity in {bad[:3]}")
+        raise InputError(f"{path} holds NaN or infinity in {bad[:3]}")
     if not shared:
-        raise ValueError(f"{path} shares no tensor's name and shape with the model; nothing can be inherited")
+        raise InputError(f"{path} shares no tensor's name and shape with the model; nothing can be inherited")
     with torch.no_grad():
         for name in shared:
             own[name].copy_(tensors[name].read())

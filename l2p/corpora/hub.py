@@ -13,6 +13,7 @@ from typing import Any
 
 from l2p.corpora.items import CAPTIONS, CorpusItem, Listing
 from l2p.corpora.stream import RowStream
+from l2p.errors import InputError
 
 CAPTION_COLUMNS = (*CAPTIONS, "txt")  # as the library calls a WebDataset's
 
@@ -77,7 +78,7 @@ def _library(place: str | Path) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"{place} is no folder of images or .tar shards; as a Hugging Face dataset it needs the library: "
             "pip install 'datasets>=4'"
         ) from error
@@ -91,14 +92,14 @@ def _reading(place: str | Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(str(error).split())[:400] or type(error).__name__
-        raise ValueError(f"no corpus can be read from {place}: {reason}") from error
+        raise InputError(f"no corpus can be read from {place}: {reason}") from error
 
 
 def _split(data: Any, place: str | Path) -> Any:
     if not isinstance(data, dict):
         return data
     if "train" not in data and len(data) != 1:
-        raise ValueError(f"it has the splits {sorted(data)}; needed is train, or a single one")
+        raise InputError(f"it has the splits {sorted(data)}; needed is train, or a single one")
     return data["train"] if "train" in data else next(iter(data.values()))
 
 
@@ -106,14 +107,14 @@ def _columns(datasets: Any, features: Any, place: str | Path) -> tuple[str, str]
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     caption = next((name for name in CAPTION_COLUMNS if name in features), None)
     if len(images) != 1 or caption is None:
-        raise ValueError(f"it has the columns {sorted(features)}; needed are one of images and text, prompt or caption")
+        raise InputError(f"it has the columns {sorted(features)}; needed are one of images and text, prompt or caption")
     return images[0], caption
 
 
 def _check_texts(texts: list[Any], place: str | Path) -> None:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ValueError(f"{place}: row {number} has no caption; it has {text!r}")
+            raise InputError(f"{place}: row {number} has no caption; it has {text!r}")
 
 
 def _shard(data: Any, number: int) -> Any:
@@ -139,7 +140,7 @@ def _picture_bytes(picture: Any, place: str | None) -> bytes:
         return picture["bytes"]
     path = str(picture["path"])
     if place is None or not _is_inside(path, place):
-        raise ValueError(f"a row names the file {path!r} outside of the dataset, which is not read")
+        raise InputError(f"a row names the file {path!r} outside of the dataset, which is not read")
     import fsspec  # comes with `datasets`
 
     with fsspec.open(path, "rb") as file:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from l2p.corpora.items import CAPTIONS, CorpusItem
+from l2p.errors import InputError
 from l2p.pictures import SUFFIXES, is_hidden
 from l2p.tables import parse_json
 
@@ -36,7 +37,7 @@ def read_shard(path: Path) -> list[CorpusItem]:
             members = [member for member in members if member.isreg() and not is_hidden(member.name)]
             captions = _captions(archive, path, members)
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is no plain tar ({error}): unpack it if it is compressed, else {AGAIN}") from error
+        raise InputError(f"{path} is no plain tar ({error}): unpack it if it is compressed, else {AGAIN}") from error
     pictures = [member for member in members if member.name.lower().endswith(SUFFIXES)]
     _check_pairs(path, pictures, captions)
     return [_item(path, member, *captions[_key(member.name)]) for member in pictures]
@@ -65,12 +66,12 @@ def _members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
             last = member.name
             name = PurePosixPath(member.name)
             if name.is_absolute() or ".." in name.parts:
-                raise ValueError(f"{path}: the member {member.name!r} lies outside of the shard: it is not read")
+                raise InputError(f"{path}: the member {member.name!r} lies outside of the shard: it is not read")
             if not (member.isreg() or member.isdir()) or member.issparse():
-                raise ValueError(f"{path}: the member {member.name!r} is a link or no plain file: it is not read")
+                raise InputError(f"{path}: the member {member.name!r} is a link or no plain file: it is not read")
             yield member
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is cut short or damaged at {last} ({error}): {AGAIN}") from error
+        raise InputError(f"{path} is cut short or damaged at {last} ({error}): {AGAIN}") from error
 
 
 def _check_end(archive: tarfile.TarFile, file: Any, path: Path, members: list[tarfile.TarInfo]) -> None:
@@ -79,9 +80,9 @@ def _check_end(archive: tarfile.TarFile, file: Any, path: Path, members: list[ta
     rest = file.read(1 << 16)
     last = members[-1].name if members else "its start"
     if len(rest) < END or any(rest[:END]):
-        raise ValueError(f"{path} is cut short or damaged after {last}: its end mark is missing; {AGAIN}")
+        raise InputError(f"{path} is cut short or damaged after {last}: its end mark is missing; {AGAIN}")
     if any(rest):
-        raise ValueError(f"{path} goes on behind its end mark, after {last}: give each shard a file of its own")
+        raise InputError(f"{path} goes on behind its end mark, after {last}: give each shard a file of its own")
 
 
 def _captions(
@@ -102,7 +103,7 @@ def _captions(
             rows[_key(member.name)] = row
             caption = next((row[name] for name in CAPTIONS if name in row), "")
             if not isinstance(caption, str):
-                raise ValueError(f"{where}: the caption must be text; it is {caption!r}")
+                raise InputError(f"{where}: the caption must be text; it is {caption!r}")
     told = {key: next(row[name] for name in CAPTIONS if name in row) for key, row in rows.items() if _tells(row)}
     return {key: (text, _category(rows.get(key, {}))) for key, text in {**told, **texts}.items()}
 
@@ -120,19 +121,19 @@ def _decoded(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8 (byte {error.start})") from error
+        raise InputError(f"{where} is not UTF-8 (byte {error.start})") from error
 
 
 def _check_pairs(path: Path, pictures: list[tarfile.TarInfo], captions: Mapping[str, Any]) -> None:
     counts = Counter(_key(member.name) for member in pictures)
     for member in pictures:
         if _key(member.name) not in captions:
-            raise ValueError(f"{path}: {member.name} has neither a .txt nor a .json caption beside it")
+            raise InputError(f"{path}: {member.name} has neither a .txt nor a .json caption beside it")
         if counts[_key(member.name)] > 1:
-            raise ValueError(f"{path}: {member.name} is one of several pictures of its key: give each a key of its own")
+            raise InputError(f"{path}: {member.name} is one of several pictures of its key: give each a key of its own")
     for key in captions:
         if key not in counts:
-            raise ValueError(f"{path}: {key.lstrip('/')} has a caption and no picture; needed is {', '.join(SUFFIXES)}")
+            raise InputError(f"{path}: {key.lstrip('/')} has a caption and no picture; needed is {', '.join(SUFFIXES)}")
 
 
 def _key(name: str) -> str:

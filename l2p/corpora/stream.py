@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate, islice
 
+from l2p.errors import InputError
+
 
 class RowStream:
     """Rows of several shards by one index over all of them.
@@ -51,6 +53,6 @@ class RowStream:
         row = next(islice(self._rows, place - self._place, None), None)
         if row is None:
             self._shard = -1
-            raise ValueError(f"shard {shard} ends before its row {place}, which was there when the corpus was listed")
+            raise InputError(f"shard {shard} ends before its row {place}, which was there when the corpus was listed")
         self._place = place + 1
         return row

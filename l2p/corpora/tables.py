@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from l2p.corpora.items import CorpusItem
+from l2p.errors import InputError
 from l2p.tables import csv_columns, csv_rows, jsonl_rows
 
 COLUMNS = (
@@ -23,7 +24,7 @@ def read_jsonl(path: Path) -> Iterator[CorpusItem]:
         pair = next((pair for pair in COLUMNS if _are_strings(row, pair)), None)
         if pair is None:
             has = sorted(row) if isinstance(row, dict) else row
-            raise ValueError(f"{path}:{number} needs file_name and text, each a string; it has {has}")
+            raise InputError(f"{path}:{number} needs file_name and text, each a string; it has {has}")
         yield _in_folder(path.parent, row[pair[0]], row[pair[1]], row.get("category"))
 
 
@@ -32,10 +33,10 @@ def read_csv(path: Path) -> Iterator[CorpusItem]:
     columns = csv_columns(path)
     pair = next((pair for pair in COLUMNS if set(pair) <= set(columns)), None)
     if pair is None:
-        raise ValueError(f"{path} has the columns {columns}; needed are file_name,text or image,prompt")
+        raise InputError(f"{path} has the columns {columns}; needed are file_name,text or image,prompt")
     for number, row in csv_rows(path, columns):
         if not row[pair[0]]:
-            raise ValueError(f"{path}:{number} names no image")
+            raise InputError(f"{path}:{number} names no image")
         yield _in_folder(path.parent, row[pair[0]], row[pair[1]], row.get("category"))
 
 
@@ -45,7 +46,7 @@ def _are_strings(row: Any, names: tuple[str, str]) -> bool:
 
 def _in_folder(folder: Path, name: str, text: str, category: Any) -> CorpusItem:
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"the image {name!r} lies outside the corpus folder {folder}")
+        raise InputError(f"the image {name!r} lies outside the corpus folder {folder}")
     candidates = (folder / name, folder / "images" / name)
     path = next((c for c in candidates if c.is_file()), candidates[0])
     return CorpusItem(

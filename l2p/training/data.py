@@ -13,6 +13,7 @@ from torch import Tensor
 from l2p.architectures import EncodedPrompt
 from l2p.corpora import CorpusItem
 from l2p.corpus import Corpus, PromptCache
+from l2p.errors import InputError
 from l2p.flow import shift_sigma
 
 # Name -> one draw of sigma in (0, 1), before the shift.
@@ -172,7 +173,7 @@ def split_indices(
     held back.
     """
     if num_images < 2 * num_validation_images:
-        raise ValueError(
+        raise InputError(
             f"a corpus of {num_images} images cannot hold back {num_validation_images} for validation; "
             "draw more images or lower num_validation_images"
         )

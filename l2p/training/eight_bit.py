@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from l2p.errors import InputError
+
 PACKAGES = ("bitsandbytes", "torchao")
 
 
@@ -28,7 +30,7 @@ def eight_bit_adamw(
 def check_eight_bit() -> None:
     """Raise ValueError that says what to install, unless one of the packages is there."""
     if not any(find_spec(name) is not None for name in PACKAGES):
-        raise ValueError(
+        raise InputError(
             f"optimizer_bits 8 needs one of {' and '.join(PACKAGES)}, which are not installed: `pip install torchao`, "
             "or leave optimizer_bits out"
         )

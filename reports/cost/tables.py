@@ -13,6 +13,7 @@ from typing import Any
 from bench.cost.devices import DEVICES, GIB
 from bench.cost.families import FAMILIES, FIGURE4_FAMILY, L2P_HIGH_RESOLUTION_SAMPLER, L2P_SAMPLER, Family, Sampler
 from bench.records import CostRecord, Training
+from l2p.errors import InputError
 from reports.cost import figure4
 from reports.paper import FIGURE4_LATENCY, FIGURE4_MEMORY
 
@@ -51,7 +52,7 @@ def figure4_table(records: Sequence[CostRecord]) -> Table:
     """The paper's figure 4 under every protocol, each with its distance to the paper's two figures (claim C6)."""
     protocols = figure4.judged(figure4.protocols(records))
     if not protocols:
-        raise ValueError("no pair of predicted records for figure 4: write them with `python -m bench cost --paper`")
+        raise InputError("no pair of predicted records for figure 4: write them with `python -m bench cost --paper`")
     latency, memory = figure4.bands(protocols)
     on_gpus = [record for record in records if record.kind == "measured" and record.device_type == "cuda"]
     devices = sorted({record.device for record in on_gpus})
@@ -131,7 +132,7 @@ def _forward(records: Sequence[CostRecord], family: str, model: str, resolution:
     for record in _forwards(records, family, model):
         if record.resolution == resolution:
             return record
-    raise ValueError(
+    raise InputError(
         f"no predicted record of {family}'s {model} at {resolution} px: `python -m bench cost --paper` writes them all"
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.benchmarks import find_benchmark
 from bench.records import cost_record, read_json, to_json
+from l2p.errors import InputError
 from reports import checked
 from reports.estimates import NoEvidenceError, score_rows
 from reports.kept import identity
@@ -56,7 +57,7 @@ def seeds_of_one_recipe(runs: Sequence[Run]) -> list[Run]:
     """The runs, seeds of one recipe; ValueError naming the recipes where they are of several."""
     by_recipe = groups(runs)
     if len(by_recipe) > 1:
-        raise ValueError(f"{_named(by_recipe)}: give runs of one recipe, its transfer seeds")
+        raise InputError(f"{_named(by_recipe)}: give runs of one recipe, its transfer seeds")
     return list(runs)
 
 
@@ -69,7 +70,7 @@ def matching(baseline: Sequence[Run], current: Sequence[Run]) -> list[Run]:
     found = [members for members in by_recipe.values() if identity(members[0].manifest, seed=False) == same]
     found = found or [members for members in by_recipe.values() if members[0].recipe_name == current[0].recipe_name]
     if len(found) != 1:
-        raise ValueError(f"the baseline holds {_named(by_recipe)}: give the seeds of one, such as a run folder")
+        raise InputError(f"the baseline holds {_named(by_recipe)}: give the seeds of one, such as a run folder")
     return found[0]
 
 
@@ -111,12 +112,12 @@ def _suites(runs: Sequence[Run]) -> dict[str, Any]:
                 try:
                     score_rows(run, subject, suite)
                 except NoEvidenceError as absent:
-                    raise ValueError(f"no baseline without all its scores: {absent}") from absent
+                    raise InputError(f"no baseline without all its scores: {absent}") from absent
                 rows = [[row.get(name) for name in ROW] for row in _sorted(run.scored[subject, suite])]
                 if suites.setdefault(suite, {"title": title, "rows": rows})["rows"] != rows:
-                    raise ValueError(f"{run.name}: {subject} on {suite} was asked other prompts than {runs[0].name}")
+                    raise InputError(f"{run.name}: {subject} on {suite} was asked other prompts than {runs[0].name}")
     if not suites:
-        raise ValueError(f"{runs[0].path} holds no scores, so there is nothing to compare with later")
+        raise InputError(f"{runs[0].path} holds no scores, so there is nothing to compare with later")
     return suites
 
 
@@ -149,13 +150,13 @@ def read_baseline(path: Path) -> list[Run]:
     """The runs of a baseline file; ValueError where it is none."""
     saved = read_json(path)
     if not isinstance(saved, dict) or saved.get("format") != BASELINE_FORMAT or not saved.get("runs"):
-        raise ValueError(
+        raise InputError(
             f"{path} is no baseline of format {BASELINE_FORMAT}: write one with `python -m reports baseline`"
         )
     try:
         return [_run(row, saved["suites"], path) for row in saved["runs"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is a broken baseline ({type(error).__name__}: {error}): write it again") from error
+        raise InputError(f"{path} is a broken baseline ({type(error).__name__}: {error}): write it again") from error
 
 
 def _run(row: dict[str, Any], suites: dict[str, Any], path: Path) -> Run:
@@ -178,7 +179,7 @@ def _run(row: dict[str, Any], suites: dict[str, Any], path: Path) -> Run:
 
 def _scored(score: dict[str, Any], keys: list[list[Any]], path: Path) -> Scored:
     if len(score["values"]) != len(keys):
-        raise ValueError(f"{path}: {len(score['values'])} values for {len(keys)} score rows")
+        raise InputError(f"{path}: {len(score['values'])} values for {len(keys)} score rows")
     rows = [
         {name: part for name, part in zip(ROW, key, strict=True) if part is not None} | {"value": value}
         for key, value in zip(keys, score["values"], strict=True)

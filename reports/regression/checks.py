@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from bench.records import differing
+from l2p.errors import InputError
 from reports.estimates import NoEvidenceError, Rows, score_rows
 from reports.pairs import differences
 from reports.regression.costs import cost_checks
@@ -43,7 +44,7 @@ def compare(baseline: Sequence[Run], current: Sequence[Run], *, latency: bool = 
     _refuse_incomparable(baseline[0], current[0])
     checks = [*_score_checks(baseline, current), *cost_checks(baseline, current, latency=latency)]
     if not checks:
-        raise ValueError(f"{baseline[0].name} holds no scores and no costs: nothing to compare")
+        raise InputError(f"{baseline[0].name} holds no scores and no costs: nothing to compare")
     checks += _transfer_checks(baseline, current)
     return Comparison(
         baseline=[run.name for run in baseline],
@@ -197,7 +198,7 @@ def _refuse_incomparable(baseline: Run, current: Run) -> None:
     for what in ("family", "world", "size"):
         before, after = getattr(baseline, what), getattr(current, what)
         if before != after:
-            raise ValueError(f"{baseline.name} is of {what} {before!r}, {current.name} of {after!r}: not comparable")
+            raise InputError(f"{baseline.name} is of {what} {before!r}, {current.name} of {after!r}: not comparable")
 
 
 def _notes(baseline: Sequence[Run], current: Sequence[Run]) -> list[str]:

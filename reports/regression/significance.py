@@ -13,6 +13,7 @@ from itertools import combinations
 from statistics import NormalDist, mean
 
 from bench.statistics import Estimate, paired_difference
+from l2p.errors import InputError
 from reports.estimates import Rows
 
 SEED_SD = 0.01
@@ -77,7 +78,7 @@ def averaged(side: Sequence[Rows]) -> Rows:
     keys = list(zip(side[0].categories, side[0].clusters, strict=True))
     for rows in side[1:]:
         if sorted(zip(rows.categories, rows.clusters, strict=True)) != sorted(keys):
-            raise ValueError("the seeds of one side did not score the same prompts")
+            raise InputError("the seeds of one side did not score the same prompts")
     means = {key: mean(values) for key, values in totals.items()}
     return replace(side[0], values=[means[key] for key in keys])
 
@@ -102,7 +103,7 @@ def _refuse_unpaired(first: Rows, other: Rows) -> None:
     sides = [sorted(zip(rows.categories, rows.clusters, strict=True)) for rows in (first, other)]
     if sides[0] != sides[1]:
         alone = sorted(set(sides[0]) ^ set(sides[1])) or sides[0]
-        raise ValueError(
+        raise InputError(
             f"{len(alone)} prompts do not have the same number of images on both sides, such as {alone[0][1]!r}: pair "
             "the same prompts"
         )

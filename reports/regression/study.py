@@ -7,14 +7,17 @@ rates of a suite, its categories and prompts by as much as the committed seeds d
 verdict is drawn anew. All is seeded, so the table is the same each time. It takes minutes, so no test runs it whole.
 """
 
-import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import Annotated
 
 import numpy as np
+import typer
 
+from l2p.ending import run_command
 from reports.estimates import Rows, score_rows
 from reports.regression.baseline import load_side
 from reports.regression.checks import image_prompts, judged
@@ -126,23 +129,29 @@ def smallest_seen(of: dict[str, World], suite: str, num_seeds: tuple[int, int], 
     return f"none up to {DROPS[-1]:.0%}"
 
 
-def main() -> None:
-    """Print the study's table as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m reports.regression.study", description=__doc__.split("\n")[0])
-    parser.add_argument("runs", type=Path, help="a folder of runs or kept records, several seeds a recipe")
-    parser.add_argument("--num-draws", type=int, default=1000, help="invented comparisons a cell")
-    arguments = parser.parse_args()
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    folder: Annotated[Path, typer.Argument(help="a folder of runs or kept records, several seeds a recipe")],
+    num_draws: Annotated[int, typer.Option(min=1, max=1_000_000, help="invented comparisons a cell")] = 1000,
+) -> None:
+    """Print the study's table as Markdown.
+
+    Example: python -m reports.regression.study docs/results/flux-mini/runs --num-draws 1000
+    """
     print("| Recipe | Seeds before and after | False alarms | GenEval drop seen | DPG-Bench drop seen |")
     print("| --- | --- | --- | --- | --- |")
-    for label, runs in groups(load_side([arguments.runs])).items():
+    for label, runs in groups(load_side([folder])).items():
         if len(runs) < 2:
             continue
         of = worlds(runs)
         for num_seeds in SEEDS:
-            alarms = false_alarms(of, num_seeds, arguments.num_draws)
-            drops = (smallest_seen(of, suite, num_seeds, arguments.num_draws // 2) for suite in ("geneval", "dpg"))
+            alarms = false_alarms(of, num_seeds, num_draws)
+            drops = (smallest_seen(of, suite, num_seeds, num_draws // 2) for suite in ("geneval", "dpg"))
             print(f"| {label} | {num_seeds[0]} and {num_seeds[1]} | {alarms:.1%} | {' | '.join(drops)} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(app, name="python -m reports.regression.study"))

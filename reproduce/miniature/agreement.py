@@ -20,6 +20,7 @@ from bench.geneval.rules import judge
 from bench.named import load_function
 from bench.records import Detection, read_jsonl
 from bench.statistics import Estimate, bootstrap_ci
+from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 from l2p.tables import csv_rows
 from reproduce.miniature.answers import answers_from
@@ -74,10 +75,10 @@ def read_labels(folder: Path) -> list[Label]:
     rows = [row for _, row in csv_rows(folder / "labels.csv", LABEL_COLUMNS)]
     asked = read_jsonl(folder / "asked.jsonl")
     if len(rows) != len(asked):
-        raise ValueError(f"{folder}: labels.csv has {len(rows)} rows, asked.jsonl {len(asked)}; they belong together")
+        raise InputError(f"{folder}: labels.csv has {len(rows)} rows, asked.jsonl {len(asked)}; they belong together")
     open_rows = [row["number"] for row in rows if row["right"].strip().lower() not in ANSWERS]
     if open_rows:
-        raise ValueError(f"{folder / 'labels.csv'}: right is not yes, no or unsure in rows {', '.join(open_rows[:9])}")
+        raise InputError(f"{folder / 'labels.csv'}: right is not yes, no or unsure in rows {', '.join(open_rows[:9])}")
     pictures = _tiles(picture_of(folder / "pictures.webp"), len(rows))
     return [
         Label(
@@ -103,7 +104,7 @@ def picture_of(path: Path) -> Image.Image:
     try:
         return read_picture(path)
     except PictureError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def _tiles(mosaic: Image.Image, count: int) -> list[Image.Image]:

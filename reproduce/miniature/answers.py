@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,8 @@ from PIL import Image
 from bench.geneval.rules import PUBLISHED
 from bench.judges import Judge
 from bench.records import Detection, write_json
+from l2p.ending import run_command
+from l2p.errors import InputError
 from reproduce.miniature.questions import dpg_scenes, is_true, scene_questions
 from reproduce.miniature.render import EXTENT, render
 from reproduce.miniature.scenes import RESOLUTION, SceneObject
@@ -106,9 +109,13 @@ def judge_check() -> dict[str, Any]:
     return {"judge": "scene answers", "what": what, "value": right / num, "n": num}
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     seed: Annotated[int, typer.Option(help="a seed that training and tuning never used")] = 0,
-    num_items: Annotated[int, typer.Option(help="rendered scenes")] = 500,
+    num_items: Annotated[int, typer.Option(min=1, max=100_000, help="rendered scenes")] = 500,
     json: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
     floor: Annotated[float, typer.Option(help="exit 1 where either kind of question is below it")] = 0.0,
 ) -> None:
@@ -116,6 +123,8 @@ def main(
 
     Example: python -m reproduce.miniature.answers --seed 7 --num-items 500 --floor 0.95
     """
+    if not 0 <= floor <= 1:  # which NaN is not either
+        raise InputError(f"--floor {floor} is no share; give a number from 0 to 1")
     figures = accuracy(answerer(), num_items, seed)
     for kind, shares in figures.items():
         typer.echo(f"{kind}: " + "  ".join(f"{name} {share:.4g}" for name, share in shares.items()))
@@ -126,4 +135,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(run_command(app, name="python -m reproduce.miniature.answers"))

@@ -7,6 +7,7 @@ Exit status 1 where a figure is below its floor (`--floor`), so that a script ca
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -28,6 +29,8 @@ from bench.named import load_function
 from bench.records import Detection, write_json
 from bench.statistics import bootstrap_ci, category_means, paired_difference
 from l2p.architectures import architecture_of
+from l2p.ending import run_command
+from l2p.errors import InputError
 from l2p.pictures import read_picture
 from l2p.sampling import SCHEDULERS
 from l2p.sources import load_source
@@ -49,8 +52,9 @@ CHECK_SEED = 903
 Picture = tuple[dict, Image.Image]  # what was asked (a GenEval entry) and the picture of it
 Detect = Callable[[list[Image.Image]], list[list[Detection]]]
 
-Seed = Annotated[int, typer.Option(help="a seed that training and tuning never used")]
-NumPerTask = Annotated[int, typer.Option(help="pictures of each of GenEval's six tasks")]
+Seed = Annotated[int, typer.Option(min=0, max=2**62, help="a seed that training and tuning never used")]
+NumPerTask = Annotated[int, typer.Option(min=1, max=100_000, help="pictures of each of GenEval's six tasks")]
+Steps = Annotated[int, typer.Option(min=1, max=10_000, help="of the source's sampler")]
 World = Annotated[
     Layout, typer.Option("--layout", help="the world: what prompts leave open is said or open; sources have one each")
 ]
@@ -273,7 +277,7 @@ def source(
     layout: World = DEFAULT_LAYOUT,
     seed: Seed = 902,
     num_per_task: NumPerTask = 40,
-    num_inference_steps: int = 20,
+    num_inference_steps: Steps = 20,
     guidance_scale: Guidance = None,
     json: Json = None,
     floor: Floor = 0.0,
@@ -341,17 +345,15 @@ def judges(seed: Seed = 900, num_per_task: NumPerTask = 100) -> None:
 
 
 def _existing_folder(family: str, layout: Layout, weights: Path) -> Path:
-    """A family's pipeline folder; exit status 2, with what there is, where there is no such family or folder."""
+    """A family's pipeline folder; InputError, with what there is, where there is no such family or folder."""
     if family not in SOURCES:
-        typer.echo(f"no family {family!r}; there are: {', '.join(SOURCES)}", err=True)
-        raise typer.Exit(2)
+        raise InputError(f"no family {family!r}; there are: {', '.join(SOURCES)}")
     folder = source_folder(family, layout, weights)
     if not (folder / "model_index.json").is_file():
         known = sorted(p.parent.name for p in weights.glob("*/model_index.json"))
-        typer.echo(f"no source {folder.name!r} in {weights}; there: {', '.join(known) or 'none'}", err=True)
-        raise typer.Exit(2)
+        raise InputError(f"no source {folder.name!r} in {weights}; there: {', '.join(known) or 'none'}")
     return folder
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run_command(app, name="python -m reproduce.miniature.check"))

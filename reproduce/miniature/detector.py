@@ -23,6 +23,7 @@ from bench.geneval.rules import PUBLISHED, SAVED_SCORE
 from bench.judges import Judge
 from bench.passport import file_sha256
 from bench.records import Detection
+from l2p.errors import InputError
 from reproduce.miniature.scenes import COLORS, HELD_OUT_PAIRS, SHAPES
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _network(path: Path) -> ShapeDetector:
 def _stack(images: list[Image.Image]) -> Tensor:
     odd = [image.size for image in images if image.width != image.height]
     if odd:
-        raise ValueError(f"the miniature's detector takes square pictures; given {odd[0][0]} x {odd[0][1]}")
+        raise InputError(f"the miniature's detector takes square pictures; given {odd[0][0]} x {odd[0][1]}")
     small = [image.convert("RGB") for image in images]
     small = [i if i.width == RESOLUTION else i.resize((RESOLUTION, RESOLUTION), Image.Resampling.BOX) for i in small]
     return to_tensor(np.stack([np.asarray(image) for image in small]))

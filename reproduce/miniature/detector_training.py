@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from l2p.errors import InputError
 from reproduce.miniature.deform import UNKNOWN, Truth, mirrored, paint
 from reproduce.miniature.detector import GRID, NUM_SHAPES, RESOLUTION, ShapeDetector, peaks
 from reproduce.miniature.scenes import mixed_scenes
@@ -189,7 +190,7 @@ def _resume(folder: Path | None, config: DetectorConfig, network: ShapeDetector,
         return 0
     state = torch.load(folder / "state.pt", weights_only=True)
     if state["config"] != asdict(config):
-        raise ValueError(
+        raise InputError(
             f"{folder / 'state.pt'} was made with {state['config']}, asked is {asdict(config)}: "
             "ask for the same, or use another folder."
         )

@@ -19,6 +19,7 @@ from scipy import ndimage
 from bench.geneval.rules import SAVED_SCORE
 from bench.judges import Judge
 from bench.records import Detection
+from l2p.errors import InputError
 from reproduce.miniature.render import EXTENT, RGB, SIGNED_DISTANCE
 from reproduce.miniature.scenes import COLORS, SHAPES
 
@@ -56,7 +57,7 @@ def load() -> Judge:
 
 def _detect(image: Image.Image) -> list[Detection]:
     if image.width != image.height:
-        raise ValueError(f"the miniature's shape fit takes square pictures; given {image.width} x {image.height}")
+        raise InputError(f"the miniature's shape fit takes square pictures; given {image.width} x {image.height}")
     small = image.convert("RGB")
     if image.width != RESOLUTION:
         small = small.resize((RESOLUTION, RESOLUTION), Image.Resampling.BOX)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.dpg.questions import read_questions
 from bench.named import load_function
 from bench.records import write_jsonl
+from l2p.ending import run_command
+from l2p.errors import InputError
 from reproduce.miniature.agreement import (
     JUDGES,
     LABEL_COLUMNS,
@@ -59,7 +62,7 @@ def candidates(run: Path) -> list[Candidate]:
     folders = sorted(p for p in run.glob("samples/*/*") if p.is_dir()) or [run]
     found = [one for folder in folders for one in (*_geneval(folder), *_dpg(folder))]
     if not found:
-        raise ValueError(
+        raise InputError(
             f"{run} holds no pictures to label; name a run's folder (samples/<subject>/<suite>) or a folder in "
             "GenEval's layout (00000/metadata.jsonl, 00000/samples/0000.png)."
         )
@@ -105,7 +108,7 @@ def choose(found: Sequence[Candidate], num: int, seed: int) -> list[Candidate]:
     A function of the seed and of what is found. Raises ValueError where fewer than `num` are found.
     """
     if num > len(found):
-        raise ValueError(f"{num} pictures asked, {len(found)} found: ask for fewer")
+        raise InputError(f"{num} pictures asked, {len(found)} found: ask for fewer")
     strata: dict[tuple[str, str], list[Candidate]] = {}
     for one in sorted(found, key=lambda one: _drawn(one, seed)):
         strata.setdefault((one.subject, _stratum(one)), []).append(one)
@@ -171,7 +174,7 @@ def write_sheets(chosen: Sequence[Candidate], out: Path) -> None:
 def _mosaic(pictures: Sequence[Image.Image]) -> Image.Image:
     sizes = {picture.size for picture in pictures}
     if len(sizes) > 1:
-        raise ValueError(f"pictures of several sizes, {sorted(sizes)}: label folders of one size each")
+        raise InputError(f"pictures of several sizes, {sorted(sizes)}: label folders of one size each")
     width, height = sizes.pop()
     rows = -(-len(pictures) // MOSAIC_COLUMNS)
     mosaic = Image.new("RGB", (width * min(len(pictures), MOSAIC_COLUMNS), height * rows))
@@ -199,7 +202,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 @app.command()
 def main(
     run: Annotated[Path | None, typer.Argument(help="a run's folder, or one folder in GenEval's layout")] = None,
-    num: Annotated[int, typer.Option(help="how many pictures (of DPG-Bench: questions)")] = 120,
+    num: Annotated[int, typer.Option(min=1, max=100_000, help="how many pictures (of DPG-Bench: questions)")] = 120,
     seed: Annotated[int, typer.Option(help="which of them: another seed, other pictures")] = 0,
     out: Annotated[Path | None, typer.Option(help="where sheets and labels.csv are written")] = None,
     suite: Annotated[list[str] | None, typer.Option(help="only these suites; may be given several times")] = None,
@@ -210,20 +213,16 @@ def main(
 
     Example: python -m reproduce.miniature.label runs/flux-mini --num 120 --seed 1 --out labels/first
     """
-    try:
-        if compare:
-            typer.echo(table(compare_with(read_labels(compare), load_function(detector)())))
-        elif run and out:
-            found = [one for one in candidates(run) if not suite or one.suite in suite]
-            write_sheets(choose(found, num, seed), out)
-            typer.echo(f"look at {out}/sheet-*.png, answer yes, no or unsure in {out}/labels.csv (column right), then:")
-            typer.echo(f"  python -m reproduce.miniature.label --compare {out}")
-        else:
-            raise ValueError("give a run and --out to make sheets, or --compare and a folder with labels")
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from error
+    if compare:
+        typer.echo(table(compare_with(read_labels(compare), load_function(detector)())))
+    elif run and out:
+        found = [one for one in candidates(run) if not suite or one.suite in suite]
+        write_sheets(choose(found, num, seed), out)
+        typer.echo(f"look at {out}/sheet-*.png, answer yes, no or unsure in {out}/labels.csv (column right), then:")
+        typer.echo(f"  python -m reproduce.miniature.label --compare {out}")
+    else:
+        raise InputError("give a run and --out to make sheets, or --compare and a folder with labels")
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run_command(app, name="python -m reproduce.miniature.label"))

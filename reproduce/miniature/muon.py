@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from l2p.errors import InputError
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # the quintic of Jordan et al. 2024, as in torch.optim.Muon
 _NUM_ITERATIONS = 5
 
@@ -34,7 +36,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         odd = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim != 2]
         if odd:
-            raise ValueError(f"Muon takes matrices; given shapes {odd}: train those with AdamW")
+            raise InputError(f"Muon takes matrices; given shapes {odd}: train those with AdamW")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

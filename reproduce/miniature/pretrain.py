@@ -9,6 +9,7 @@ reproduce.miniature.pretrain -- source --family flux` (without `--`, torchrun ta
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from bench.passport import file_sha256
 from bench.records import differing, read_json, write_json
 from l2p.architectures import get_architecture
+from l2p.ending import run_command
+from l2p.errors import InputError
 from l2p.sources import load_source
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
@@ -65,7 +68,7 @@ def tie(folder: Path, options: dict[str, Any]) -> None:
     if path.is_file():
         others = [f"{name} {began!r}, now {now!r}" for name, began, now in differing(read_json(path), options)]
         if others:
-            raise ValueError(
+            raise InputError(
                 f"{folder} was begun with other options: {'; '.join(others)}. Give the same ones, or another --out."
             )
     elif PartialState().is_main_process:
@@ -182,16 +185,7 @@ def source(
         seed=seed,
     )
     reading = ReadingConfig(num_steps=num_reading_steps, seed=seed)
-    _or_exit(pretrain, family, reading, config, out or Path("runs") / f"pretrain-{family}-{layout}", vae, start)
-
-
-def _or_exit(function: Any, *arguments: Any) -> None:
-    """Call a function; what is wrong with its input is told in one line, exit status 2."""
-    try:
-        function(*arguments)
-    except (ValueError, FileNotFoundError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from error
+    pretrain(family, reading, config, out or Path("runs") / f"pretrain-{family}-{layout}", vae, start)
 
 
 @app.command()
@@ -249,4 +243,4 @@ def detector(
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run_command(app, name="python -m reproduce.miniature.pretrain"))

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bench.geneval.rules import COLORS, RELATIONS, TASKS
+from l2p.errors import InputError
 from reproduce.miniature.scenes import (
     BACKGROUNDS,
     HELD_OUT_PAIRS,
@@ -183,7 +184,7 @@ def all_entries(task: str) -> list[dict]:
         "color_attr": lambda: [color_attr(c, a, d, b) for a, b in pairs for c in COLORS for d in COLORS if c != d],
     }
     if task not in entries:
-        raise ValueError(f"unknown task {task!r}; known: {', '.join(entries)}")
+        raise InputError(f"unknown task {task!r}; known: {', '.join(entries)}")
     return entries[task]()
 
 

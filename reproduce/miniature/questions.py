@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.geneval.rules import COLORS, RELATIONS, relations
+from l2p.errors import InputError
 from reproduce.miniature.prompts import COUNT_WORDS, PLURALS, dense_prompt, groups, has_held_out_pair, with_article
 from reproduce.miniature.render import box
 from reproduce.miniature.scenes import BACKGROUNDS, SHAPES, Scene, SceneObject, dense_scene
@@ -239,6 +240,6 @@ def is_true(question: str, objects: Sequence[SceneObject], background: str) -> b
     for pattern, facts in _COMPILED:
         if match := pattern.fullmatch(question):
             return facts(objects, background, match)
-    raise ValueError(
+    raise InputError(
         f"{question!r} is no question of the miniature world; its grammar is reproduce.miniature.questions"
     )

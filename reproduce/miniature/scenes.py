@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from bench.geneval.rules import COLORS, TASKS
+from l2p.errors import InputError
 
 # What a prompt leaves open is either drawn one way ("said": a pair without a side stands in the prompt's order, three
 # and four that are counted have their places) or any way ("open"). The words are the same in both worlds.
@@ -106,7 +107,7 @@ def place(rng: np.random.Generator, radii: np.ndarray, around: np.ndarray | None
         free = (np.hypot(offset[..., 0], offset[..., 1]) >= apart).all((1, 2))
         if free.any():
             return centres[free.argmax()]
-    raise ValueError(f"no room for discs of radii {radii.round(3).tolist()}: use smaller or fewer objects")
+    raise InputError(f"no room for discs of radii {radii.round(3).tolist()}: use smaller or fewer objects")
 
 
 def _background(rng: np.random.Generator) -> tuple[str, tuple[float, float, float]]:
@@ -148,9 +149,9 @@ def task_scene(rng: np.random.Generator, task: str, layout: Layout = DEFAULT_LAY
     Raises ValueError for an unknown task or layout, with the known ones.
     """
     if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+        raise InputError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
     if layout not in get_args(Layout):
-        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(get_args(Layout))}")
+        raise InputError(f"unknown layout {layout!r}; known: {', '.join(get_args(Layout))}")
     if task == "counting":
         count = int(rng.integers(2, 5))
         colors = _pick(rng, COLORS, 1) * count if rng.random() < 0.6 else _pick(rng, COLORS, count)

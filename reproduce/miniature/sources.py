@@ -9,6 +9,7 @@ from typing import Any
 from diffusers import AutoencoderKL
 
 from l2p.architectures import ARCHITECTURES, TinySizes, get_architecture
+from l2p.errors import InputError
 from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH, vocabulary
 from reproduce.miniature.scenes import DEFAULT_LAYOUT, RESOLUTION, Layout
 
@@ -61,7 +62,7 @@ SOURCES = {family: _OTHERWISE.get(family, MiniatureSource()) for family in ARCHI
 def miniature_source(family: str) -> MiniatureSource:
     """A family's miniature. Raises ValueError with the known ones."""
     if family not in SOURCES:
-        raise ValueError(f"no miniature source for {family!r}; there are: {', '.join(SOURCES)}")
+        raise InputError(f"no miniature source for {family!r}; there are: {', '.join(SOURCES)}")
     return SOURCES[family]
 
 

@@ -17,15 +17,19 @@ TOKENS_A_PROMPT = 350  # instruction and reply of a detailed one, roughly
 
 
 def prompts(
-    num: Annotated[int, typer.Option(help="how many accepted prompts")] = 10_000,
+    num: Annotated[int, typer.Option(min=1, max=10_000_000, help="how many accepted prompts")] = 10_000,
     out: Annotated[Path, typer.Option(help="JSON Lines file; what belongs to it lies beside it")] = Path(DEFAULT_OUT),
     writer: Annotated[str, typer.Option(help="grammar, transformers:FOLDER-OR-ID or openai:MODEL")] = "grammar",
-    seed: Annotated[int, typer.Option(help="of the categories' order and all that is drawn")] = 0,
-    expand: Annotated[int | None, typer.Option(help="have the writer's model add fine categories up to this")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="of the categories' order and all that is drawn")] = 0,
+    expand: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="have the writer's model add fine categories up to this")
+    ] = None,
     verdict: Annotated[str | None, typer.Option(help="a model that judges every prompt, named as a writer")] = None,
     dpg_questions: Annotated[Path | None, typer.Option(help="DPG-Bench's question file, for its prompts")] = None,
     keep_overlap: Annotated[bool, typer.Option("--keep-overlap", help="report overlaps only")] = False,
-    max_tokens: Annotated[int | None, typer.Option(help="stop a server's use at so many tokens")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=10**12, help="stop a server's use at so many tokens")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would be done, and stop")] = False,
 ) -> int:
     """Make the corpus's prompts: python -m reproduce prompts --num 10000 --out prompts/corpus.jsonl.

@@ -14,10 +14,12 @@ from filelock import FileLock, Timeout
 
 from bench.dpg.questions import read_questions
 from bench.geneval.prompts import generate
-from bench.records import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from bench.records import append_jsonl, check_file_to_write, read_json, read_jsonl, write_json, write_jsonl
+from l2p.errors import InputError
 from l2p.progress import counted
 from reproduce.prompts.audit import Auditor, ask_verdicts
 from reproduce.prompts.briefs import Brief, Writer, draw_brief
+from reproduce.prompts.models import check_name
 from reproduce.prompts.replies import Model
 from reproduce.prompts.report import write_report
 from reproduce.prompts.taxonomy import Group, expand, load_taxonomy, to_rows
@@ -77,21 +79,29 @@ def make_prompts(config: PromptsConfig) -> dict[str, int]:
 def check(config: PromptsConfig) -> None:
     """ValueError or FileNotFoundError for what cannot be made, before anything is written."""
     if config.num < 1:
-        raise ValueError(f"--num {config.num}: give 1 or more")
+        raise InputError(f"--num {config.num}: give 1 or more")
     if config.out.suffix != ".jsonl":
-        raise ValueError(f"--out {config.out}: give a file that ends in .jsonl")
+        raise InputError(f"--out {config.out}: give a file that ends in .jsonl")
+    check_file_to_write(config.out, "--out")
+    for name in model_names(config):
+        check_name(name)
     if config.expand is not None and config.writer == "grammar":
-        raise ValueError("--expand needs a writer with a model: transformers:ID or openai:MODEL")
+        raise InputError("--expand needs a writer with a model: transformers:ID or openai:MODEL")
     if config.dpg_questions is not None and not config.dpg_questions.is_file():
         raise FileNotFoundError(f"there is no {config.dpg_questions}: give DPG-Bench's question file (a CSV)")
+    known_prompts(config.dpg_questions)
+
+
+def model_names(config: PromptsConfig) -> list[str]:
+    """The models that a run asks, each once."""
+    return sorted({name for name in (config.writer, config.verdict) if name not in (None, "grammar")})
 
 
 def load_models(config: PromptsConfig) -> tuple[Model | None, Model | None]:
     """The models that write and that judge; one model serves both where the names are the same."""
     from reproduce.prompts.models import load_model
 
-    names = {name for name in (config.writer, config.verdict) if name not in (None, "grammar")}
-    models = {name: load_model(name, max_tokens=config.max_tokens, seed=config.seed) for name in sorted(names)}
+    models = {name: load_model(name, max_tokens=config.max_tokens, seed=config.seed) for name in model_names(config)}
     return models.get(config.writer), models.get(config.verdict or "")
 
 
@@ -169,7 +179,7 @@ def _fill(config: PromptsConfig, groups: Sequence[Group], writer: Writer, judge:
             fruitless = 0 if len(judge.accepted) > before else fruitless + len(new)
             if fruitless >= MAX_REJECTED:
                 last = judge.rejected[-1]
-                raise ValueError(
+                raise InputError(
                     f"the last {fruitless} prompts of {config.writer} were all rejected, the last by {last['rule']} "
                     f"({last['reason'][:200]}): give another --writer; {kept} keeps what was written"
                 )
@@ -208,13 +218,13 @@ def _begin(config: PromptsConfig) -> None:
     }
     if not kept.is_file():
         if config.out.exists():
-            raise ValueError(f"{config.out} is there and not made by this command: give another --out")
+            raise InputError(f"{config.out} is there and not made by this command: give another --out")
         write_json(kept, ours)
     elif (theirs := read_json(kept)) != ours:
         changed = ", ".join(
             f"{key} {theirs.get(key)!r}, now {ours[key]!r}" for key in ours if theirs.get(key) != ours[key]
         )
-        raise ValueError(
+        raise InputError(
             f"{config.out} was begun with other settings ({changed}): give another --out, or those settings"
         )
 
@@ -225,4 +235,4 @@ def _locked(out: Path) -> Iterator[None]:
         with FileLock(beside(out, "lock"), timeout=0):
             yield
     except Timeout:
-        raise ValueError(f"another process is writing {out}: wait for it, or give another --out") from None
+        raise InputError(f"another process is writing {out}: wait for it, or give another --out") from None

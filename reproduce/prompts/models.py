@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.named import refuse_missing_path
 from bench.server import ChatServer, Reply, ServerConfig
+from l2p.errors import InputError
 from reproduce.prompts.replies import Model
 
 KINDS = ("transformers", "openai")
@@ -15,7 +16,7 @@ MAX_REPLY_TOKENS = 700
 TEMPERATURE = 0.9
 
 
-class BudgetError(ValueError):
+class BudgetError(InputError):
     """The tokens that were allowed are spent."""
 
 
@@ -24,10 +25,16 @@ def load_model(name: str, *, max_tokens: int | None = None, seed: int = 0) -> Mo
 
     max_tokens: of an OpenAI-compatible server, prompts and replies together; when they are spent, BudgetError.
     """
+    kind, which = check_name(name)
+    return _transformers(which, seed) if kind == "transformers" else ServerModel(which, max_tokens)
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """Kind and model that a name tells; InputError for any other name than `load_model` takes."""
     kind, _, which = name.partition(":")
     if kind not in KINDS or not which:
-        raise ValueError(f"unknown model {name!r}; give transformers:FOLDER-OR-ID or openai:MODEL")
-    return _transformers(which, seed) if kind == "transformers" else ServerModel(which, max_tokens)
+        raise InputError(f"unknown model {name!r}; give transformers:FOLDER-OR-ID or openai:MODEL")
+    return kind, which
 
 
 class ServerModel:

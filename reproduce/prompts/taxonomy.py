@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import read_json
+from l2p.errors import InputError
 from reproduce.prompts.replies import Model, read_reply
 
 SEED_FILE = Path(__file__).parent / "data" / "taxonomy.json"
@@ -49,7 +50,7 @@ def load_taxonomy(path: str | Path = SEED_FILE) -> list[Group]:
                 Group(major=values.pop("class"), sub=values.pop("subclass"), name=values.pop("group"), **values)
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: the group {row.get('group')!r} cannot be read ({error})") from error
+            raise InputError(f"{path}: the group {row.get('group')!r} cannot be read ({error})") from error
     return groups
 
 
@@ -80,7 +81,7 @@ def expand(groups: Sequence[Group], model: Model, num: int, max_rounds: int = 10
             taken.update(new)
             grown[i] = replace(grown[i], subjects=(*grown[i].subjects, *dict.fromkeys(new)))
     if num_categories(grown) < num:
-        raise ValueError(
+        raise InputError(
             f"the model gave {num_categories(grown)} categories in {max_rounds} rounds, {num} were wanted: "
             "try another model, or a smaller --expand"
         )

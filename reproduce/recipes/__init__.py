@@ -15,6 +15,7 @@ from typing import Any
 from bench.named import load_function
 from bench.records import read_json
 from l2p.architectures import get_architecture
+from l2p.errors import InputError
 from reproduce.dry import DRY, dry_name
 from reproduce.dry import dry as made_dry
 from reproduce.families import recipe_families
@@ -81,9 +82,9 @@ def find_recipe(
         name, seed = began.get("recipe"), began.get("seed") if seed is None else seed
     recipe = _named(family, name, size)
     if recipe.family != family:
-        raise ValueError(f"recipe {name!r} is of family {recipe.family!r}, not {family!r}")
+        raise InputError(f"recipe {name!r} is of family {recipe.family!r}, not {family!r}")
     if size is not None and recipe.size != size:
-        raise ValueError(f"recipe {name!r} is of size {recipe.size!r}, not {size!r}: give one of --recipe and --size")
+        raise InputError(f"recipe {name!r} is of size {recipe.size!r}, not {size!r}: give one of --recipe and --size")
     recipe = recipe if seed is None else with_transfer_seed(recipe, seed)
     source, limit = source or began.get("source"), limit or began.get("limit")
     recipe = recipe if source is None else with_source(recipe, source)
@@ -91,7 +92,7 @@ def find_recipe(
     if not (dry or began.get("dry")):
         return recipe
     if recipe.size != "paper" or source is not None or limit is not None:
-        raise ValueError(
+        raise InputError(
             "--dry is for recipes of the paper's size, and has sizes and a source of its own: give --size paper, and "
             "leave out --source and --limit"
         )
@@ -106,12 +107,12 @@ def _named(family: str, name: str | None, size: str | None) -> Recipe:
     if name is None or ":" not in name:
         known = _one_of("family with recipes", family, FAMILIES)
         if name is None and size in (None, "miniature") and "miniature" not in usual(family):
-            raise ValueError(f"{family} has no miniature yet: give --size paper, or --recipe one of {', '.join(known)}")
+            raise InputError(f"{family} has no miniature yet: give --size paper, or --recipe one of {', '.join(known)}")
         return _one_of(f"recipe of {family}", name or _one_of("size", size or "miniature", usual(family)), known)()
     get_architecture(family)
     recipe = load_function(name)()
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"{name} returned {type(recipe).__name__}; a recipe's function returns a Recipe")
+        raise InputError(f"{name} returned {type(recipe).__name__}; a recipe's function returns a Recipe")
     return recipe
 
 
@@ -133,7 +134,7 @@ def asked_for(
 
 def _one_of(what: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
-        raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+        raise InputError(f"unknown {what} {name!r}; known: {', '.join(known)}")
     return known[name]
 
 
@@ -146,7 +147,7 @@ def _began(run_dir: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     asked = manifest.get("asked", {}) if isinstance(manifest, dict) else None
     if not isinstance(recipe, dict) or not isinstance(asked, dict):
         path = run_dir / "run.json"
-        raise ValueError(f"{path} is damaged (no recipe in it): bring its copy back, or give another --run")
+        raise InputError(f"{path} is damaged (no recipe in it): bring its copy back, or give another --run")
     name = str(recipe.get("name", "")).removesuffix(DRY).replace("-", "_")
     found = {
         "recipe": asked.get("recipe", name if name in known else None),

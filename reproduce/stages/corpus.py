@@ -16,6 +16,7 @@ from bench.named import load_function, load_rows
 from bench.records import read_jsonl, write_jsonl
 from l2p.corpora import CorpusItem, list_corpus
 from l2p.corpora.shards import read_shard, write_shard
+from l2p.errors import InputError
 from l2p.pictures import read_picture
 from l2p.progress import track
 from reproduce.draw import Drawing, Generate, draw, generator, image_seed
@@ -137,7 +138,7 @@ def planned_rows(recipe: Recipe) -> list[dict[str, Any]]:
         return []
     prompts = load_rows(corpus.prompts, {"num": corpus.num_prompts, "seed": corpus.seed}, ("text", "category"))
     if len(prompts) < corpus.num_prompts:
-        raise ValueError(f"{corpus.prompts} has {len(prompts)} prompts, the recipe wants {corpus.num_prompts}")
+        raise InputError(f"{corpus.prompts} has {len(prompts)} prompts, the recipe wants {corpus.num_prompts}")
     return [
         {
             "file_name": f"images/{number:06d}-{index}.png",

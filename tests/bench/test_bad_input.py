@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
-from bench.ending import run_command
 from bench.records import read_json, read_jsonl, write_jsonl
 from bench.runner import locked
+from l2p.ending import run_command
 
 from .commands import ASKED, found, geneval, told
 from .geneval.conftest import suite, write_images
 
 HERE = "tests.bench.test_bad_input"
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
 
 ANSWERS = {  # of broken detectors, to a batch of images
     "none": lambda images: None,
@@ -308,4 +309,4 @@ def test_a_terminated_command_is_status_3_and_says_that_it_goes_on(tmp_path, ima
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 3 and "interrupted: what is finished is saved" in error and "Traceback" not in error
+    assert process.returncode == 3 and "interrupted: what is finished is kept" in error and "Traceback" not in error

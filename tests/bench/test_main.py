@@ -10,6 +10,7 @@ from bench.geneval.prompts import write_suite
 from bench.records import Summary, read_json, to_json, write_json, write_jsonl
 
 OWN = "tests.bench.test_main:nothing"
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
 
 
 def nothing():

@@ -8,6 +8,8 @@ from bench.records import read_json
 
 from .commands import changed, contents, cut, geneval, told
 
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
+
 
 def test_rescore_writes_beside_unless_it_is_told_to_replace(tmp_path, images, capsys):
     geneval(tmp_path)

@@ -24,6 +24,7 @@ from l2p.conversion import (
     save_release,
     source_sha256,
 )
+from l2p.errors import InputError
 from l2p.pipeline import L2PPipeline, load_pixel_pipeline
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.sources import load_source
@@ -32,6 +33,7 @@ from tests.l2p.weights import rewrite
 from tests.tiny import source
 
 RUNNER = CliRunner()
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
 
 
 def invoke(*arguments: object) -> str:
@@ -287,16 +289,22 @@ def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(L2PPipeline, "save_pretrained", full)
     assert status("convert", flux_folder, "--patch-size", 8, "--out", tmp_path / "new") == 2
-    assert "No space left on device" in told(capsys) and list(tmp_path.iterdir()) == []
+    assert "the disk is full" in told(capsys) and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("error", "expected", "message"),
     [
         (FloatingPointError("not finite at step 4"), 1, "the transfer diverged: not finite at step 4"),
-        (KeyboardInterrupt("stopped at step 3"), 3, "interrupted: nothing half-written counts, the same command"),
+        (
+            KeyboardInterrupt("stopped at step 3"),
+            3,
+            "interrupted: what is finished is kept, nothing half-written counts",
+        ),
         (MemoryError(), 2, "there is not enough memory"),
-        (TypeError("a bug"), 4, "TypeError: a bug (our own fault; --debug shows where)"),
+        (InputError("no such thing; give another"), 2, "error: no such thing; give another"),
+        (ValueError("a bug"), 4, "this is a fault of the program, not yours (ValueError: a bug); --debug shows where"),
+        (TypeError("a bug"), 4, "this is a fault of the program, not yours (TypeError: a bug); --debug shows where"),
     ],
 )
 def test_one_exit_status_for_one_meaning(

@@ -11,9 +11,7 @@ from tests.reports.fake_run import fake_run
 
 
 def status(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return ended.value.code or 0
+    return main([str(argument) for argument in arguments])
 
 
 @pytest.fixture

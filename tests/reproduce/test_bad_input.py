@@ -10,25 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from bench.named import load_function, load_rows
 from l2p.architectures import ARCHITECTURES
 from reproduce import launch, preflight
-from reproduce.__main__ import app
+from reproduce.__main__ import main
 from reproduce.launch import check_group
 from reproduce.recipes import FAMILIES, find_recipe, usual, usual_run_dir
 from reproduce.run import run_stage
+from tests.ended import ended
 from tests.reproduce import tiny
 from tests.reproduce.conftest import tree
 
 RECIPE = ("flux", "--recipe", "tests.reproduce.tiny:recipe", "--run")
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
 
 
 def refused(*arguments: str) -> str:
     """What the command prints when it refuses; it must exit with 2."""
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    result = ended(main, *arguments)
+    assert result.status == 2, (result.status, result.output)
     return " ".join(result.output.split())
 
 
@@ -208,9 +209,9 @@ def test_an_unforeseen_error_is_one_sentence_with_a_status_of_its_own(monkeypatc
         raise RuntimeError("the roof is on fire\nand more")
 
     monkeypatch.setattr("reproduce.run.reproduce", fail)
-    result = CliRunner().invoke(app, ["flux", *(["--debug"] if debug else [])])
-    assert result.exit_code == 4
-    assert "RuntimeError: the roof is on fire (not foreseen; --debug shows where" in result.output
+    result = ended(main, *["flux", *(["--debug"] if debug else [])])
+    assert result.status == 4
+    assert "(RuntimeError: the roof is on fire); --debug shows where" in result.output
     assert ("Traceback" in result.output) == debug
     assert debug or len(result.output.splitlines()) == 1
 
@@ -235,3 +236,9 @@ def test_help_and_sessions_know_the_families_without_torch():
     code = "import sys, reproduce.__main__ as main; print(main.FAMILIES); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().split(", ") == sorted(FAMILIES) and set(FAMILIES) <= set(ARCHITECTURES)
+
+
+def test_the_help_shows_defaults_that_stand_in_brackets(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = ended(main, "--help").out
+    assert "[default: runs/<recipe's name>]" in shown and "[default: any run beside this one]" in shown

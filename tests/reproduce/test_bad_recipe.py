@@ -4,12 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from typer.testing import CliRunner
 
-from reproduce.__main__ import app
+from reproduce.__main__ import main
 from reproduce.checks import check_recipe
 from reproduce.manifest import open_run, told_differences
+from tests.ended import ended
 from tests.reproduce import tiny
+
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
 
 BAD = {
     "dtype": (lambda r: replace(r, dtype="float8"), "'float8'; give one of float32, bfloat16"),
@@ -35,8 +37,8 @@ BAD = {
 
 
 def refused(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    result = ended(main, *arguments)
+    assert result.status == 2, (result.status, result.output)
     assert len(result.output.strip().splitlines()) == 1, result.output
     return result.output
 
@@ -91,10 +93,8 @@ def test_a_refusal_tells_the_differences_in_short_lines(tiny_source, tmp_path):
     other = tiny.recipe()
     suites = (replace(other.suites[0], arguments={"num_per_task": 3, "seed": 1}), other.suites[1])
     open_run(replace(other, suites=suites), tmp_path / "run", source_sha256="as it may be")
-    result = CliRunner().invoke(
-        app, ["flux", "--recipe", "tests.reproduce.tiny:recipe", "--run", str(tmp_path / "run")]
-    )
-    assert result.exit_code == 2
+    result = ended(main, *["flux", "--recipe", "tests.reproduce.tiny:recipe", "--run", str(tmp_path / "run")])
+    assert result.status == 2
     assert "suites.geneval.arguments.num_per_task 3 there, 2 here" in result.output and len(result.output) < 600
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import diffusers
 import pytest
-from typer.testing import CliRunner
 
 from l2p.architectures import ARCHITECTURES
 from reproduce import preflight
-from reproduce.__main__ import app
+from reproduce.__main__ import main
+from tests.ended import ended
 from tests.reproduce import tiny
 
 STAGES = ("corpus", "transfer", "sample", "score")
@@ -40,8 +40,8 @@ def sixth(monkeypatch, tmp_path):
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["sixth", "--recipe", "tests.reproduce.tiny:sixth", "--debug", *arguments])
-    assert result.exit_code == 0, result.output
+    result = ended(main, *["sixth", "--recipe", "tests.reproduce.tiny:sixth", "--debug", *arguments])
+    assert result.status == 0, result.output
     return result.output
 
 
@@ -62,10 +62,8 @@ def test_a_sixth_family_is_reproduced(sixth, tmp_path):
 
 def test_a_source_of_another_family_is_refused(sixth, tmp_path, monkeypatch):
     monkeypatch.setenv("L2P_TINY_SOURCE", str(tmp_path / "flux"))
-    result = CliRunner().invoke(
-        app, ["sixth", "--recipe", "tests.reproduce.tiny:sixth", "--run", str(tmp_path / "run")]
-    )
-    assert result.exit_code == 2 and "FluxPipeline" in result.output and "SixthPipeline" in result.output
+    result = ended(main, *["sixth", "--recipe", "tests.reproduce.tiny:sixth", "--run", str(tmp_path / "run")])
+    assert result.status == 2 and "FluxPipeline" in result.output and "SixthPipeline" in result.output
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -77,8 +75,8 @@ def test_every_family_is_reproduced_from_a_tiny_source(family, monkeypatch, tmp_
     monkeypatch.setattr("tests.reproduce.tiny.of_family", lambda: recipe, raising=False)
     monkeypatch.setattr("reproduce.launch.raise_on_signals", lambda: None)
     command = [family, "--recipe", "tests.reproduce.tiny:of_family", "--run", str(tmp_path / "run"), "--debug"]
-    result = CliRunner().invoke(app, [*command, *(f"--stage={stage}" for stage in STAGES)])
-    assert result.exit_code == 0, result.output
+    result = ended(main, *[*command, *(f"--stage={stage}" for stage in STAGES)])
+    assert result.status == 0, result.output
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["recipe"]["family_title"] == ARCHITECTURES[family].title
     assert all(manifest["stages"][stage]["finished"] for stage in STAGES)

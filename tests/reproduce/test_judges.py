@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from bench.records import Detection, write_jsonl
+from l2p.ending import run_command
 from reproduce.miniature import deform, detector_training, fit
 from reproduce.miniature.agreement import (
     ANSWERS,
@@ -32,6 +34,7 @@ from reproduce.miniature.label import app, candidates, choose, write_sheets
 from reproduce.miniature.prompts import task_entry
 from reproduce.miniature.render import box, render
 from reproduce.miniature.scenes import COLORS, SHAPES, TASKS, Scene, SceneObject, mixed_scenes, task_scene
+from tests.ended import ended
 
 GRAY = (0.5, 0.5, 0.5)
 
@@ -234,10 +237,10 @@ def test_the_command_makes_sheets_and_compares(run, tmp_path):
     judged = ["--compare", str(tmp_path / "out"), "--detector", "reproduce.miniature.fit:load"]
     told = CliRunner().invoke(app, judged)
     assert told.exit_code == 0 and "1.000" in told.output and "color_attr" in told.output
-    nothing = CliRunner().invoke(app, [])
-    assert nothing.exit_code == 2 and "--compare" in nothing.output
-    empty = CliRunner().invoke(app, [str(tmp_path / "out"), "--out", str(tmp_path / "x")])
-    assert empty.exit_code == 2 and "no pictures to label" in empty.output
+    nothing = ended(partial(run_command, app))
+    assert nothing.status == 2 and "--compare" in nothing.output
+    empty = ended(partial(run_command, app), tmp_path / "out", "--out", tmp_path / "x")
+    assert empty.status == 2 and "no pictures to label" in empty.output
 
 
 def test_agreement_counts_refused_passed_and_leaves_out_what_a_person_was_unsure_of():

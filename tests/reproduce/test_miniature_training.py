@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from bench.records import read_json, read_jsonl
 from l2p.architectures import ARCHITECTURES, encode_prompt, get_architecture
+from l2p.ending import run_command
 from l2p.sources import load_source
 from reproduce.draw import draw_source
 from reproduce.miniature import check, pretrain, reading, source_training
@@ -23,6 +25,7 @@ from reproduce.miniature.scenes import RESOLUTION, mixed_scenes
 from reproduce.miniature.source_training import SourceConfig, SourceTraining, TrainingState, batch_of, train_step
 from reproduce.miniature.sources import SOURCES, build, miniature_source
 from reproduce.recipes import Sampler
+from tests.ended import ended
 
 torch.set_num_threads(1)
 TEXTS = ["a red star", "two blue rings . a small star . the background is dark ."]
@@ -243,10 +246,10 @@ def test_checks_run_for_any_family(family, source, tmp_path):
 
 
 def test_checks_name_what_there_is(tmp_path):
-    unknown = CliRunner().invoke(check.app, ["source", "--family", "sdxl"])
-    assert unknown.exit_code == 2 and "flux, sd3" in unknown.output
-    missing = CliRunner().invoke(check.app, ["vae", "--family", "flux", "--weights", str(tmp_path)])
-    assert missing.exit_code == 2 and "there: none" in missing.output
+    unknown = ended(partial(run_command, check.app), "source", "--family", "sdxl")
+    assert unknown.status == 2 and "flux, sd3" in unknown.output
+    missing = ended(partial(run_command, check.app), "vae", "--family", "flux", "--weights", tmp_path)
+    assert missing.status == 2 and "there: none" in missing.output
 
 
 def test_what_is_shipped_is_half_as_large_and_loaded_in_float32(family, source, tmp_path):

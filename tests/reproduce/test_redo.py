@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from bench.records import read_json, write_json
-from reproduce.__main__ import app
+from reproduce.__main__ import main
 from reproduce.files import find_harm, sweep
 from reproduce.redo import OLD, followers, put_away, set_aside
 from reproduce.run import NEEDS
+from tests.ended import ended
 from tests.reproduce import tiny
 from tests.reproduce.conftest import tree
 
@@ -37,9 +37,9 @@ def run(whole, tmp_path) -> Path:
 
 
 def status(run_dir: Path) -> tuple[int, dict[str, dict]]:
-    result = CliRunner().invoke(app, ["flux", "--run", str(run_dir), "--status", "--json"])
-    rows = json.loads(result.stdout)["stages"] if result.stdout else []
-    return result.exit_code, {row["stage"]: row for row in rows}
+    result = ended(main, *["flux", "--run", str(run_dir), "--status", "--json"])
+    rows = json.loads(result.out)["stages"] if result.out else []
+    return result.status, {row["stage"]: row for row in rows}
 
 
 def scores(run_dir: Path) -> list[bytes]:
@@ -162,8 +162,8 @@ def test_a_second_command_on_a_run_folder_ends_with_one_sentence(run):
     from filelock import FileLock
 
     with FileLock(run / ".lock"):
-        result = CliRunner().invoke(app, ["flux", "--run", str(run), "--redo", "score"])
-    assert result.exit_code == 2 and "another process is at work" in result.output
+        result = ended(main, *["flux", "--run", str(run), "--redo", "score"])
+    assert result.status == 2 and "another process is at work" in result.output
     assert len(result.output.splitlines()) == 1 and not (run / OLD).exists()
 
 
@@ -175,6 +175,6 @@ def test_a_torn_training_state_is_refused_before_the_start(run):
         state = next((run / "transfer/state").glob(f"step-*/{name}"))
         content = state.read_bytes()
         state.write_bytes(content[: len(content) // 2])
-        result = CliRunner().invoke(app, ["flux", "--run", str(run)])
-        assert result.exit_code == 2 and name in result.output and "--redo transfer" in result.output
+        result = ended(main, *["flux", "--run", str(run)])
+        assert result.status == 2 and name in result.output and "--redo transfer" in result.output
         state.write_bytes(content)

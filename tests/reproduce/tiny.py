@@ -158,7 +158,7 @@ def command(*arguments: str, log: str) -> None:
     """Run `python -m reproduce <arguments>` in this process and leave it with the command's exit status."""
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         sys.argv = ["reproduce", *arguments]
-        importlib.import_module("reproduce.__main__").app(list(arguments))
+        sys.exit(importlib.import_module("reproduce.__main__").main(list(arguments)))
 
 
 def command_of_source(source: str, *arguments: str, log: str) -> None:

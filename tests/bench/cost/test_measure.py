@@ -1,6 +1,7 @@
 """Measurement of a step and of a case on the CPU (a GPU runs the same lines), and the command."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ from torch import nn
 
 from bench.__main__ import main
 from bench.cost import measure
-from bench.cost.measure import Measurement, check_device, check_fits, measure_case, measure_step
+from bench.cost.cases import parse
+from bench.cost.measure import Measurement, check_fits, check_measurable, measure_case, measure_step
 from bench.cost.predict import predict
 from bench.cost.training import EightBitAdamWState
 from bench.records import CostRecord, read_costs, read_json
 from tests.bench.cost.small import small_family
 from tests.bench.cost.test_fidelity import _source
+
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
 
 
 def test_a_measured_step_keeps_every_latency_and_counts_residents():
@@ -50,18 +54,18 @@ def test_a_case_measured_on_the_cpu_agrees_with_its_prediction():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="which has cpu"):
-        check_device("cuda")
+    with pytest.raises(ValueError, match="it has cpu"):
+        check_measurable("cuda")
 
 
 def test_the_cpu_of_one_process_among_several_is_a_device():
-    check_device("cpu")
-    check_device("cpu:0")  # accelerate's name for it
+    check_measurable("cpu")
+    check_measurable("cpu:0")  # accelerate's name for it
 
 
 def test_a_word_that_is_no_device_is_refused():
-    with pytest.raises(ValueError, match="'graphics' is not on this machine, which has cpu"):
-        check_device("graphics")
+    with pytest.raises(ValueError, match="'graphics' is not on this machine; it has cpu"):
+        check_measurable("graphics")
 
 
 def test_a_case_larger_than_the_free_memory_is_refused_before_it_is_built():
@@ -119,6 +123,17 @@ def test_predicted_and_measured_stand_apart_with_the_error_between(tmp_path, cap
     assert (extra["case"], extra["process_max_rss_bytes"]) == ("vae-flux-512", 3 * 2**30)
 
 
+def test_a_case_that_does_not_fit_is_refused_before_any_other_is_measured(tmp_path, monkeypatch, capsys):
+    begun = []
+    monkeypatch.setattr(measure, "measure_case", lambda case, **_: begun.append(case))
+    free_bytes = 2 * predict(parse("vae-flux-128")).peak_memory_bytes
+    monkeypatch.setattr(measure.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_bytes))
+    names = ["--case", "vae-flux-128", "--case", "vae-flux-512"]
+    arguments = [*names, "--measure", "cpu", "--roofline", "a100", "--cache", str(tmp_path / "cache")]
+    assert main(["cost", *arguments, "--json", str(tmp_path / "out.json")]) == 2
+    assert "vae-flux-512 needs" in capsys.readouterr().err and not begun and not (tmp_path / "out.json").exists()
+
+
 def test_an_interrupted_command_keeps_its_finished_cases(tmp_path, monkeypatch, capsys):
     def interrupted(case, *, device, dtype, num_repeats):
         if case.name == "vae-flux-256":
@@ -144,6 +159,13 @@ def test_an_interrupted_command_keeps_its_finished_cases(tmp_path, monkeypatch, 
         ([], "name at least one --case"),
         (["--case", "flux-1024", "--dtype", "int8"], "known are bfloat16, float32"),
         (["--case", "flux-1000"], "no multiple of 16"),
+        (["--case", "flux-1024", "--batch-size", "1000000000"], "'--batch-size': Input should be less than or equal"),
+        (["--case", "flux-1024", "--text-tokens", "1000000000"], "'--text-tokens': Input should be less than or equal"),
+        (["--case", "flux-1024", "--repeats", "1000000000"], "'--repeats': Input should be less than or equal to 1000"),
+        (["--paper", "--jobs", "1000000000"], "'--jobs': Input should be less than or equal to 256"),
+        (["--case", "l2p-flux-1000000000"], "1000000000 px a side are too many; up to 16384 are predicted"),
+        (["--case", "vae-flux-16384-tiled16"], "tiles of 16 px are too many; give tiles of at least 256 px"),
+        (["--case", "flux-1024", "--measure", "cuda:99"], "--measure 'cuda:99' is not on this machine; it has cpu"),
         (["--case", "flux-1024", "--roofline", "b200"], "known are h100, a100, rtx4090, cpu"),
         (["--paper", "--case", "flux-1024"], "--paper has its own cases"),
     ],

@@ -12,6 +12,7 @@ from bench.__main__ import main
 from ..commands import contents, cut, told
 
 HERE = "tests.bench.dpg.test_bad_input"
+pytestmark = pytest.mark.usefixtures("noted")  # what is said stands in docs/errors.md
 QUESTIONS = "item_id,text,proposition_id,dependency,tuple,question_natural_language\n" + "".join(
     f'{item},"a {item}",1,0,entity - whole (x),Is there {item}?\n' for item in "ab"
 )
