@@ -12,8 +12,12 @@ from reports.runs import load_runs
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results/flux-mini"
-REPRODUCED = {"C1": 0.967, "C4": -0.018, "C9": 0.918, "C14": 0.967}
-NOT_REPRODUCED = {"C2": 0.881, "C6": 1.160}
+SAID, OPEN = "layouts said", "layouts open"
+REPRODUCED = {
+    **{("C1", SAID): 0.980, ("C9", SAID): 0.979, ("C14", SAID): 0.980, ("C4", SAID): -0.010},
+    **{("C1", OPEN): 0.882, ("C9", OPEN): 0.965, ("C14", OPEN): 0.882},
+}
+NOT_REPRODUCED = {("C2", SAID): 0.823, ("C2", OPEN): 0.810, ("C6", None): 1.160}
 
 
 @pytest.fixture(scope="module")
@@ -25,29 +29,29 @@ def rebuilt(tmp_path_factory):
 
 
 def test_the_verdicts_are_those_of_the_files(rebuilt):
-    rows = {row["id"]: row for row in read_json(rebuilt / "claims.json")}
-    assert list(rows) == [claim.id for claim in CLAIMS]
+    rows = {(row["id"], row["world"]): row for row in read_json(rebuilt / "claims.json")}
+    assert list(dict.fromkeys(name for name, _ in rows)) == [claim.id for claim in CLAIMS]
     by_verdict = {"reproduced": REPRODUCED, "not reproduced": NOT_REPRODUCED}
-    for row in rows.values():
+    for key, row in rows.items():
         expected = by_verdict.get(row["verdict"], {})
-        assert (row["id"] in expected) == (row["verdict"] != "not tested"), row
-        assert row["value"] == pytest.approx(expected.get(row["id"]), abs=5e-4)
-    assert rows["C1"]["family"] == "flux" and rows["C1"]["n"] == 2736
+        assert (key in expected) == (row["verdict"] != "not tested"), row
+        assert row["value"] == pytest.approx(expected.get(key), abs=5e-4)
+    assert rows["C1", SAID]["family"] == "flux" and rows["C1", SAID]["n"] == 972
 
 
 def test_the_page_says_what_the_results_say(rebuilt):
     page = (rebuilt / "index.html").read_text()
     for number in (
-        "96.7&thinsp;%",
-        "(92.4, 101.0)",
-        "88.1&thinsp;%",
-        "91.8&thinsp;%",
-        "Pixel model 0.943",
+        "98.0&thinsp;%",
+        "(91.7, 104.3)",
+        "88.2&thinsp;%",
+        "82.3&thinsp;%",
+        "Pixel model 0.958",
         "Source 91.8",
     ):
         assert number in page
-    assert "All 5342 training images carry the prompt and seed" in page
-    assert "Corpus: 5,342 images drawn by the source, 658 rejected." in page
+    assert "All 2161 training images carry the prompt and seed" in page
+    assert "Corpus: 2,161 images drawn by the source, 239 rejected." in page
     assert "Every stage’s files were there." in page
     assert page.count('title="expected') + page.count('aria-label="correct"') > 12, "the pictures are there"
 
@@ -65,13 +69,13 @@ def test_readme_says_what_the_records_say():
     readme = ROOT / "README.md"
     runs = load_runs(sorted((RESULTS / "runs").iterdir()))
     assert split(readme.read_text(), readme)[1] == results_table(runs)
-    assert "0.975 → 0.943, kept 96.7 % (92.4, 101.0)" in results_table(runs)
+    assert "0.978 → 0.958, kept 98.0 % (91.7, 104.3)" in results_table(runs)
 
 
 def test_the_readme_command_writes_between_the_markers_only(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\nafter\n")
-    runs = [str(RESULTS / "runs" / name) for name in ("flux-mini", "flux-mini-plain")]
+    runs = [str(RESULTS / "runs" / name) for name in ("flux-mini", "flux-mini-all")]
     assert main(["readme", *runs, "--readme", str(readme)]) == 0
     table = results_table(load_runs(runs))
     assert readme.read_text() == f"# Mine\n\n{BEGIN}\n{table}{END}\nafter\n"
@@ -91,5 +95,5 @@ def test_results_are_small_and_hold_no_path_of_a_machine():
     files = [file for file in (RESULTS / "runs").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 600_000
     for run in load_runs(sorted((RESULTS / "runs").iterdir())):
-        assert run.recipe["source"] == "reproduce/miniature/weights/flux"
+        assert run.recipe["source"] in ("reproduce/miniature/weights/flux", "reproduce/miniature/weights/flux-open")
         assert run.manifest["inputs"]["corpus"]["metadata_sha256"] == run.corpus.metadata_sha256

@@ -44,11 +44,13 @@ def as_run(recipe) -> Run:
     return Run(path=Path(recipe.name), manifest=manifest, **empty)
 
 
-def test_what_studies_need_is_off_in_every_recipe():
+def test_what_studies_need_is_off_in_every_miniature():
     """A setting that is None counts as one that older runs had not written down."""
     for recipes in FAMILIES.values():
-        for function in recipes.values():
-            written = recipe_json(function())
+        for recipe in (function() for function in recipes.values()):
+            if recipe.size != "miniature":
+                continue
+            written = recipe_json(recipe)
             assert [written["start"], written["source_resolution"], written["corpus"]["maker"]] == [None] * 3
             assert written["transfer"]["initial_weights"] is None
             assert all(suite["scale"] is None for suite in written["suites"])
