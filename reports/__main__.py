@@ -76,6 +76,8 @@ Example: python -m reports readme docs/results/flux-mini/runs/*
 Exit status: 0 done, 2 bad input, {STATUSES}
 """
 
+Costs = Annotated[Path | None, typer.Option(help="folder of predicted cost records (*.json), else ours")]
+
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 page_app, regression_app, baseline_app, readme_app, scorecard_app, tables_app = (
     typer.Typer(add_completion=False, pretty_exceptions_enable=False) for _ in range(6)
@@ -94,19 +96,23 @@ def tell(sentence: str) -> None:
     errors.print(sentence, markup=False, highlight=False)
 
 
+def _cost_folder(given: Path | None) -> Path:
+    """The folder of cost records, ours where none is given; InputError for one that holds none."""
+    if given is not None and not any(given.glob("*.json")):
+        raise InputError(f"--costs {given} holds no cost records (*.json); `bench cost --json` writes them")
+    return given or COST_RESULTS
+
+
 @page_app.command(help=PAGE_HELP)
 def page(
     folders: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*, or folders of scores")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
-    costs: Annotated[Path | None, typer.Option(help="folder of predicted cost records (*.json), else ours")] = None,
+    costs: Costs = None,
     records: Annotated[bool, typer.Option("--records", help="keep each run's records in OUT/runs too")] = False,
     check_claims: Annotated[bool, typer.Option("--check-claims", help="exit 1 when a claim is not reproduced")] = False,
 ) -> None:
     """Write the report and print where it lies and how the claims came out."""
-    if costs is not None and not any(costs.glob("*.json")):
-        raise InputError(
-            f"--costs {costs} holds no cost records (*.json), as `python -m bench cost --json` writes them"
-        )
+    costs = _cost_folder(costs)
     runs = [path for path in folders if path.is_dir() and holds_run(path)]
     if not runs and any(holds_scores(path) for path in folders):
         if records or check_claims:
@@ -120,7 +126,7 @@ def page(
     for path in others:
         tell(f"left out: {path} is no run folder (no run.json, no stage's folder)")
     reported = [path for path in folders if path not in others]
-    judgements = write_report(reported, out, cost_dir=costs or COST_RESULTS, keep_records=records, say=tell)
+    judgements = write_report(reported, out, cost_dir=costs, keep_records=records, say=tell)
     counts = verdict_counts(judgements)
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     console.print(f"{out / 'index.html'}: {said}", markup=False)
@@ -184,10 +190,10 @@ def readme(
 def scorecard(
     runs: Annotated[list[Path], typer.Argument(help="run folders or kept records, of one family or several")],
     out: Annotated[Path, typer.Option(help="folder for the scorecards")],
-    costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+    costs: Costs = None,
 ) -> None:
     """Write the scorecards and say where they lie."""
-    cards = write_scorecards(runs, out, cost_dir=costs, say=tell)
+    cards = write_scorecards(runs, out, cost_dir=_cost_folder(costs), say=tell)
     families = ", ".join(card.title for card in cards)
     console.print(f"{out / 'index.html'}: {len(cards)} scorecards ({families})", markup=False, highlight=False)
 
@@ -196,10 +202,10 @@ def scorecard(
 def paper_tables(
     runs: Annotated[list[Path], typer.Argument(help="run folders or kept records, of studies too")],
     out: Annotated[Path, typer.Option(help="folder for the tables and figures")],
-    costs: Annotated[Path, typer.Option(help="folder of predicted cost records (*.json)")] = COST_RESULTS,
+    costs: Costs = None,
 ) -> None:
     """Write the tables and say how much of each was run."""
-    counts = write_paper_tables(runs, out, cost_dir=costs)
+    counts = write_paper_tables(runs, out, cost_dir=_cost_folder(costs))
     for name, kinds in counts.items():
         said = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         console.print(f"{out / name}.md: {said}", markup=False, highlight=False)

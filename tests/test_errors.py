@@ -31,6 +31,8 @@ from tests.tiny import source, write_corpus
 
 pytestmark = pytest.mark.usefixtures("noted")
 DETECTOR, VQA = "tests.bench.commands:truthful", "tests.bench.dpg.test_bad_input:vqa_fine"
+EXTRACTOR, SCORER = "tests.bench.fidelity.conftest:toy", "tests.bench.clip.test_clip:own"
+NETWORK = "tests.bench.diversity.test_diversity:levels"
 
 
 def of(app, name):
@@ -75,6 +77,31 @@ COMMANDS = {
         fills=("{new}",),
         counts=("--resolution", "--pic-num"),
         words=("--variant", "--malformed", "--vqa", "--device"),
+    ),
+    "bench fidelity": Command(
+        main=bench,
+        line=f"fidelity {{pictures}} --reference {{pictures}} --extractor {EXTRACTOR} --device cpu --allow-few"
+        " --out {new}",
+        reads=("{pictures}", "--reference", "--order"),
+        fills=("{new}",),
+        counts=("--batch-size", "--num-patches"),
+        words=("--metric", "--variant", "--extractor", "--device"),
+    ),
+    "bench clip": Command(
+        main=bench,
+        line=f"clip {{pictures}} --prompts {{captions}} --variant clip --scorer {SCORER} --device cpu --out {{new}}",
+        reads=("{pictures}", "{captions}"),
+        fills=("{new}",),
+        counts=("--batch-size",),
+        words=("--variant", "--scorer", "--device", "--caption"),
+    ),
+    "bench diversity": Command(
+        main=bench,
+        line=f"diversity {{images}} --judge {NETWORK} --device cpu --out {{new}}",
+        reads=("{images}",),
+        fills=("{new}",),
+        counts=("--size",),
+        words=("--network", "--judge", "--device"),
     ),
     "bench cost": Command(
         main=bench,
@@ -155,6 +182,12 @@ COMMANDS = {
         counts=("--num", "--seed", "--expand", "--max-tokens"),
         words=("--writer", "--verdict"),
     ),
+    "reproduce study": Command(
+        main=reproduce,
+        line="study depth --plan",
+        counts=("--seeds", "--limit"),
+        words=("--family", "--arm"),
+    ),
     "reports": Command(main=reports, line="{run} --out {new}", reads=("{run}", "--costs"), fills=("{new}",)),
     "reports regression": Command(
         main=reports,
@@ -167,6 +200,12 @@ COMMANDS = {
         main=reports, line="baseline {run} --out {prompts}", reads=("{run}",), writes=("{prompts}",)
     ),
     "reports readme": Command(main=reports, line="readme {run} --readme {page}", reads=("{run}", "{page}")),
+    "reports scorecard": Command(
+        main=reports, line="scorecard {run} --out {new}", reads=("{run}", "--costs"), fills=("{new}",)
+    ),
+    "reports tables": Command(
+        main=reports, line="tables {run} --out {new}", reads=("{run}", "--costs"), fills=("{new}",)
+    ),
     "reports.cost": Command(main=reports_cost, line="{costs}", reads=("{costs}",)),
     "reports.regression.study": Command(
         main=of(study.app, "reports.regression.study"),
@@ -270,6 +309,8 @@ def _at(folder):
         "weights": "weights.safetensors",
         "run": "runs/run",
         "page": "page.md",
+        "pictures": "corpus/images",
+        "captions": "corpus/metadata.jsonl",
     }
     return {name: folder / name for name in names} | {name: folder / path for name, path in files.items()}
 

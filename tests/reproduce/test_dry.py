@@ -4,12 +4,12 @@ import json
 from dataclasses import fields
 
 import pytest
-from typer.testing import CliRunner
 
-from reproduce.__main__ import app
+from reproduce.__main__ import main
 from reproduce.dry import files_of
 from reproduce.recipes import FAMILIES, find_recipe
 from reproduce.run import NEEDS
+from tests.ended import ended
 
 SIZED = {
     *("resolution", "num_train_steps", "num_validation_images", "validate_every", "save_every", "log_every"),
@@ -39,8 +39,8 @@ def test_a_dry_recipe_is_the_recipe_but_for_sizes(family, tmp_path):
 def test_all_six_stages_run_and_a_later_call_finds_the_recipe_again(tmp_path, monkeypatch):
     monkeypatch.setattr("reproduce.launch.raise_on_signals", lambda: None)  # pytest keeps its own handlers
     run_dir = tmp_path / "run"
-    result = CliRunner().invoke(app, ["zimage", "--size", "paper", "--dry", "--run", str(run_dir), "--debug"])
-    assert result.exit_code == 0, result.output
+    result = ended(main, *["zimage", "--size", "paper", "--dry", "--run", str(run_dir), "--debug"])
+    assert result.status == 0, result.output
     manifest = json.loads((run_dir / "run.json").read_text())
     assert all(manifest["stages"][stage]["finished"] for stage in NEEDS)
     assert (
@@ -52,12 +52,12 @@ def test_all_six_stages_run_and_a_later_call_finds_the_recipe_again(tmp_path, mo
         assert summary["num_scored"] == summary["num_expected"] == 24
         assert summary["passport"]["generation"]["prompts_rewritten"] is False
     assert (files_of(run_dir) / "source" / "model_index.json").is_file()
-    again = CliRunner().invoke(app, ["zimage", "--run", str(run_dir), "--status"])
-    assert again.exit_code == 0, again.output
+    again = ended(main, *["zimage", "--run", str(run_dir), "--status"])
+    assert again.status == 0, again.output
 
 
 def test_dry_is_for_the_papers_size(tmp_path):
     for arguments, told in ((["--dry"], "--size paper"), (["--size", "paper", "--dry", "--plan"], "--plan without it")):
-        result = CliRunner().invoke(app, ["flux", "--run", str(tmp_path / "run"), *arguments])
-        assert result.exit_code == 2 and told in " ".join(result.output.split())
+        result = ended(main, *["flux", "--run", str(tmp_path / "run"), *arguments])
+        assert result.status == 2 and told in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
