@@ -76,6 +76,39 @@ COMMANDS = {
         counts=("--resolution", "--pic-num"),
         words=("--variant", "--malformed", "--vqa", "--device"),
     ),
+    "bench fidelity": Command(
+        main=bench,
+        line="fidelity {images} --reference {images} --variant clean --extractor tests.bench.fidelity.conftest:toy"
+        " --device cpu --out {new}",
+        reads=("{images}", "--reference", "--order"),
+        fills=("{new}",),
+        counts=("--batch-size", "--size", "--num-patches", "--patch-side"),
+        words=("--variant", "--metric", "--extractor", "--weights", "--device"),
+    ),
+    "bench fidelity stats": Command(
+        main=bench,
+        line="fidelity stats {images} --variant clean --extractor tests.bench.fidelity.conftest:toy --device cpu"
+        " --out new.safetensors",
+        reads=("{images}", "--order"),
+        counts=("--batch-size", "--size", "--patch-side"),
+        words=("--variant", "--metric", "--extractor", "--out", "--device"),
+    ),
+    "bench clip": Command(
+        main=bench,
+        line="clip {images} --prompts {suite} --scorer tests.bench.clip.test_clip:own --device cpu --out {new}",
+        reads=("{images}", "{suite}"),
+        fills=("{new}",),
+        counts=("--batch-size",),
+        words=("--variant", "--scorer", "--caption", "--weights", "--device"),
+    ),
+    "bench diversity": Command(
+        main=bench,
+        line="diversity {images} --judge tests.bench.diversity.test_diversity:levels --device cpu --out {new}",
+        reads=("{images}",),
+        fills=("{new}",),
+        counts=("--size",),
+        words=("--judge", "--weights", "--device"),
+    ),
     "bench cost": Command(
         main=bench,
         line="cost --case vae-flux-64 --cache {new}",
