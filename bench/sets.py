@@ -51,7 +51,7 @@ def name_of(sample: ImageSample) -> str:
 def read_set(directory: Path, order: Path | None = None) -> PictureSet:
     """Every picture in a folder and those in it, by name; `order` is a JSON Lines file whose `file_name`s order them.
 
-    Raises FileNotFoundError without a folder or pictures, ValueError for two of one name, a form that is not read,
+    Raises FileNotFoundError without a folder or pictures, InputError for two of one name, a form that is not read,
     a picture that cannot be read, and an order that leaves one out.
     """
     if not directory.is_dir():
@@ -81,7 +81,7 @@ def set_of(directory: Path, samples: Sequence[ImageSample]) -> PictureSet:
 
 
 def look_at(directory: Path, samples: list[ImageSample]) -> PictureSet:
-    """The set with sizes and modes, from the headers; ValueError names the pictures that cannot be read."""
+    """The set with sizes and modes, from the headers; InputError names the pictures that cannot be read."""
     sizes: Counter[tuple[int, int]] = Counter()
     modes: dict[str, list[str]] = {}
     broken = []
@@ -100,13 +100,13 @@ def look_at(directory: Path, samples: list[ImageSample]) -> PictureSet:
 
 
 def refuse_broken(directory: Path, broken: Sequence[str]) -> None:
-    """ValueError that lists pictures with the reason: a set without them would be another set."""
+    """InputError that lists pictures with the reason: a set without them would be another set."""
     shown = "\n  ".join(broken[:20]) + ("\n  ..." if len(broken) > 20 else "")
     raise InputError(f"{directory}: {len(broken)} pictures cannot be read; mend or remove them:\n  {shown}")
 
 
 def refuse_unpaired(names: Sequence[str], reference_names: Sequence[str]) -> None:
-    """ValueError that names the pictures that only one side has, or says that they stand in another order."""
+    """InputError that names the pictures that only one side has, or says that they stand in another order."""
     alone, missing = sorted(set(names) - set(reference_names)), sorted(set(reference_names) - set(names))
     if alone or missing:
         raise InputError(
@@ -150,7 +150,7 @@ def set_sha256(pictures: PictureSet) -> str:
 def read_captions(path: Path, key: str = "") -> dict[str, str]:
     """A caption for each id of a JSON Lines file: `id`, or `file_name` without its suffix, or the line's number.
 
-    The text is `key`, or `text` or `prompt`. ValueError for a row without, and for an id given twice.
+    The text is `key`, or `text` or `prompt`. InputError for a row without, and for an id given twice.
     """
     captions: dict[str, str] = {}
     for number, row in enumerate(iter_objects(path)):

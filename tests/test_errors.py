@@ -87,6 +87,13 @@ COMMANDS = {
         counts=("--batch-size", "--num-patches"),
         words=("--metric", "--variant", "--extractor", "--device"),
     ),
+    "bench fidelity stats": Command(
+        main=bench,
+        line=f"fidelity stats {{pictures}} --variant clean --extractor {EXTRACTOR} --device cpu --out new.safetensors",
+        reads=("{pictures}", "--order"),
+        counts=("--batch-size", "--size", "--patch-side"),
+        words=("--variant", "--metric", "--extractor", "--out", "--device"),
+    ),
     "bench clip": Command(
         main=bench,
         line=f"clip {{pictures}} --prompts {{captions}} --variant clip --scorer {SCORER} --device cpu --out {{new}}",

@@ -96,7 +96,7 @@ class FineGrainedScorer:
 def load_scorer(variant: ClipVariant, name: str = "", device: str = "cpu", trust_remote_code: bool = False) -> Judge:
     """A variant's model from a folder or hub id (safetensors only), its own where none is named.
 
-    Raises ValueError for weights that cannot be loaded, and for FG-CLIP 2, whose code comes from the hub, where that is
+    Raises InputError for weights that cannot be loaded, and for FG-CLIP 2, whose code comes from the hub, where that is
     not trusted.
     """
     name = name or variant.model
@@ -109,7 +109,7 @@ def load_scorer(variant: ClipVariant, name: str = "", device: str = "cpu", trust
         scorer = (
             _load_fine_grained(variant, name, device) if variant.kind == "fg-clip-2" else _load(variant, name, device)
         )
-    except (ValueError, OSError):
+    except (InputError, OSError):
         raise
     except Exception as error:  # safetensors and transformers have their own; the files are at fault in all cases
         raise InputError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error
@@ -148,7 +148,7 @@ def image_tower(name: str, device: str = "cpu") -> Judge:
     refuse_missing_path(name, FORMAT)
     try:
         model = CLIPVisionModelWithProjection.from_pretrained(name, use_safetensors=True).to(device).eval()
-    except (ValueError, OSError):
+    except (InputError, OSError):
         raise
     except Exception as error:  # as in load_scorer
         raise InputError(f"{name} cannot be loaded ({type(error).__name__}: {error})") from error

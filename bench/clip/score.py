@@ -49,7 +49,7 @@ class ClipConfig:
 
 
 def match_captions(pictures: PictureSet, captions: Mapping[str, str]) -> list[ImageSample]:
-    """The pictures, each with its caption's id as `prompt_id`; ValueError names those of either without a partner."""
+    """The pictures, each with its caption's id as `prompt_id`; InputError names those of either without a partner."""
     samples = by_prompt(pictures, captions)
     strangers = [name_of(sample) for sample in samples if sample.prompt_id not in captions]
     lonely = sorted(set(captions) - {sample.prompt_id for sample in samples})
@@ -71,7 +71,7 @@ def score_clip(
 ) -> Summary:
     """Score each picture against its caption and write `cosines.jsonl`, `scores.jsonl`, `summary.json`.
 
-    Resumable; processes of a launcher share the pictures. Raises ValueError: pictures or captions without a partner,
+    Resumable; processes of a launcher share the pictures. Raises InputError: pictures or captions without a partner,
     pictures that cannot be read, an `out_dir` with results of other settings; JudgeError for what is no cosine.
     """
     samples = match_captions(pictures, captions)

@@ -75,7 +75,7 @@ VARIANTS: dict[str, ClipVariant] = {
 
 
 def find_variant(name: str) -> ClipVariant:
-    """The variant of that name; ValueError lists the known ones."""
+    """The variant of that name; InputError lists the known ones."""
     if name not in VARIANTS:
         raise InputError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}")
     return VARIANTS[name]

@@ -25,7 +25,7 @@ def diversity(
     network: Annotated[str, typer.Option(help="LPIPS' network: alex, vgg or squeeze.")] = "alex",
     weights: Annotated[str, typer.Option(help="torchvision's weights of it, or ORG/NAME:FILE of the hub.")] = "",
     judge: Annotated[str, typer.Option(help="Your own package.module:function instead of LPIPS.")] = "",
-    size: Annotated[int | None, typer.Option(min=1, help="Average pictures down to this square first.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, max=65536, help="Average pictures to this square first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go; default: scores/<name>-diversity.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     subject: Annotated[str, typer.Option(help="Name of the model that drew the images.")] = "",

@@ -26,7 +26,7 @@ LAYER_EPSILON = 1e-10  # LPIPS' own, where a place's features are brought to len
 def load_lpips(network: str, weights: str, device: str = "cpu") -> Judge:
     """LPIPS 0.1 with its own linear weights (they lie in the package) and a backbone of torchvision's weights.
 
-    Raises ValueError for an unknown network and for weights of another one.
+    Raises InputError for an unknown network and for weights of another one.
     """
     if network not in NETWORKS:
         raise InputError(f"unknown network {network!r}; LPIPS has {', '.join(NETWORKS)}")
@@ -35,7 +35,7 @@ def load_lpips(network: str, weights: str, device: str = "cpu") -> Judge:
 
 
 def lpips_judge(network: str, backbone: dict[str, Tensor], device: str, passport: dict[str, Any]) -> Judge:
-    """LPIPS with these backbone weights, named as torchvision names them; ValueError where they do not fit."""
+    """LPIPS with these backbone weights, named as torchvision names them; InputError where they do not fit."""
     import lpips
 
     with warnings.catch_warnings():

@@ -40,7 +40,7 @@ class DiversityConfig:
 
 
 def group_prompts(pictures: PictureSet) -> list[list[ImageSample]]:
-    """The pictures of each prompt, two at least and of one size; ValueError names the prompts where that is not so."""
+    """The pictures of each prompt, two at least and of one size; InputError names the prompts where that is not so."""
     groups: dict[str, list[ImageSample]] = {}
     for sample in by_prompt(pictures):
         groups.setdefault(sample.prompt_id, []).append(sample)
@@ -63,7 +63,7 @@ def score_diversity(
     """Measure the pictures of each prompt and write `distances.jsonl`, `scores.jsonl`, `summary.json`.
 
     The value is the mean over prompts of the mean over a prompt's pairs. Resumable; processes of a launcher share the
-    prompts. Raises ValueError: a prompt with one picture or several sizes, pictures that cannot be read; JudgeError.
+    prompts. Raises InputError: a prompt with one picture or several sizes, pictures that cannot be read; JudgeError.
     """
     config = config or DiversityConfig()
     batches = group_prompts(pictures)

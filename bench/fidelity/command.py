@@ -31,16 +31,17 @@ Example: python -m bench fidelity stats real/ --variant clean --weights inceptio
 """
 
 SCORE = "score"
+MAX_SEED = 2**32 - 1
 RESCORE_OPTIONS = ("metric", "reference", "allow_few")
 
 Metric = Annotated[str, typer.Option(help="Some of fid,fid-patch,is,kid,precision,recall,cmmd.")]
 VariantName = Annotated[str, typer.Option(help=f"Whose recipe: {', '.join(VARIANTS)}.")]
 Extractor = Annotated[str, typer.Option(help="inception, clip (for cmmd), or your own package.module:function.")]
 Weights = Annotated[str, typer.Option(help="Inception's file or ORG/NAME:FILE of the hub; CLIP's folder or hub id.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Square that pixverve and diffusion4k bring pictures to.")]
-NumPatches = Annotated[int | None, typer.Option(help="FID-patch: patches a picture; published: 20.")]
-PatchSide = Annotated[int | None, typer.Option(help="FID-patch: their side in pixels; published: 299.")]
-PatchSeed = Annotated[int | None, typer.Option(help="FID-patch: what draws their places; published: 42.")]
+Size = Annotated[int | None, typer.Option(min=1, max=65536, help="Square that pixverve, diffusion4k fit pictures to.")]
+NumPatches = Annotated[int | None, typer.Option(min=1, max=10000, help="FID-patch: patches a picture; published: 20.")]
+PatchSide = Annotated[int | None, typer.Option(min=1, max=65536, help="FID-patch: side in pixels; published: 299.")]
+PatchSeed = Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="FID-patch: draws the places; published: 42.")]
 Order = Annotated[Path | None, typer.Option(help="JSON Lines whose file_names order the pictures (default: by name).")]
 BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="Pictures read and looked at together.")]
 AllowFew = Annotated[bool, typer.Option(help="Fewer pictures than the statistic needs; the score is named so.")]

@@ -44,7 +44,7 @@ def check_extractor_name(name: str, weights: str) -> None:
 
 
 def load_extractor(name: str, weights: str = "", device: str = "cpu") -> Judge:
-    """An extractor by name; ValueError for an unknown one and for weights that do not fit, OSError without any."""
+    """An extractor by name; InputError for an unknown one and for weights that do not fit, OSError without any."""
     check_extractor_name(name, weights)
     if name in EXTRACTORS:
         return EXTRACTORS[name](weights, device)
@@ -69,7 +69,7 @@ def load_inception(weights: str, device: str = "cpu") -> Judge:
 
 
 def inception(state_dict: Mapping[str, Tensor], device: str, passport: Mapping[str, Any]) -> Judge:
-    """The network of these tensors, normalisation folded into its convolutions; ValueError where they do not fit."""
+    """The network of these tensors, normalisation folded into its convolutions; InputError where they do not fit."""
     from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 
     buffer = io.BytesIO()
@@ -132,7 +132,7 @@ def _checked(found: Any, count: int) -> dict[str, Tensor]:
 
 
 def weights_file(name: str) -> Path:
-    """A file of weights: a path, or ORG/NAME:FILE fetched from the hub or its cache; FileNotFoundError, ValueError."""
+    """A file of weights: a path, or ORG/NAME:FILE fetched from the hub or its cache; FileNotFoundError, InputError."""
     if not _on_hub(name):
         refuse_missing_path(name, "a file of weights")
         path = Path(name)
@@ -154,7 +154,7 @@ def _on_hub(name: str) -> bool:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, by name: safetensors, or torch.load with weights_only. ValueError for anything else."""
+    """The tensors of a file, by name: safetensors, or torch.load with weights_only. InputError for anything else."""
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise nearly anything on a file that is not theirs

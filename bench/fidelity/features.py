@@ -49,7 +49,7 @@ def extract_features(
 ) -> Path:
     """Write the features of a set into `out_dir`, what is there and unchanged is kept; returns `features.jsonl`.
 
-    ValueError names the pictures that cannot be read: none is left out.
+    InputError names the pictures that cannot be read: none is left out.
     """
     batches = cut_batches(pictures.samples, batch_size)
     shards = {name_of(batch[0]): f"{number:05}.safetensors" for number, batch in enumerate(batches)}
@@ -133,7 +133,7 @@ def _name(row: dict[str, Any]) -> str:
 def iter_features(directory: Path, view: str) -> Iterator[np.ndarray]:
     """The features of a view in the set's order, a batch at a time: [B, D], of patches [B, P, D].
 
-    Raises FileNotFoundError for a lost shard, ValueError where a shard has no such view or is not the rows' own.
+    Raises FileNotFoundError for a lost shard, InputError where a shard has no such view or is not the rows' own.
     """
     for shard, rows in _by_shard(directory):
         path = directory / NAME / shard
@@ -172,7 +172,7 @@ def _by_shard(directory: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def _checked_shard(name: Any) -> str:
-    """ValueError for what names no file of the folder."""
+    """InputError for what names no file of the folder."""
     if not isinstance(name, str) or Path(name).name != name:
         raise InputError(f"{FINDINGS}: {name!r} is no shard")
     return name

@@ -54,7 +54,7 @@ def sums_of(features: np.ndarray) -> Sums:
 
 
 def moments_of(sums: Sums) -> Moments:
-    """Mean and covariance (divided by N - 1); ValueError for fewer than two rows."""
+    """Mean and covariance (divided by N - 1); InputError for fewer than two rows."""
     if sums.count < 2:
         raise InputError(f"a covariance needs 2 pictures at least; there is {sums.count}")
     mean = sums.total / sums.count
@@ -84,7 +84,7 @@ def frechet_distance(images: Moments, reference: Moments, reference_root: np.nda
 def frechet_distance_of_rows(rows: np.ndarray, products: np.ndarray, reference: Moments) -> float:
     """FID of rows [N, D] that are fewer than their columns, by `products` [N, N], rows C_r rows^T.
 
-    C C_r and the centred products / (N - 1) have the same eigenvalues that are not 0; N x N is the smaller. ValueError
+    C C_r and the centred products / (N - 1) have the same eigenvalues that are not 0; N x N is the smaller. InputError
     for fewer than two rows.
     """
     if len(rows) < 2:
@@ -100,7 +100,7 @@ def frechet_distance_of_rows(rows: np.ndarray, products: np.ndarray, reference: 
 def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int = 2020) -> float:
     """IS (Salimans et al. 2016): exp of the mean KL of p(y|x) from p(y), the mean over splits of logits [N, C].
 
-    Shuffling and cutting are torch-fidelity's. ValueError where there are fewer rows than splits.
+    Shuffling and cutting are torch-fidelity's. InputError where there are fewer rows than splits.
     """
     if len(logits) < splits:
         raise InputError(f"an Inception Score of {splits} splits needs {splits} pictures; there are {len(logits)}")
@@ -121,7 +121,7 @@ def kernel_distance(
 ) -> float:
     """KID (Binkowski et al. 2018): the mean over random subsets of the unbiased MMD^2, kernel (x.y / D + 1)^3.
 
-    Subsets are drawn as torch-fidelity draws them, images first. ValueError where a side has fewer rows than a subset.
+    Subsets are drawn as torch-fidelity draws them, images first. InputError where a side has fewer rows than a subset.
     """
     if min(len(images), len(reference)) < subset_size:
         raise InputError(
@@ -206,7 +206,7 @@ def precision_rows(images: np.ndarray, reference: np.ndarray, neighbours: int = 
     """Of each image [N] whether it lies in a reference picture's ball; the mean is precision.
 
     A ball reaches to its picture's `neighbours`-th neighbour (Kynkaanniemi et al. 2019). Recall is this with the sides
-    changed. ValueError for too few reference pictures.
+    changed. InputError for too few reference pictures.
     """
     if len(reference) <= neighbours:
         raise InputError(f"{neighbours} neighbours need {neighbours + 1} pictures; there are {len(reference)}")

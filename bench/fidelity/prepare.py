@@ -48,7 +48,7 @@ def patch_places(num_pictures: int, patches: Patches, size: int) -> list[list[Pl
     """Each picture's places: one generator for the whole evaluation, so that the order of pictures decides them.
 
     Python's generator, `randint(0, size - side)` for the top, then for the left (PixVerve's compute_fid_patch).
-    ValueError where a picture is smaller than a patch.
+    InputError where a picture is smaller than a patch.
     """
     if size < patches.side:
         raise InputError(f"patches of {patches.side} x {patches.side} pixels cannot be cut from {size} x {size}")

@@ -64,7 +64,7 @@ def make_reference(
 ) -> None:
     """Write the statistics of a set to `out`; a killed run goes on from `<out>.parts`, a finished one is kept.
 
-    ValueError where `out` is of other pictures or settings: it is nobody's to replace unasked.
+    InputError where `out` is of other pictures or settings: it is nobody's to replace unasked.
     """
     parts = out.with_name(f"{out.name}.parts")
     about = {
@@ -101,7 +101,7 @@ def make_reference(
 
 
 def read_reference(path: Path) -> Reference:
-    """A file of statistics; FileNotFoundError without it, ValueError for what is none."""
+    """A file of statistics; FileNotFoundError without it, InputError for what is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file of statistics: python -m bench fidelity stats makes one")
     try:
@@ -130,7 +130,7 @@ def check_reference(
     extractor: Mapping[str, Any],
     metrics: Sequence[str],
 ) -> None:
-    """ValueError where statistics were made another way than the images' features are, or lack what a metric needs."""
+    """InputError where statistics were made another way than the images' features are, or lack what a metric needs."""
     there = {"preparation": reference.about["preparation"], "extractor": reference.about["extractor"]}
     ours = json.loads(json.dumps({"preparation": {**preparation}, "extractor": dict(extractor)}))
     if "patches" not in ours["preparation"]:  # statistics of more views serve too

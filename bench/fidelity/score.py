@@ -62,7 +62,7 @@ def score_set(
     """Score a set against a folder of real pictures or a file of statistics; a summary for each metric.
 
     `out_dir` gets `features.jsonl`, `features/`, `reference.safetensors`, and `<metric>/summary.json` for each (where
-    one metric is `alone`, `summary.json`). Resumable; processes of a launcher share the pictures. Raises ValueError or
+    one metric is `alone`, `summary.json`). Resumable; processes of a launcher share the pictures. Raises InputError or
     OSError: pictures missing on a side, too few (with the number needed), an unknown size, statistics made another way,
     an extractor that gives no logits for IS.
     """
@@ -119,14 +119,14 @@ def check_inputs(
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """ValueError for no metric, an unknown one, or one named twice."""
+    """InputError for no metric, an unknown one, or one named twice."""
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics or len(set(metrics)) < len(metrics):
         raise InputError(f"--metric is some of {','.join(METRICS)}, each once; got {','.join(metrics) or 'none'}")
 
 
 def with_size(config: FidelityConfig, pictures: PictureSet, views: tuple[str, ...]) -> FidelityConfig:
-    """The config with the square that pictures are brought to; ValueError where it is not given and not plain."""
+    """The config with the square that pictures are brought to; InputError where it is not given and not plain."""
     if not needs_size(config.variant, views):
         return replace(config, size=None)
     size = config.size or common_size(pictures)
@@ -211,7 +211,7 @@ def write_summaries(
 ) -> dict[str, Summary]:
     """Compute every metric from what is saved in `directory`; all are computed before any is written anew.
 
-    ValueError for too few pictures, JudgeError where IS is asked of an extractor without logits.
+    InputError for too few pictures, JudgeError where IS is asked of an extractor without logits.
     """
     settings = read_object(directory / PASSPORT, ("recipe", "generation"))
     saved = saved_features(directory, reference, config.variant, config.allow_few)

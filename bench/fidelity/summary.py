@@ -52,7 +52,7 @@ class Result:
 
 
 def saved_features(directory: Path, reference: Reference, variant: Variant, allow_few: bool = False) -> Saved:
-    """The features of a folder; ValueError where a paired variant's names differ from the reference's."""
+    """The features of a folder; InputError where a paired variant's names differ from the reference's."""
     names = read_names(directory)
     if variant.paired and reference is not NO_REFERENCE:
         refuse_unpaired(names, reference.names)
@@ -191,7 +191,7 @@ def _features(saved: Saved) -> np.ndarray:
 
 
 def _refuse_few(saved: Saved, name: str, needed: int, images: int, reference: int | None, why: str) -> bool:
-    """Whether there are too few, where that was allowed; else ValueError with the number that is needed."""
+    """Whether there are too few, where that was allowed; else InputError with the number that is needed."""
     if min(images, images if reference is None else reference) >= needed:
         return False
     if saved.allow_few and min(images, images if reference is None else reference) >= FEWEST:
@@ -212,7 +212,7 @@ COMPUTE: dict[str, Callable[[Saved], Result]] = {
     "recall": recall,
     "cmmd": cmmd,
 }
-"""The set metrics by name; each raises ValueError for too few pictures, with the number that is needed."""
+"""The set metrics by name; each raises InputError for too few pictures, with the number that is needed."""
 
 
 def write_summary(metric: str, result: Result, saved: Saved, settings: Mapping[str, Any], folder: Path) -> Summary:

@@ -98,14 +98,14 @@ VARIANTS: dict[str, Variant] = {
 
 
 def find_variant(name: str) -> Variant:
-    """The variant of that name; ValueError lists the known ones."""
+    """The variant of that name; InputError lists the known ones."""
     if name not in VARIANTS:
         raise InputError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}")
     return VARIANTS[name]
 
 
 def with_patches(variant: Variant, count: int | None, side: int | None, seed: int | None) -> Variant:
-    """The variant with other patches, named `changed`; ValueError for a variant without, or numbers below 1."""
+    """The variant with other patches, named `changed`; InputError for a variant without, or numbers below 1."""
     given = {key: value for key, value in (("count", count), ("side", side), ("seed", seed)) if value is not None}
     if not given:
         return variant
@@ -124,7 +124,7 @@ def _with_patches() -> list[str]:
 
 
 def views_of(variant: Variant, metrics: tuple[str, ...]) -> tuple[str, ...]:
-    """What of each picture the extractor must see: `whole`, `patches`. ValueError for patches that it has not."""
+    """What of each picture the extractor must see: `whole`, `patches`. InputError for patches that it has not."""
     if "fid-patch" in metrics and variant.patches is None:
         raise InputError(f"{variant.name} has no FID-patch; variants that have it: {', '.join(_with_patches())}")
     views = ("whole",) if set(metrics) - {"fid-patch"} else ()

@@ -17,6 +17,7 @@ from bench.clip.score import recipe_mean
 from bench.clip.variants import VARIANTS, find_variant, max_num_patches
 from bench.fidelity.extractors import run_extractor
 from bench.records import read_jsonl, read_summary, write_jsonl
+from l2p.errors import InputError
 
 WORDS = [f"w{k}" for k in range(90)]
 MAX_TOKENS = 77
@@ -163,7 +164,7 @@ def test_the_means_of_the_recipes():
     assert recipe_mean(cosines, VARIANTS["pixverve"]) == pytest.approx(100 * (0.25 + 0) / 2)
     assert recipe_mean(cosines, VARIANTS["diffusion4k"]) == pytest.approx(100 * 1.0 / 5)
     assert recipe_mean(cosines, VARIANTS["fg-clip-2"]) == pytest.approx(100 * 1.0 / 5)
-    with pytest.raises(ValueError, match="unknown variant 'x'; known: pixverve, diffusion4k, clip, long-clip"):
+    with pytest.raises(InputError, match="unknown variant 'x'; known: pixverve, diffusion4k, clip, long-clip"):
         find_variant("x")
 
 
@@ -205,12 +206,12 @@ def test_fg_clip_2_is_asked_as_pixverve_asks_it():
 
 
 def test_models_that_cannot_be_had_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="brings code of its own.*--trust-remote-code"):
+    with pytest.raises(InputError, match="brings code of its own.*--trust-remote-code"):
         load_scorer(VARIANTS["fg-clip-2"])
     with pytest.raises(FileNotFoundError, match="there is no ./none"):
         load_scorer(VARIANTS["clip"], "./none")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises((ValueError, OSError)):
+    with pytest.raises((InputError, OSError)):
         load_scorer(VARIANTS["clip"], str(tmp_path))
 
 

@@ -13,6 +13,7 @@ from torchvision import models
 from bench.__main__ import main
 from bench.diversity.models import distance_judge, load_lpips, lpips_judge, to_signed
 from bench.records import read_jsonl, read_summary
+from l2p.errors import InputError
 
 HERE = "tests.bench.diversity.test_diversity"
 OWN = ["--judge", f"{HERE}:levels", "--device", "cpu"]
@@ -72,9 +73,9 @@ def test_lpips_is_lpips_own(backbone, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(backbone, tmp_path):
-    with pytest.raises(ValueError, match="not those of torchvision's alexnet"):
+    with pytest.raises(InputError, match="not those of torchvision's alexnet"):
         lpips_judge("alex", backbone, "cpu", {})
-    with pytest.raises(ValueError, match="unknown network 'resnet'; LPIPS has alex, vgg, squeeze"):
+    with pytest.raises(InputError, match="unknown network 'resnet'; LPIPS has alex, vgg, squeeze"):
         load_lpips("resnet", "x")
 
 

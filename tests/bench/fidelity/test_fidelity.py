@@ -26,6 +26,7 @@ from bench.__main__ import main
 from bench.fidelity import extractors, features, prepare
 from bench.fidelity.features import load_features
 from bench.records import read_object, read_summary
+from l2p.errors import InputError
 
 from .conftest import NUM_FEATURES, SIDE, Toy, random_picture, write_pictures
 
@@ -214,19 +215,19 @@ def test_inception_is_torch_fidelitys_and_torchmetrics_with_the_same_weights(tmp
 
 def test_weights_that_do_not_fit_or_are_not_safe_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="not those of torch-fidelity's Inception"):
+    with pytest.raises(InputError, match="not those of torch-fidelity's Inception"):
         extractors.load_inception(str(tmp_path / "other.safetensors"))
     torch.save({"a": Path("x")}, tmp_path / "code.pth")
-    with pytest.raises(ValueError, match="no weights that are safe to read"):
+    with pytest.raises(InputError, match="no weights that are safe to read"):
         extractors.load_inception(str(tmp_path / "code.pth"))
     torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds no state dict"):
+    with pytest.raises(InputError, match="holds no state dict"):
         extractors.load_inception(str(tmp_path / "list.pth"))
     with pytest.raises(FileNotFoundError, match=r"there is no nowhere\.pth"):
         extractors.check_extractor_name("inception", "nowhere.pth")
-    with pytest.raises(ValueError, match="needs --weights: torch-fidelity's weights-inception-2015"):
+    with pytest.raises(InputError, match="needs --weights: torch-fidelity's weights-inception-2015"):
         extractors.check_extractor_name("inception", "")
-    with pytest.raises(ValueError, match="neither inception nor clip nor a package.module:function"):
+    with pytest.raises(InputError, match="neither inception nor clip nor a package.module:function"):
         extractors.check_extractor_name("resnet", "")
 
 

@@ -12,6 +12,7 @@ from torchmetrics.image.fid import _compute_fid
 
 from bench.fidelity import metrics
 from bench.fidelity.intervals import NUM_GROUPS, bias_curve, deal_groups, jackknife
+from l2p.errors import InputError
 
 RNG = np.random.default_rng(0)
 MIX = RNG.normal(size=(8, 8))
@@ -55,12 +56,12 @@ def test_fewer_rows_than_features_have_the_same_fid():
     products = rows @ reference.covariance @ rows.T
     found = metrics.frechet_distance_of_rows(rows, products, reference)
     assert found == pytest.approx(fid(X[:6], Y), rel=1e-6)  # there a root of rounding, 1e-16, is 1e-8
-    with pytest.raises(ValueError, match="needs 2 pictures"):
+    with pytest.raises(InputError, match="needs 2 pictures"):
         metrics.frechet_distance_of_rows(rows[:1], products[:1, :1], reference)
 
 
 def test_one_picture_has_no_covariance():
-    with pytest.raises(ValueError, match="needs 2 pictures"):
+    with pytest.raises(InputError, match="needs 2 pictures"):
         metrics.moments_of(metrics.sums_of(X[:1]))
 
 
@@ -80,7 +81,7 @@ def test_is_is_torch_fidelitys(splits):
     assert metrics.inception_score(np.zeros((20, 4))) == pytest.approx(1)
     sure = np.eye(4).repeat(5, 0) * 1000
     assert metrics.inception_score(sure, splits=1) == pytest.approx(4)  # four classes, each sure
-    with pytest.raises(ValueError, match="10 splits needs 10 pictures; there are 9"):
+    with pytest.raises(InputError, match="10 splits needs 10 pictures; there are 9"):
         metrics.inception_score(X[:9])
 
 
@@ -104,7 +105,7 @@ def test_kid_of_the_whole_is_clean_fids():
 
 
 def test_kid_needs_a_subset():
-    with pytest.raises(ValueError, match="subsets are of 1000 pictures; there are 300 images and 260"):
+    with pytest.raises(InputError, match="subsets are of 1000 pictures; there are 300 images and 260"):
         metrics.kernel_distance(X, Y)
 
 
@@ -140,7 +141,7 @@ def test_precision_and_recall_are_torch_fidelitys(monkeypatch):
     assert metrics.precision_rows(X, Y).mean() == pytest.approx(theirs["precision"], abs=1e-6)
     assert metrics.precision_rows(Y, X).mean() == pytest.approx(theirs["recall"], abs=1e-6)
     assert 0.1 < theirs["precision"] < 0.95 and theirs["precision"] != theirs["recall"]
-    with pytest.raises(ValueError, match="3 neighbours need 4 pictures; there are 3"):
+    with pytest.raises(InputError, match="3 neighbours need 4 pictures; there are 3"):
         metrics.precision_rows(X, Y[:3])
 
 

@@ -12,6 +12,7 @@ from torchvision.transforms import functional as TF  # noqa: N812
 
 from bench.fidelity import prepare
 from bench.fidelity.variants import VARIANTS, Patches, find_variant, recipe_of, views_of, with_patches
+from l2p.errors import InputError
 
 from .conftest import random_picture
 
@@ -87,18 +88,18 @@ def test_a_picture_of_the_size_is_left_alone():
 
 
 def test_patches_larger_than_the_picture_are_refused():
-    with pytest.raises(ValueError, match="patches of 299 x 299 pixels cannot be cut from 256 x 256"):
+    with pytest.raises(InputError, match="patches of 299 x 299 pixels cannot be cut from 256 x 256"):
         prepare.patch_places(1, Patches(), 256)
 
 
 def test_variants_are_known_by_name_and_changes_are_named():
-    with pytest.raises(ValueError, match="unknown variant 'pix'; known: pixverve, diffusion4k, clean, torch-fidelity"):
+    with pytest.raises(InputError, match="unknown variant 'pix'; known: pixverve, diffusion4k, clean, torch-fidelity"):
         find_variant("pix")
-    with pytest.raises(ValueError, match="clean has no FID-patch; variants that have it: pixverve"):
+    with pytest.raises(InputError, match="clean has no FID-patch; variants that have it: pixverve"):
         views_of(find_variant("clean"), ("fid", "fid-patch"))
-    with pytest.raises(ValueError, match="the variant clean has no patches"):
+    with pytest.raises(InputError, match="the variant clean has no patches"):
         with_patches(find_variant("clean"), 3, None, None)
-    with pytest.raises(ValueError, match="1 at least"):
+    with pytest.raises(InputError, match="1 at least"):
         with_patches(find_variant("pixverve"), 0, None, None)
     assert with_patches(find_variant("pixverve"), 20, 299, 42) is VARIANTS["pixverve"]
     changed = with_patches(find_variant("pixverve"), None, 24, None)
