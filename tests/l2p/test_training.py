@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
 
 from l2p.config import TransferConfig
 from l2p.corpora.stream import RowStream
@@ -129,6 +130,27 @@ def test_a_step_goes_down_the_clipped_slope_at_the_steps_own_rate(max_grad_norm:
     batch = [MicroBatch(images, images + 3, torch.ones(2), {})] * 2
     assert trainer.step(batch, step=5) == pytest.approx(9)
     assert model.velocity.item() == pytest.approx(0.1 / 5 * slope, rel=1e-4)
+
+
+def test_averaged_weights_are_the_models_for_a_while_only() -> None:
+    model = Constant()
+    trainer = Trainer(
+        accelerator=Accelerator(cpu=True),
+        model=model,
+        optimizer=None,
+        trained={"velocity": model.velocity},
+        ema=EMAModel(model.parameters(), decay=0.9),
+        rate_share=lambda step: 1.0,
+        max_grad_norm=None,
+        loss_weight_below=0.0,
+    )
+    model.velocity.data.fill_(5.0)
+    with trainer.averaged():
+        assert model.velocity.item() == 0
+    assert model.velocity.item() == 5
+    with pytest.raises(KeyboardInterrupt), trainer.averaged():
+        raise KeyboardInterrupt
+    assert model.velocity.item() == 5
 
 
 def test_held_back_images_never_train() -> None:
