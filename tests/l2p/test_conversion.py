@@ -160,5 +160,5 @@ def test_a_delta_of_the_first_form_needs_the_users_word(flux: FluxPipeline, tmp_
         load_delta(flux, path)
     assert load_delta(flux, path, allow_unverified=True).config.patch_size == 8
     rewrite(path, lambda tensors: tensors.pop("detailer.out_conv.bias"))
-    with pytest.raises(ValueError, match="lacks detailer.out_conv.bias, which the source has not either"):
+    with pytest.raises(ValueError, match="lacks detailer.out_conv.bias, without which the model is not whole"):
         load_delta(flux, path, allow_unverified=True)
