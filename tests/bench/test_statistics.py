@@ -89,6 +89,24 @@ def test_the_interval_covers_the_truth_near_the_edge(chance):
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
 
+def test_all_right_is_not_certain_beside_a_score_that_does_not_scatter():
+    """The unseen prompt of a comparison weighs as the verdicts need it, not as the smooth score does."""
+    prompts = [str(k) for k in range(20)]
+    alone = bootstrap_ci(["a"] * 20, prompts, [1.0] * 20)
+    found = paired_difference(["a"] * 20, prompts, [0.5] * 20, ["a"] * 20, prompts, [1.0] * 20).difference
+    assert found.value == 0.5 and found.value - found.low > 0.9 * (1 - alone.low)
+
+
+@pytest.mark.parametrize(("num_categories", "num_prompts"), [(12, 8), (40, 6)])
+def test_many_small_categories_have_the_closed_form_width(num_categories, num_prompts):
+    """1.96 unbiased standard errors of the mean of category means on either side; values far from the bounds."""
+    keys = [(f"c{c}", f"{c} {k}") for c in range(num_categories) for k in range(num_prompts)]
+    values = [0.4, 0.6] * (len(keys) // 2)
+    found = bootstrap_ci(*zip(*keys, strict=True), values, num_resamples=20_000)
+    error = (0.1**2 / (num_prompts - 1) / num_categories) ** 0.5
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.03)
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_all_right_is_not_certain(suite):
     rows = right_or_wrong(1.0, *suite, np.random.default_rng(0))

@@ -58,16 +58,16 @@ def test_ridge_finds_a_linear_map_and_a_strong_one_amplifies_less_noise() -> Non
 
 
 def test_the_fitted_projection_stands_for_encoder_and_source_projection(flux: FluxPipeline) -> None:
-    """With a VAE that is linear in patches, pixel tokens equal the source's own embedded latents."""
+    """With a VAE that is linear in patches but for an offset, pixel tokens equal the source's own embedded latents."""
     model = pixel_model(flux)
     copy_source_weights(model, flux.transformer)
-    mixing = torch.randn(8 * 16, 3 * 64) / 14
+    mixing, offset = torch.randn(8 * 16, 3 * 64) / 14, torch.randn(32)
 
     class LinearEncoder(torch.nn.Module):
         config, device, dtype = flux.vae.config, torch.device("cpu"), torch.float32
 
         def encode(self, images: torch.Tensor) -> "LinearEncoder":
-            patches = patchify(images, 8) @ mixing.T[:, :32]  # [B, 4, 32] = packed latents
+            patches = patchify(images, 8) @ mixing.T[:, :32] + offset  # [B, 4, 32] = packed latents
             grid = patches.reshape(len(images), 2, 2, 8, 2, 2).permute(0, 3, 1, 4, 2, 5)
             self.latents = grid.reshape(len(images), 8, 4, 4)
             return self
@@ -80,7 +80,7 @@ def test_the_fitted_projection_stands_for_encoder_and_source_projection(flux: Fl
     flux.register_modules(vae=LinearEncoder())
     images = torch.randn(400, 3, 16, 16)
     fit = fit_input_projection(model, flux, images.split(100), strength=1e-8)
-    embedded = flux.transformer.x_embedder(patchify(images, 8) @ mixing.T[:, :32])
+    embedded = flux.transformer.x_embedder(patchify(images, 8) @ mixing.T[:, :32] + offset)
     torch.testing.assert_close(model.input_projection()(patchify(images, 8)), embedded, atol=1e-4, rtol=1e-3)
     assert fit.explained == pytest.approx(1, abs=1e-5)
 
