@@ -31,8 +31,10 @@ def study(
     name: Annotated[str, typer.Argument(help=f"one of {NAMES}")],
     family: Annotated[str, typer.Option(help=f"source family: {', '.join(recipe_families())}")] = "flux",
     arm: Annotated[list[str] | None, typer.Option(help="run this arm alone; may be given again")] = None,
-    seeds: Annotated[int, typer.Option(help="transfer seeds of each arm")] = MAX_NUM_SEEDS,
-    limit: Annotated[int | None, typer.Option(help="a quick look: so many prompts, no score")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="transfer seeds of each arm")] = MAX_NUM_SEEDS,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="a quick look: so many prompts, no score")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="list the runs, and stop")] = False,
 ) -> int:
     """Run the study and return its exit status."""

@@ -108,7 +108,7 @@ COMMANDS = {
         reads=("{images}",),
         fills=("{new}",),
         counts=("--size",),
-        words=("--network", "--judge", "--device"),
+        words=("--judge", "--device"),
     ),
     "bench cost": Command(
         main=bench,

@@ -100,7 +100,7 @@ def test_one_broken_picture_is_said_and_stops_nothing(tmp_path, capsys, content)
     broken = run / "samples/l2p/geneval/00000/samples/0000.png"
     broken.write_bytes(content)
     assert status(run, "--out", tmp_path / "out", "--records") == 0
-    assert f"{broken} is no picture that can be shown" in capsys.readouterr().err
+    assert f"{broken} cannot be read as a picture" in capsys.readouterr().err
     page = (tmp_path / "out/index.html").read_text()
     assert "00000/samples/0000.png is no picture that can be shown" in page and page.count("<figcaption>") > 10
 
