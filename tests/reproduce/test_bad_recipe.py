@@ -1,6 +1,7 @@
 """Recipes and run folders with which no run could end well: one sentence, status 2, and nothing is drawn or written."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,7 @@ BAD = {
         lambda r: replace(r, l2p_sampler=replace(r.l2p_sampler, guidance_scale=float("nan"))),
         "l2p_sampler.guidance_scale is nan",
     ),
-    "rate": (lambda r: replace(r, transfer=replace(r.transfer, ridge_strength=float("inf"))), "transfer.ridge_strength"),
+    "ridge": (lambda r: replace(r, transfer=replace(r.transfer, ridge_strength=math.inf)), "transfer.ridge_strength"),
     "judge": (lambda r: replace(r, judges={"geneval": r.judges["geneval"]}), "suite 'dpg' with dpg but has no judge"),
     "names": (lambda r: replace(r, suites=(r.suites[0], r.suites[0])), "two suites are called 'geneval'"),
     "no suite": (lambda r: replace(r, suites=()), "no suite"),
