@@ -60,12 +60,12 @@ def test_the_pictures_of_the_page_are_kept_small_and_no_other(tmp_path):
     path = fake_run(tmp_path / "flux-mini", num_prompts=5, pictures=True)
     large = path / "samples/l2p/geneval/00001/samples/0000.png"
     Image.new("RGB", (300, 200), "red").save(large)
-    assert status(path, "--out", tmp_path / "out", "--records", "--costs", tmp_path / "none") == 0
+    assert status(path, "--out", tmp_path / "out", "--records") == 0
     kept = tmp_path / "out/runs/flux-mini"
     pictures = sorted(file.relative_to(kept) for file in kept.rglob("*.png"))
     assert len(pictures) == 24  # two a task from both models
     assert Image.open(kept / large.relative_to(path)).size == (96, 64)
-    assert status(kept, "--out", tmp_path / "again", "--costs", tmp_path / "none") == 0
+    assert status(kept, "--out", tmp_path / "again") == 0
     assert (tmp_path / "again/grid.png").is_file()
 
 

