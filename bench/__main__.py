@@ -134,7 +134,10 @@ def _saved_benchmark(directory: Path | None) -> Benchmark:
     for benchmark in leaving:
         if (directory / benchmark.findings).is_file():
             return benchmark
-    files = " nor ".join(f"{benchmark.findings} ({benchmark.title})" for benchmark in leaving)
+    titles: dict[str, list[str]] = {}
+    for benchmark in leaving:
+        titles.setdefault(benchmark.findings, []).append(benchmark.title)
+    files = " nor ".join(f"{name} ({', '.join(of)})" for name, of in titles.items())
     raise FileNotFoundError(f"{directory} holds neither {files}.")
 
 
