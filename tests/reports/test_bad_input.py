@@ -102,7 +102,7 @@ def test_one_broken_picture_is_said_and_stops_nothing(tmp_path, capsys, content)
     assert status(run, "--out", tmp_path / "out", "--records") == 0
     assert f"{broken} cannot be read as a picture" in capsys.readouterr().err
     page = (tmp_path / "out/index.html").read_text()
-    assert "00000/samples/0000.png is no picture that can be shown" in page and page.count("<figcaption>") > 10
+    assert "00000/samples/0000.png cannot be read as a picture" in page and page.count("<figcaption>") > 10
 
 
 def test_our_own_fault_has_a_status_of_its_own(whole, tmp_path, capsys, monkeypatch):
