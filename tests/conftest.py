@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.getoption(WRITE_ERRORS) and exitstatus == 0:  # after a failure it would be half a table
+    if session.config.getoption(WRITE_ERRORS) and exitstatus == 0 and notes.is_whole(session):
         notes.TABLE.write_text(notes.as_table(notes.SEEN), encoding="utf-8")
 
 

@@ -26,6 +26,8 @@ TABLE = ROOT / "docs" / "errors.md"
 MAINS = ("l2p", "bench", "reproduce", "reports", "reports.cost")  # each with a `__main__` that calls run_command
 ANY = "any command"
 LONGEST = 260  # characters of a sentence that stand in the table
+EXPECTED = ("command", "words", "told", "message", "expected", "named", "status", "debug")
+"""Parameters of tests that are no part of what is given."""
 SEEN: set[tuple[str, str]] = set()
 """Command and line of all that was noted since pytest began."""
 
@@ -104,10 +106,17 @@ def portable(sentence: str, folder: Path) -> str:
 
 
 def given_to(item: Any) -> str:
-    """What a test calls the input: the words of its parameters, else those of its own name."""
-    if hasattr(item, "callspec"):
-        return str(item.callspec.id)
-    return str(item.name).removeprefix("test_").replace("_", " ")
+    """What a test calls the input: words of a command's line, texts or the id of its parameters, else its own name."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    given = [value for name, value in params.items() if name not in EXPECTED]
+    if not given:
+        return str(item.originalname).removeprefix("test_").replace("_", " ")
+    lines = [" ".join(map(str, value)) for value in given if isinstance(value, list | tuple)]
+    if lines:
+        return f"`{' '.join(lines)}`" if any(lines) else "nothing"
+    texts = [value for value in given if isinstance(value, str)]
+    told = " ".join(texts) if texts and len(given) < len(params) else item.callspec.id.rstrip("-")
+    return " ".join(told.split())
 
 
 def in_table(text: str) -> set[tuple[str, str]]:
@@ -119,6 +128,15 @@ def in_table(text: str) -> set[tuple[str, str]]:
         elif line.startswith("| ") and line != COLUMNS[0]:
             found.add((command, line))
     return found
+
+
+def is_whole(session: Any) -> bool:
+    """Whether all bad inputs are given in a pytest session, and none has failed so far: what is noted is the table."""
+    asked, files = session.config.option, Path(__file__).parent.rglob("test_*.py")
+    noting = {path for path in files if 'usefixtures("noted")' in path.read_text("utf-8")}
+    given = {item.path for item in session.items if "noted" in getattr(item, "fixturenames", ())}
+    some = asked.keyword or asked.markexpr or "::" in "".join(session.config.args)
+    return noting <= given and not some and not session.testsfailed
 
 
 def refuse_unknown(rows: Iterable[Row], text: str) -> None:

@@ -306,6 +306,7 @@ def test_a_full_disk_leaves_nothing(
         (ValueError("a bug"), 4, "this is a fault of the program, not yours (ValueError: a bug); --debug shows where"),
         (TypeError("a bug"), 4, "this is a fault of the program, not yours (TypeError: a bug); --debug shows where"),
     ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_one_exit_status_for_one_meaning(
     error: BaseException,

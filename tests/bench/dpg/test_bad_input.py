@@ -78,6 +78,9 @@ def test_a_broken_vqa_is_told_as_such(tmp_path, grids, capsys, vqa, words):
 def test_bad_options_of_dpg_bench(tmp_path, grids, capsys, options, words):
     assert dpg(tmp_path, *options) == 2
     assert words in told(capsys)
+
+
+def test_a_model_folder_that_is_not_there(tmp_path, grids, capsys):
     assert dpg(tmp_path, "--vqa-model", "/nope", vqa="transformers") == 2
     assert "there is no /nope: give a folder in transformers' format, or a hub id" in told(capsys)
 
@@ -95,6 +98,7 @@ def _grid_pipe(grids):
         (lambda grids: (grids / "generation.json").write_text("[1]"), "generation.json must hold a JSON object"),
         (lambda grids: (grids.parent / "q.csv").write_bytes(gzip.compress(b"x" * 999)[:-9]), "broken gzip"),
     ],
+    ids=["a pipe for a grid", "a bmp for a png", "a list for settings", "questions of torn gzip"],
 )
 def test_a_spoilt_folder_of_grids_is_refused(tmp_path, grids, capsys, spoil, words):
     spoil(grids)
