@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 from torch import nn
 
@@ -72,6 +73,9 @@ def choose_trained(model: PixelTransformer2DModel, config: TransferConfig) -> di
 
 def make_accelerator(config: TransferConfig) -> Accelerator:
     """Return the accelerator of a transfer: its precision, and its way of sharing gradients between processes."""
+    # A process may train twice, first in float32, then in bfloat16; accelerate has one precision a process and offers
+    # no public way to begin anew. Devices and process groups (its PartialState) stay.
+    AcceleratorState._reset_state()
     return Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[DistributedDataParallelKwargs()])
 
 
