@@ -16,6 +16,7 @@ from reproduce.recipes.base import Recipe, Suite
 
 WEIGHTS = "reproduce/miniature/weights"
 RENDERED = "reproduce.miniature.prompts:rendered"
+PERCEPTUAL = "reproduce.miniature.detector:perceptual"
 SIZES = (500, 1_000, 2_000, 4_000, 20_000)  # images of the corpus
 SHARES = (0.25, 0.5, 1.0)  # of the usual steps: a curve's points, each a run of its own
 DEPTHS = {"head": 0, "1+1": 1, "2+2": 2, "all": None}
@@ -68,6 +69,13 @@ def from_scratch(recipe: Recipe) -> Recipe:
     return replace(recipe, transfer=scratch)
 
 
+def with_diversity(recipe: Recipe) -> Recipe:
+    """The recipe whose first suite's pictures are measured by their diversity too."""
+    first, *others = recipe.suites
+    first = replace(first, benchmarks=(*first.benchmarks, "diversity"))
+    return replace(recipe, suites=(first, *others), judges={**recipe.judges, "diversity": PERCEPTUAL})
+
+
 def other_source(recipe: Recipe) -> str | None:
     """The folder of the first other family's shipped miniature source; None where none is shipped."""
     folders = (f"{WEIGHTS}/{family}" for family in recipe_families() if family != recipe.family)
@@ -100,10 +108,14 @@ def data_size(usual: Recipe) -> dict[str, Recipe]:
 
 
 def scratch(usual: Recipe) -> dict[str, Recipe]:
-    """The transfer, and training from scratch with as many steps, three and ten times as many."""
+    """The transfer, and training from scratch with as many steps, three and ten times as many.
+
+    GenEval's pictures are also measured by their diversity, four seeds a prompt.
+    """
     makers = {"transfer": lambda recipe: recipe, "scratch": from_scratch}
+    measured = with_diversity(usual)
     return {
-        f"{name}-{share:g}": of_length(makers[name](usual), share)
+        f"{name}-{share:g}": of_length(makers[name](measured), share)
         for name, shares in SCRATCH.items()
         for share in shares
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +20,8 @@ from l2p.transfer import TransferConfig
 from reports import studies as shown
 from reports.kept import stated
 from reports.pairs import shared_key
-from reports.runs import Run
+from reports.runs import Run, load_run
+from reproduce.inputs import load_judges
 from reproduce.manifest import FORMAT, check_manifest, recipe_json
 from reproduce.miniature.prompts import corpus_prompts, corpus_scenes, rendered
 from reproduce.miniature.render import render
@@ -27,7 +29,8 @@ from reproduce.recipes import FAMILIES, asked_for, find_recipe
 from reproduce.recipes.base import drawn_at
 from reproduce.reuse import parts
 from reproduce.stages import corpus
-from reproduce.studies import STUDIES, arms, find_arm, runs_of
+from reproduce.stages.score import score
+from reproduce.studies import STUDIES, arms, find_arm, runs_of, with_diversity
 from tests.reproduce import tiny
 
 KEPT = Path(__file__).parents[2] / "docs/results/flux-mini/runs/flux-mini/run.json"
@@ -93,6 +96,21 @@ def test_one_arm_is_the_usual_recipe(usual):
     assert {size for size in shown_sizes(usual)} == {500, 1000, 2000, 4000, 20000}
     scratch = find_arm("scratch/scratch-10", usual).transfer
     assert scratch.num_train_steps == 10 * usual.transfer.num_train_steps and scratch.initial_weights == "random"
+
+
+def test_the_scratch_study_measures_diversity(usual, contract_run, tmp_path, monkeypatch):
+    """Both sides of C8 are scored, by a judge that a run loads, where reports look for it."""
+    for name in ("transfer-1", "scratch-1"):
+        arm = find_arm(f"scratch/{name}", usual)
+        assert arm.suites[0].benchmarks == ("geneval", "diversity") and "diversity" in arm.judges
+    shutil.copytree(contract_run, tmp_path / "run")
+    monkeypatch.setenv("L2P_TINY_SOURCE", str(contract_run.parents[1] / "source" / "flux"))
+    small = with_diversity(tiny.recipe())
+    judge = load_judges(small)["diversity"]
+    for subject in ("source", "l2p"):
+        score(small, small.suites[0], "diversity", judge, subject, tmp_path / "run")
+    found = load_run(tmp_path / "run").scored["l2p", "geneval/diversity"]
+    assert found.summary.num_scored == 12 and 0 < found.summary.overall < 2
 
 
 def shown_sizes(usual):
