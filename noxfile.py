@@ -59,13 +59,14 @@ def tests(session: nox.Session) -> None:
 def dry(session: nox.Session) -> None:
     """All stages of each family's paper-size recipes on random weights: one process, two with gloo; then at 4096 px."""
     for family in FAMILIES:
-        recipe = ("-m", "reproduce", family, "--size", "paper", "--dry", "--run")
-        two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-        large = ("-m", "reproduce", family, "--recipe", f"{family}_4k", "--dry", "--run")
+        recipe = (family, "--size", "paper", "--dry", "--run")
+        # Without `--` torchrun takes --run for one of its own options.
+        two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "reproduce", "--")
+        large = (family, "--recipe", f"{family}_4k", "--dry", "--run")
         with tempfile.TemporaryDirectory() as folder:
-            run(session, *recipe, f"{folder}/one", *session.posargs)
+            run(session, "-m", "reproduce", *recipe, f"{folder}/one", *session.posargs)
             run(session, *two, *recipe, f"{folder}/two", *session.posargs)
-            run(session, *large, f"{folder}/large", *session.posargs)
+            run(session, "-m", "reproduce", *large, f"{folder}/large", *session.posargs)
 
 
 @nox.session(python=False)

@@ -1,6 +1,8 @@
 """A recipe of the paper's size goes all the way on tiny random weights: the recipe's own settings but for sizes."""
 
 import json
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -54,6 +56,17 @@ def test_all_six_stages_run_and_a_later_call_finds_the_recipe_again(tmp_path, mo
     assert (files_of(run_dir) / "source" / "model_index.json").is_file()
     again = ended(main, *["zimage", "--run", str(run_dir), "--status"])
     assert again.status == 0, again.output
+
+
+def test_two_processes_of_torchrun_go_all_the_way(tmp_path):
+    """As docs/paper-size.md types it, with a folder of one's own: `--run` is an option of torchrun too."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "reproduce", "--", "flux", "--size", "paper", "--dry", "--run", str(tmp_path / "run")]
+    done = subprocess.run([*torchrun, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert all(manifest["stages"][stage]["finished"] for stage in NEEDS)
+    assert manifest["stages"]["transfer"]["num_processes"] == 2
 
 
 def test_dry_is_for_the_papers_size(tmp_path):
