@@ -69,9 +69,7 @@ def run_family(
     plan: Annotated[bool, typer.Option("--plan", help="print the cost in time, disk and memory, and stop")] = False,
     reuse: Annotated[
         Path | None,
-        typer.Option(
-            help=r"take the source's pictures from this run where they fit \[default: any run beside this one]"
-        ),
+        typer.Option(help=r"take what this run made of the same inputs \[default: any run beside this one]"),
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="go on without corpus images that are missing or damaged")

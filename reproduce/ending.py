@@ -40,7 +40,7 @@ def scores_table(name: str, rows: list[dict[str, str]]) -> Table:
 
 
 def stages_table(manifest: dict[str, Any]) -> Table:
-    """A row a stage: seconds, memory of all processes, and what was taken from other runs instead of drawn."""
+    """A row a stage: seconds, memory of all processes, and what was taken from other runs instead of made."""
     table = Table(title="Time and memory", box=SIMPLE)
     for column in ("stage", "time", "memory", "taken from another run"):
         table.add_column(column)
@@ -59,7 +59,7 @@ def _taken(reused: dict[str, dict[str, Any]], stage: str) -> str:
     for folder, one in reused.items():
         if folder.partition("/")[0] == FOLDERS.get(stage):
             counts[one["run"]] += one["num_files"]
-    return ", ".join(f"{count:,} images of {run}" for run, count in counts.items())
+    return ", ".join(f"{count:,} files of {run}" for run, count in counts.items())
 
 
 def verdicts(claims: list[dict[str, Any]]) -> str:

@@ -51,7 +51,7 @@ def keep_record(run_dir: Path, stage: str) -> None:
         return
     known = _record(run_dir)
     before = known.get(stage, {})
-    files = {name: known_file(run_dir / name, before.get(name)) for name in _files(run_dir, stage)}
+    files = {name: known_file(run_dir / name, before.get(name)) for name in lasting_files(run_dir, stage)}
     other = [name for name in before if name.endswith(EXACT) and name in files and _differs(before[name], files[name])]
     if other:
         say(
@@ -120,7 +120,7 @@ def _record(run_dir: Path) -> dict[str, dict[str, Any]]:
     return read_json(path) if path.is_file() else {}
 
 
-def _files(run_dir: Path, stage: str) -> Iterator[str]:
+def lasting_files(run_dir: Path, stage: str) -> Iterator[str]:
     """A stage's lasting files, relative to the run."""
     folder = run_dir / FOLDERS[stage]
     for path in sorted(folder.rglob("*")):

@@ -1,110 +1,160 @@
-"""What another run drew with the source from the same inputs is not drawn again: its files are linked.
+"""What another run made from the same inputs is not made again: its files are linked.
 
-A part (the corpus' images, the source's pictures of one suite) depends on the source's files, the sampler, the prompts
-with their seeds, the libraries and the device, and on nothing else of a run: all seeds and ablations share it. The
-processor's model is not compared: on another one the last bits may differ. Stages know nothing of it: they find files
-that are there, as after a kill.
+A part is the corpus' images, the trained model, or one model's pictures of one suite. It depends on the source's files,
+its own settings, the prompts with their seeds, the libraries and the device, and on nothing else of a run: all seeds
+and ablations share what the source draws, studies share transfers. The processor's model is not compared: on another
+one the last bits may differ. Stages know nothing of it: they find files that are there, as after a kill.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from bench.passport import library_versions
 from bench.records import differing, read_json, to_json, write_json
 from l2p.progress import say
-from reproduce.draw import Drawing
+from reproduce.draw import SUBJECTS, Drawing, SubjectName
+from reproduce.files import FOLDERS, lasting_files
 from reproduce.inputs import corpus_facts, digest, files_sha256
 from reproduce.manifest import FORMAT, drawing_device
 from reproduce.recipes import Recipe
 from reproduce.recipes.base import drawn_at
-from reproduce.stages import corpus, sample
+from reproduce.stages import corpus, sample, transfer
 
+TAKING = "taking"  # ends the name of a folder that is not whole yet
 LIBRARIES = ("torch", "diffusers", "transformers")
-SOURCE_DRAWINGS: dict[str, Callable[[Recipe, Path], dict[str, list[Drawing]]]] = {
-    "corpus": corpus.source_drawings,
-    "sample": sample.source_drawings,
-}
-"""By stage: the drawings of each folder that the source alone fills."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Files of one folder (relative to the run) and all that their bytes depend on."""
+    """Files of one folder (relative to the run) and all that their bytes depend on.
+
+    `names` None: the stage decides what it leaves there, and the other run's record says it.
+    """
 
     folder: str
-    names: tuple[str, ...]
+    names: tuple[str, ...] | None
     inputs: dict[str, Any]
 
 
-def parts(recipe: Recipe, stage: str, source_sha256: str) -> list[Part]:
-    """What the source draws in a stage."""
-    found = [
-        _part(recipe, folder, drawings, source_sha256)
-        for folder, drawings in SOURCE_DRAWINGS.get(stage, lambda *_: {})(recipe, Path()).items()
-    ]
-    if stage == "corpus" and recipe.corpus.images_per_shard is not None:
-        return [_in_shards(recipe, part) for part in found]
-    return found
+def parts(recipe: Recipe, stage: str, run_dir: Path, manifest: dict[str, Any]) -> list[Part]:
+    """What another run may have made of a stage, from the manifest and files of the stages before it."""
+    if stage == "corpus":
+        return _corpus(recipe, manifest)
+    if stage == "transfer":
+        return _transfer(recipe, manifest)
+    return _pictures(recipe, run_dir, manifest) if stage == "sample" else []
 
 
-def _in_shards(recipe: Recipe, part: Part) -> Part:
-    """The corpus as shards, in which lie the images that the filter has let through."""
+def _corpus(recipe: Recipe, manifest: dict[str, Any]) -> list[Part]:
+    drawings = corpus.source_drawings(recipe, Path())["corpus"]
+    part = _drawn(recipe, "source", "corpus", drawings, source_sha256_of(manifest) | corpus.maker_facts(recipe))
+    if recipe.corpus.images_per_shard is None:
+        return [part]
+    # The corpus as shards, in which lie the images that the filter has let through.
     packed = {name: getattr(recipe.corpus, name) for name in ("images_per_shard", "image_filter")}
-    return replace(part, names=tuple(corpus.planned_shards(recipe)), inputs=part.inputs | packed)
+    return [replace(part, names=tuple(corpus.planned_shards(recipe)), inputs=part.inputs | packed)]
 
 
-def _part(recipe: Recipe, folder: str, drawings: list[Drawing], source_sha256: str) -> Part:
+def _transfer(recipe: Recipe, manifest: dict[str, Any]) -> list[Part]:
+    """The trained model with its log; none where it starts from another model, whose folder may change."""
+    if recipe.start is not None or "corpus" not in manifest["inputs"]:
+        return []
+    inputs = source_sha256_of(manifest) | {
+        "corpus": manifest["inputs"]["corpus"],
+        "transfer": to_json(recipe.transfer) | {"allow_missing": manifest["allow_missing"]},
+        "sampling": transfer.sampling(recipe),
+        "num_processes": PartialState().num_processes,  # gradients are summed in another order
+        "versions": library_versions((*LIBRARIES, "accelerate")),
+        "device": drawing_device(),
+    }
+    return [Part(folder="transfer", names=None, inputs=inputs)]
+
+
+def _pictures(recipe: Recipe, run_dir: Path, manifest: dict[str, Any]) -> list[Part]:
+    """Both subjects' pictures of each suite; the pixel model's depend on its weights too."""
+    model = run_dir / "transfer" / "model"
+    weights = sorted(path.name for path in model.glob("*"))
+    made_with = {"source": {}, "l2p": {"model_sha256": files_sha256(model, weights)}}
+    return [
+        _drawn(recipe, subject, folder, drawings, source_sha256_of(manifest) | made_with[subject])
+        for subject in SUBJECTS
+        for folder, drawings in sample.subject_drawings(recipe, Path(), subject).items()
+    ]
+
+
+def _drawn(
+    recipe: Recipe, subject: SubjectName, folder: str, drawings: list[Drawing], made_with: dict[str, Any]
+) -> Part:
     rows = [(drawing.path.relative_to(folder).as_posix(), drawing.text, drawing.seed) for drawing in drawings]
-    inputs = {
-        "source_sha256": source_sha256,
-        "sampler": to_json(recipe.source_sampler),
+    inputs = made_with | {
+        "sampler": to_json(SUBJECTS[subject].sampler(recipe)),
         "dtype": recipe.dtype,
-        "resolution": drawn_at(recipe, "source", drawings[0].scale if drawings else None),
+        "resolution": drawn_at(recipe, subject, drawings[0].scale if drawings else None),
         "prompts_sha256": digest(rows),
         "versions": library_versions(LIBRARIES),
         "device": drawing_device(),
-        **(corpus.maker_facts(recipe) if folder == "corpus" else {}),
     }
     return Part(folder=folder, names=tuple(name for name, *_ in rows), inputs=inputs)
 
 
-def remember(recipe: Recipe, run_dir: Path, stage: str, source_sha256: str) -> dict[str, Any]:
+def source_sha256_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The source's hash, as the first of a part's inputs."""
+    return {"source_sha256": manifest["inputs"]["source_sha256"]}
+
+
+def remember(recipe: Recipe, run_dir: Path, stage: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """What run.json keeps of a finished stage, so that other runs may take its files: inputs, count and hash."""
-    source_parts = parts(recipe, stage, source_sha256)
-    hashes = {part.folder: files_sha256(run_dir / part.folder, part.names) for part in source_parts}
-    kept = {
-        part.folder: {"inputs": part.inputs, "num_files": len(part.names), "files_sha256": hashes[part.folder]}
-        for part in source_parts
-    }
+    kept: dict[str, dict[str, Any]] = {}
+    for part in parts(recipe, stage, run_dir, manifest):
+        names = part.names if part.names is not None else _left_in(run_dir, stage)
+        kept[part.folder] = {
+            "inputs": part.inputs,
+            "num_files": len(names),
+            "files_sha256": files_sha256(run_dir / part.folder, names),
+            **({"names": list(names)} if part.names is None else {}),
+        }
     found: dict[str, Any] = {"parts": kept} if kept else {}
     if stage == "corpus":
-        found["inputs"] = {"corpus": corpus_facts(run_dir / "corpus", hashes["corpus"])}
+        found["inputs"] = {"corpus": corpus_facts(run_dir / "corpus", kept["corpus"]["files_sha256"])}
     return found
+
+
+def _left_in(run_dir: Path, stage: str) -> tuple[str, ...]:
+    """The names in its folder of what a stage left for good."""
+    folder = Path(FOLDERS[stage])
+    return tuple(Path(name).relative_to(folder).as_posix() for name in lasting_files(run_dir, stage))
 
 
 def adopt(recipe: Recipe, run_dir: Path, stage: str, manifest: dict[str, Any], asked: Path | None) -> None:
     """Link what an earlier run has of a stage's parts, and write into run.json's `reused` where they came from.
 
     The earlier run is `asked`, else any folder beside `run_dir`. What was asked for and does not fit, and files that
-    are not what their run's record says, are told on stderr and drawn anew.
+    are not what their run's record says, are told on stderr and made anew; so is a transfer that was begun here.
     """
-    for part in parts(recipe, stage, manifest["inputs"]["source_sha256"]):
-        if all((run_dir / part.folder / name).exists() for name in part.names):
+    for part in parts(recipe, stage, run_dir, manifest):
+        here = run_dir / part.folder
+        if here.exists() if part.names is None else all((here / name).exists() for name in part.names):
             continue
-        donor = next((donor for donor in _donors(run_dir, asked) if _fits(part, donor, tell=asked is not None)), None)
+        found = ((donor, _fits(part, donor, tell=asked is not None)) for donor in _donors(run_dir, asked))
+        donor, names = next(((donor, names) for donor, names in found if names is not None), (None, ()))
         if donor is None:
             continue
-        manifest["reused"][part.folder] = {"run": donor.name, "num_files": len(part.names)}
+        manifest["reused"][part.folder] = {"run": donor.name, "num_files": len(names)}
         write_json(run_dir / "run.json", manifest)
-        for name in part.names:
-            _link(donor / part.folder / name, run_dir / part.folder / name)
-        say(f"{part.folder}: {len(part.names):,} files taken from {donor}, drawn there with the same inputs")
+        into = here if part.names is not None else here.with_name(f".{here.name}.{TAKING}")
+        for name in names:
+            _link(donor / part.folder / name, into / name)
+        if into != here:
+            into.rename(here)  # a stage that names its files itself finds all of them or none
+        say(f"{part.folder}: {len(names):,} files taken from {donor}, made there of the same inputs")
 
 
 def _donors(run_dir: Path, asked: Path | None) -> Iterator[Path]:
@@ -116,20 +166,21 @@ def _donors(run_dir: Path, asked: Path | None) -> Iterator[Path]:
             yield path.parent
 
 
-def _fits(part: Part, donor: Path, *, tell: bool) -> bool:
-    """Whether a run's part was made of the same inputs and its files are still what its record says."""
+def _fits(part: Part, donor: Path, *, tell: bool) -> Sequence[str] | None:
+    """The files of a run's part, if it was made of the same inputs and they are still what its record says."""
     manifest = _manifest(donor)
     record = manifest.get("parts", {}).get(part.folder)
     if record is None or record["inputs"] != part.inputs:
         if tell:
             say(f"{part.folder}: nothing is taken from {donor}: {_difference(record, part)}")
-        return False
-    missing = [name for name in part.names if not (donor / part.folder / name).is_file()]
-    if missing or files_sha256(donor / part.folder, part.names) != record["files_sha256"]:
-        what = f"{len(missing):,} of {len(part.names):,} files are missing" if missing else "files have changed"
-        say(f"{part.folder}: not taken from {donor}, where {what} since it was drawn")
-        return False
-    return True
+        return None
+    names: Sequence[str] = record["names"] if part.names is None else part.names
+    missing = [name for name in names if not (donor / part.folder / name).is_file()]
+    if missing or files_sha256(donor / part.folder, names) != record["files_sha256"]:
+        what = f"{len(missing):,} of {len(names):,} files are missing" if missing else "files have changed"
+        say(f"{part.folder}: not taken from {donor}, where {what} since it was made")
+        return None
+    return names
 
 
 def _manifest(donor: Path) -> dict[str, Any]:
@@ -143,7 +194,7 @@ def _manifest(donor: Path) -> dict[str, Any]:
 
 def _difference(record: dict[str, Any] | None, part: Part) -> str:
     if record is None:
-        return "it has not drawn this"
+        return "it has not made this"
     found = differing(record["inputs"], part.inputs)
     return "; ".join(f"{name} {theirs!r} there, {ours!r} here" for name, theirs, ours in found)
 

@@ -47,7 +47,7 @@ ALWAYS = ("report",)  # reads the folder as it is now, and takes seconds
 class Options:
     """What a command may ask beside its recipe, folder and stages.
 
-    `reuse` is a run to take the source's pictures from (`reproduce.reuse`), `redo` are stages to make anew
+    `reuse` is a run to take finished parts from (`reproduce.reuse`), `redo` are stages to make anew
     (`reproduce.redo`), `asked` is how later calls find the recipe again; `quiet` tells neither progress nor the end,
     `as_json` prints the end as JSON.
     """
@@ -201,7 +201,7 @@ def _run_recorded(
         state.wait_for_everyone()
     with recorded(manifest, run_dir, stage, state.num_processes) as found:
         found |= work(recipe, run_dir) or {}
-        found |= remember(recipe, run_dir, stage, manifest["inputs"]["source_sha256"])
+        found |= remember(recipe, run_dir, stage, manifest)
         keep_record(run_dir, stage)
     put_away(run_dir, manifest, stage)
 

@@ -60,7 +60,7 @@ def suite_drawings(recipe: Recipe, suite: Suite, folder: Path) -> list[Drawing]:
     ]
 
 
-def source_drawings(recipe: Recipe, run_dir: Path) -> dict[str, list[Drawing]]:
-    """What the source draws here, by folder in the run."""
-    folders = {f"samples/source/{suite.name}": suite for suite in recipe.suites}
+def subject_drawings(recipe: Recipe, run_dir: Path, subject: SubjectName) -> dict[str, list[Drawing]]:
+    """What a subject draws here, by folder in the run."""
+    folders = {f"samples/{subject}/{suite.name}": suite for suite in recipe.suites}
     return {folder: suite_drawings(recipe, suite, run_dir / folder) for folder, suite in folders.items()}

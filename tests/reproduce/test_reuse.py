@@ -34,14 +34,22 @@ def donor(first, tmp_path) -> Path:
     return tmp_path / "runs" / "first"
 
 
-def adopted(recipe, run_dir: Path, asked: Path | None = None, source_sha256: str | None = None) -> dict:
-    """What a new run would take for its two drawing stages."""
+def adopted(
+    recipe,
+    run_dir: Path,
+    asked: Path | None = None,
+    source_sha256: str | None = None,
+    stages: tuple[str, ...] = ("corpus", "sample"),
+) -> dict:
+    """What a new run would take for these stages, as if its corpus were the other's."""
     source = (
         source_sha256
         or json.loads(((asked or run_dir.parent / "first") / "run.json").read_text())["inputs"]["source_sha256"]
     )
     manifest = open_run(recipe, run_dir, source_sha256=source)
-    for stage in ("corpus", "sample"):
+    there = json.loads(((asked or run_dir.parent / "first") / "run.json").read_text())
+    for stage in stages:
+        manifest["inputs"] |= {"corpus": there["inputs"]["corpus"]} if "inputs" in there else {}
         adopt(recipe, run_dir, stage, manifest, asked)
     assert json.loads((run_dir / "run.json").read_text())["reused"] == manifest["reused"]
     return manifest["reused"]
@@ -63,6 +71,41 @@ def test_a_run_beside_another_takes_its_pictures_and_ends_with_the_same_bytes(fi
     assert tree(run_dir, "samples/l2p") != tree(first, "samples/l2p")
     image = "corpus/images/000003-0.png"
     assert (run_dir / image).samefile(first / image)  # a link: no second copy on the disk
+
+
+def test_an_equal_run_takes_the_transfer_and_what_it_drew_too(first, child):
+    """As a study's arm that another study has: nothing is trained or drawn again, and a kill leaves no half of it."""
+    run_dir = first.parent / "again"
+    code, output = child(tiny.command_killed, "reproduce.reuse:_link", 18, *RECIPE, "--run", str(run_dir))
+    assert code != 0 and (run_dir / ".transfer.taking").is_dir() and not (run_dir / "transfer").exists(), output
+    code, output = child(tiny.command, *RECIPE, "--run", str(run_dir))
+    assert code == 0, output
+    manifest = json.loads((run_dir / "run.json").read_text())
+    pixel = {f"samples/l2p/{suite}": num for suite, num in (("geneval", 24), ("dpg", 8))}
+    assert {name: manifest["reused"][name]["num_files"] for name in pixel} == pixel
+    assert manifest["reused"]["transfer"]["run"] == "first" and "draws" not in output and "training" not in output
+    folders = ("corpus", "transfer/model", "samples")
+    assert tree(run_dir, *folders) == tree(first, *folders)
+    assert (run_dir / "transfer/summary.json").samefile(first / "transfer/summary.json")
+    assert not list(run_dir.glob(".*taking"))
+
+
+def test_a_transfer_that_was_begun_here_goes_on(tiny_source, donor):
+    run_dir = donor.parent / "second"
+    assert "transfer" not in adopted(tiny.recipe(), run_dir, stages=("corpus",))
+    (run_dir / "transfer" / "state").mkdir(parents=True)
+    assert "transfer" not in adopted(tiny.recipe(), run_dir, stages=("transfer",))
+    (run_dir / "transfer" / "state").rmdir()
+    (run_dir / "transfer").rmdir()
+    assert "transfer" in adopted(tiny.recipe(), run_dir, stages=("transfer",))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", 1), ("learning_rate", 2e-2), ("num_train_steps", 11), ("trainable", "all")]
+)
+def test_another_transfer_is_not_taken(tiny_source, donor, name, value):
+    other = replace(tiny.recipe(), transfer=replace(tiny.recipe().transfer, **{name: value}))
+    assert "transfer" not in adopted(other, donor.parent / "second", stages=("corpus", "transfer"))
 
 
 def test_files_are_copied_where_there_are_no_links(tiny_source, donor, monkeypatch):

@@ -33,6 +33,7 @@ from reproduce.stages.score import score
 from reproduce.studies import STUDIES, arms, find_arm, runs_of, with_diversity
 from tests.reproduce import tiny
 
+MADE = {"inputs": {"source_sha256": "5" * 64}}
 KEPT = Path(__file__).parents[2] / "docs/results/flux-mini/runs/flux-mini/run.json"
 
 
@@ -171,24 +172,26 @@ def test_rendered_pictures_are_those_of_the_prompts(tiny_source, tmp_path):
     assert isinstance(rendered(1, 0, 32)(0), Image.Image)
 
 
-def test_what_another_made_is_not_taken_for_the_sources(tiny_source):
+def test_what_another_made_is_not_taken_for_the_sources(tiny_source, tmp_path):
     small = tiny.recipe()
     makers = [None, "reproduce.miniature.prompts:rendered", str(tiny_source)]
     inputs = [
-        parts(replace(small, corpus=replace(small.corpus, maker=maker)), "corpus", "5" * 64)[0].inputs
+        parts(replace(small, corpus=replace(small.corpus, maker=maker)), "corpus", tmp_path, MADE)[0].inputs
         for maker in makers
     ]
     assert "maker" not in inputs[0] and "maker_sha256" not in inputs[0]
     assert inputs[1]["maker"] == makers[1] and len(inputs[2]["maker_sha256"]) == 64
-    source = [parts(replace(small, corpus=replace(small.corpus, maker=maker)), "sample", "5" * 64) for maker in makers]
-    assert source[0] == source[1] == source[2]
+    recipes = [replace(small, corpus=replace(small.corpus, maker=maker)) for maker in makers]
+    pictures = [parts(recipe, "sample", tmp_path, MADE) for recipe in recipes]
+    assert pictures[0] == pictures[1] == pictures[2]
 
 
-def test_a_suite_of_scale_two_is_drawn_at_twice_the_resolution(tiny_source):
+def test_a_suite_of_scale_two_is_drawn_at_twice_the_resolution(tiny_source, tmp_path):
     small = tiny.recipe()
     twice = replace(small.suites[0], name="geneval_x2", scale=2)
     recipe = replace(small, suites=(small.suites[0], twice))
-    assert [part.inputs["resolution"] for part in parts(recipe, "sample", "5" * 64)] == [32, 64]
+    found = parts(recipe, "sample", tmp_path, MADE)
+    assert [part.inputs["resolution"] for part in found] == [32, 64, 32, 64]
     high = replace(recipe, resolution=128, source_resolution=32)
     assert [drawn_at(high, subject, 2) for subject in ("source", "l2p")] == [64, 256]
 
