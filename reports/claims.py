@@ -11,21 +11,16 @@ from typing import Any
 from bench.records import CostRecord, write_json
 from reports import studies
 from reports.cost import figure4
-from reports.estimates import NoEvidenceError, run_difference
+from reports.estimates import NoEvidenceError
 from reports.evidence import (
     Evidence,
     judging_group,
-    keeps_to_paper,
-    of_estimate,
     retention_evidence,
-    trains_everything,
 )
-from reports.pairs import differ_only_in
 from reports.paper import CLAIMS, Claim, Rule
 from reports.runs import Run, other_corpus
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
-TUNING = ("transfer.trainable", "transfer.num_trainable_blocks")  # all that C4's pair may differ in
 ACROSS_FAMILIES = ("families_kept",)  # quantities that count families; every other is judged for each of them
 STUDIED = (  # quantities that take a study: judged for the families that have one
     *("data_source_gain", "corpus_size_saturation", "shift_gain", "diversity_gain"),
@@ -132,23 +127,6 @@ def apply_rule(rule: Rule, evidence: Evidence) -> tuple[str, str]:
     return (REPRODUCED if passes else NOT_REPRODUCED), ""
 
 
-def shallow_minus_full(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
-    """C4: the pixel model's GenEval with shallow blocks tuned minus that with all tuned, the longest such pair."""
-    pairs = [
-        (full, shallow)
-        for full in runs
-        for shallow in runs
-        if trains_everything(full)
-        and keeps_to_paper(shallow) is None
-        and differ_only_in(full, shallow, TUNING, suite="geneval")
-    ]
-    if not pairs:
-        raise NoEvidenceError("")
-    full, shallow = max(pairs, key=lambda pair: pair[0].num_train_images)
-    difference = run_difference(full, shallow, "l2p", "geneval").difference
-    return of_estimate(difference, f"{shallow.name} minus {full.name}, {difference.num_clusters} prompts.")
-
-
 def source_made_retention(runs: Sequence[Run], costs: Sequence[CostRecord]) -> Evidence:
     """C14: C1's evidence, if every training image of its runs has the prompt and seed that the source drew it from.
 
@@ -183,7 +161,7 @@ MEASURES: dict[str, Measure] = {
     "geneval_retention": lambda runs, costs: retention_evidence(runs, "geneval"),
     "dpg_retention": lambda runs, costs: retention_evidence(runs, "dpg"),
     "heldout_retention": lambda runs, costs: retention_evidence(runs, "heldout"),
-    "shallow_minus_full": shallow_minus_full,
+    "shallow_minus_full": lambda runs, costs: studies.shallow_minus_full(runs),
     "figure4_gap": figure4_gap,
     "data_source_gain": lambda runs, costs: studies.data_source_gain(runs),
     "corpus_size_saturation": lambda runs, costs: studies.corpus_size_saturation(runs),

@@ -60,8 +60,20 @@ def _compared(run: Run, suite: str | None) -> dict[str, Any]:
         **what["recipe"],
         "suites": {given["name"]: {name: given.get(name) for name in SUITE_FIELDS} for given in suites},
         "judges": named,
-        "inputs": {"corpus": (run.manifest.get("inputs") or {}).get("corpus"), "judges": hashed},
+        "inputs": {"corpus": _corpus(run), "judges": hashed},
     }
+
+
+def _corpus(run: Run) -> dict[str, Any] | None:
+    """What a run's corpus is compared by.
+
+    One that the source drew is told by the source and its rows, which name every prompt and seed and what was rejected;
+    on another processor its pictures' last bits differ. Any other one is told by its pictures' bytes too.
+    """
+    facts = (run.manifest.get("inputs") or {}).get("corpus")
+    given = run.recipe.get("corpus") or {}
+    drawn = given.get("maker") is None and given.get("folder") is None and (facts or {}).get("metadata_sha256")
+    return {name: value for name, value in facts.items() if name != "images_sha256"} if facts and drawn else facts
 
 
 def _judges(what: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:

@@ -4,13 +4,14 @@ A study's runs are found by their recipes, not by their names: whatever differs 
 else but the transfer's seed, belongs together. The criteria that judge these quantities stand in ``reports.paper``.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.statistics import Estimate, paired_difference
 from reports import paper
 from reports.estimates import NoEvidenceError, pool, pooled_retention, rows_retention, score_rows, with_seed_spread
-from reports.evidence import Evidence, keeps_to_paper, of_estimate, tuned_otherwise
+from reports.evidence import Evidence, keeps_to_paper, of_estimate, trains_everything, tuned_otherwise
 from reports.pairs import shared_key
 from reports.regression.significance import averaged, seed_variance
 from reports.runs import Run, groups
@@ -194,6 +195,19 @@ def data_source_gain(runs: Sequence[Run]) -> Evidence:
     names = ("the source itself", "rendered scenes")
     sets = arms([run for run in runs if _tuned_as_paper(run)], STUDIES["data-source"])
     return _difference(longest([(of[names[0]], of[names[1]]) for of in sets if set(names) <= of.keys()]))
+
+
+def shallow_minus_full(runs: Sequence[Run]) -> Evidence:
+    """C4: the shallow blocks tuned minus all of them, over the transfer seeds that both have."""
+    found = []
+    for of in arms(runs, STUDIES["depth"]):
+        shallow = [run for members in of.values() for run in members if _tuned_as_paper(run)]
+        for members in groups(shallow).values():
+            whole = [run for run in itertools.chain(*of.values()) if trains_everything(run)]
+            seeds = {run.seed for run in members} & {run.seed for run in whole}
+            pair = tuple([run for run in side if run.seed in seeds] for side in (members, whole))
+            found += [pair] if seeds else []
+    return _difference(longest(found))
 
 
 def corpus_size_saturation(runs: Sequence[Run]) -> Evidence:

@@ -14,7 +14,7 @@ from tests.reports.fake_run import fake_run, predicted_4k
 
 OTHER_INPUTS = {
     "source_sha256": "other",
-    "corpus": {"images_sha256": "other"},
+    "corpus": {"metadata_sha256": "other"},
     "judges": {"geneval": "other"},
 }
 KEYS = ["id", "statement", "criterion", "scope", "family", "world", "verdict", "value", "ci95", "n", "source"]
@@ -98,10 +98,15 @@ def test_the_longest_transfer_judges_whatever_it_scored(tmp_path):
     assert judgement.verdict == "not reproduced" and "3 transfer seeds" in judgement.why
 
 
-def c4_pair(folder, shallow=0.8, full=0.6, **changes):
-    """A run that tunes both ends and one that tunes everything, which differ in ``changes`` of the recipe too."""
-    paths = [fake_run(folder / "flux-mini", pixel_accuracy=shallow, num_prompts=40)]
-    options = {"trainable": "all", **changes.pop("options", {})}
+def c4_pair(folder, shallow=0.8, full=0.6, *, both=False, **changes):
+    """A run that tunes both ends and one that tunes everything, which differ in ``changes`` of the recipe too.
+
+    both: the options change on both sides, another transfer seed such as.
+    """
+    options = changes.pop("options", {})
+    seed = options.get("seed", 0) if both else 0
+    paths = [fake_run(folder / "flux-mini", pixel_accuracy=shallow, num_prompts=40, seed=seed)]
+    options = {"trainable": "all", **options}
     everything = {"options": options, "trainable": 1_950_000, "recipe": {"study": "all blocks", **changes}}
     paths.append(fake_run(folder / "flux-mini-full", pixel_accuracy=full, num_prompts=40, **everything))
     return load_runs(paths)
@@ -129,6 +134,15 @@ def test_c4_compares_only_runs_of_the_same_inputs(tmp_path, name):
     inputs = {**full.manifest["inputs"], name: OTHER_INPUTS[name]}
     edit(full.path / "run.json", inputs=inputs)
     assert verdicts(load_runs([run.path, full.path]))["C4"].verdict == "not tested"
+
+
+def test_c4_pairs_the_seeds_that_both_sides_have(tmp_path):
+    """The interval is of all of them; a seed of one side alone is left out."""
+    one = c4_pair(tmp_path / "0", shallow=0.8, full=0.78)
+    more = [run for seed in (1, 2) for run in c4_pair(tmp_path / str(seed), options={"seed": seed}, both=True)]
+    judgement = verdicts([*one, *more])["C4"]
+    assert judgement.why.count("(3 seeds)") == 2, judgement.why
+    assert "(2 seeds)" in verdicts([*one, more[0], *more[2:]])["C4"].why
 
 
 def test_c4_is_refuted_when_full_tuning_wins(tmp_path):

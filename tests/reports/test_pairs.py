@@ -66,10 +66,26 @@ def test_a_source_is_what_it_holds_not_where_it_lies(usual, tmp_path):
 
 def test_another_corpus_of_the_same_recipe_counts(usual, tmp_path):
     run = other(tmp_path, options={"batch_size": 32})
+    edit_corpus(run, metadata_sha256="2" * 64)
+    assert differences(usual, load_run(run.path)) == ["transfer.batch_size", "inputs.corpus.metadata_sha256"]
+
+
+def test_a_corpus_that_the_source_drew_on_another_processor_is_the_same(usual, tmp_path):
+    """Its rows say what was drawn; bytes count where others made the pictures."""
+    run = other(tmp_path, options={"batch_size": 32})
+    edit_corpus(run, images_sha256="2" * 64)
+    assert differences(usual, load_run(run.path)) == ["transfer.batch_size"]
+    given = {**usual.recipe["corpus"], "maker": "fixture:rendered"}
+    made, again = (other(tmp_path / name, recipe={"corpus": given}) for name in ("made", "again"))
+    assert differences(made, again) == []
+    edit_corpus(again, images_sha256="2" * 64)
+    assert differences(made, load_run(again.path)) == ["inputs.corpus.images_sha256"]
+
+
+def edit_corpus(run, **changes):
     manifest = read_json(run.path / "run.json")
-    manifest["inputs"]["corpus"]["images_sha256"] = "2" * 64
+    manifest["inputs"]["corpus"] |= changes
     write_json(run.path / "run.json", manifest)
-    assert differences(usual, load_run(run.path)) == ["transfer.batch_size", "inputs.corpus.images_sha256"]
 
 
 def test_a_run_without_a_recipe_is_never_a_pair(usual, tmp_path):
