@@ -47,7 +47,7 @@ def compare_scores(a: Path, b: Path) -> Comparison:
     rows are missing, there twice, partial or no numbers in the benchmark's range; and for a score of the whole set of
     images, so that there is nothing to pair.
     """
-    first, other = read_summary(a / "summary.json"), read_summary(b / "summary.json")
+    first, other = _summary(a), _summary(b)
     if first.benchmark != other.benchmark:
         raise InputError(f"{a} is {first.benchmark}, {b} is {other.benchmark}: compare the same benchmark.")
     benchmark = find_benchmark(first.benchmark)
@@ -56,6 +56,15 @@ def compare_scores(a: Path, b: Path) -> Comparison:
     return paired_difference(
         *rows, *other_rows, bounds=(0.0, benchmark.scale), higher_is_better=benchmark.higher_is_better
     )
+
+
+def _summary(directory: Path) -> Summary:
+    path = directory / "summary.json"
+    if not path.is_file():
+        raise InputError(
+            f"{directory} holds no summary.json: give a folder of scores, as `python -m bench geneval` writes"
+        )
+    return read_summary(path)
 
 
 def _columns(directory: Path, summary: Summary) -> tuple[list[str], list[str], list[Any]]:
@@ -113,7 +122,7 @@ def _units(directory: Path) -> str:
 
 def differing_settings(a: Path, b: Path) -> dict[str, tuple[Any, Any]]:
     """Settings of the scoring (not of the images) that differ between two summaries: the scores may not compare."""
-    first, other = read_summary(a / "summary.json"), read_summary(b / "summary.json")
+    first, other = _summary(a), _summary(b)
     passports = first.passport, other.passport
     names = ("prompts_sha256", "images_per_prompt", "models", "thresholds", "recipe")
     pairs = {name: (passports[0].get(name), passports[1].get(name)) for name in names}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,8 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError that names the nearest sizes, unless the whole model can paint height x width pixels."""
         multiple = self.size_multiple
+        if not (isinstance(height, Integral) and isinstance(width, Integral)):
+            raise InputError(f"height {height!r} and width {width!r} are pixels: give whole numbers")
         if height > 0 and width > 0 and not (height % multiple or width % multiple):
             return
         down, up = (tuple(max(round_(n / multiple), 1) * multiple for n in (height, width)) for round_ in ROUNDINGS)

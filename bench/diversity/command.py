@@ -12,6 +12,7 @@ from bench.passport import NOT_STATED
 from bench.records import Summary
 from l2p.errors import InputError
 
+USUAL = "alex"  # LPIPS' network where none is named
 EXAMPLE = """Measure how different the pictures of one prompt are: mean LPIPS of its pairs, then the mean over prompts.
 
 Pictures are <id>_<k>.png or <id>/<k>.png, k from 0; GenEval's folders (00000/samples/0000.png) are read too.
@@ -22,7 +23,7 @@ Example: python -m bench diversity images/ --network alex --weights alexnet-owt-
 
 def diversity(
     images: Annotated[Path, typer.Argument(help="Folder with several pictures of each prompt.")],
-    network: Annotated[str, typer.Option(help="LPIPS' network: alex, vgg or squeeze.")] = "alex",
+    network: Annotated[str | None, typer.Option(help="LPIPS' network: alex (default), vgg or squeeze.")] = None,
     weights: Annotated[str, typer.Option(help="torchvision's weights of it, or ORG/NAME:FILE of the hub.")] = "",
     judge: Annotated[str, typer.Option(help="Your own package.module:function instead of LPIPS.")] = "",
     size: Annotated[int | None, typer.Option(min=1, max=65536, help="Average pictures to this square first.")] = None,
@@ -38,8 +39,11 @@ def diversity(
 
     if bool(judge) == bool(weights):
         raise InputError(
-            f"LPIPS' {network} needs --weights, torchvision's file of its backbone; or give --judge instead, not both."
+            f"LPIPS' {network or USUAL} needs --weights, torchvision's file of its backbone; or give --judge instead, "
+            "not both."
         )
+    if judge and network:
+        raise InputError(f"--network {network} is LPIPS', and --judge {judge} takes its place: give one of them.")
     out = out or Path("scores") / f"{images.resolve().name}-diversity"
     pictures = read_set(images)
     group_prompts(pictures)  # before a model is loaded
@@ -50,7 +54,7 @@ def diversity(
     else:
         from bench.diversity.models import load_lpips
 
-        measure = load_lpips(network, weights, process.device)
+        measure = load_lpips(network or USUAL, weights, process.device)
     config = DiversityConfig(size=size, device=device, subject=subject)
     summary = score_diversity(pictures, measure, out, config)
     if process.index == 0:

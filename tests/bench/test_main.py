@@ -54,7 +54,7 @@ def test_every_help_has_an_example(command, capsys):
         (["rescore", "{tmp}", "--benchmark", "fdi"], "unknown benchmark 'fdi'; known: geneval, dpg, fid, fid-patch"),
         (["rescore"], "Name the folder of saved"),
         (["rescore", "--benchmark", "geneval"], "needs the folder of saved detections"),
-        (["compare", "{tmp}/a", "{tmp}/b"], "No such file"),
+        (["compare", "{tmp}/a", "{tmp}/b"], "holds no summary.json"),
         (["no-such-command"], "No such command"),
     ],
 )

@@ -98,6 +98,8 @@ def test_bad_input_is_named(pixels: L2PPipeline, tmp_path: Path) -> None:
         pixels(PROMPTS, negative_prompt=["a", "b"], **SMALL)
     with pytest.raises(ValueError, match="both must be multiples of 8"):
         pixels("a", **{**SMALL, "height": 20})
+    with pytest.raises(ValueError, match=r"height 16\.0 and width 24 are pixels: give whole numbers"):
+        pixels("a", **{**SMALL, "height": 16.0, "width": 24})
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match=r"is no diffusers pipeline: .* found \['notes.txt'\]"):
         load_source(tmp_path)

@@ -143,6 +143,8 @@ def test_a_broken_picture_or_judge_is_named(tmp_path, capsys):
     assert "of 4 pictures the distances to those after each are needed" in capsys.readouterr().err
     assert diversity(images, tmp_path / "more", "--device", "cpu") == 2
     assert "LPIPS' alex needs --weights" in capsys.readouterr().err
+    assert diversity(images, tmp_path / "more", "--judge", f"{HERE}:broken", "--network", "vgg") == 2
+    assert "give one of them" in capsys.readouterr().err
 
 
 def test_the_miniatures_maps_tell_pictures_apart(tmp_path):
