@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
 from bench.benchmarks import BENCHMARKS, find_benchmark
+from bench.fidelity.benchmark import FIDELITY
 from bench.records import to_json
 from l2p.architectures import get_architecture
 from l2p.errors import InputError
 from l2p.sampling import SCHEDULERS
 from reproduce.recipes.base import Recipe, Sampler
 
+NEEDS_REFERENCE = {benchmark.name for benchmark in FIDELITY} - {"is"}
 MAX_SEED = 2**63  # of torch's generators
 
 
@@ -43,7 +45,8 @@ def _problems(recipe: Recipe) -> Iterator[str]:
     for suite in recipe.suites:
         if suite.scale is not None and (not isinstance(suite.scale, int) or suite.scale < 1):
             yield f"suite {suite.name!r}, scale is {suite.scale!r}; give a whole number of 1 or more, or None"
-    if recipe.source_resolution not in (None, recipe.resolution) and recipe.corpus.folder is None:
+    drawn_by_a_model = recipe.corpus.folder is None and ":" not in (recipe.corpus.maker or "")
+    if recipe.source_resolution not in (None, recipe.resolution) and drawn_by_a_model:
         yield (
             f"its source would draw a corpus of {recipe.source_resolution} px for a pixel model of {recipe.resolution} "
             "px; name a corpus of that size in corpus.folder"
@@ -120,3 +123,9 @@ def _bad_suites(recipe: Recipe) -> Iterator[str]:
             yield f"suite {suite.name!r} names no benchmark; known: {', '.join(BENCHMARKS)}"
         for benchmark in suite.benchmarks:
             find_benchmark(benchmark)
+        compared = NEEDS_REFERENCE & set(suite.benchmarks)
+        if compared and suite.reference is None:
+            yield (
+                f"suite {suite.name!r} is scored by {', '.join(sorted(compared))} and names no reference: give a "
+                "folder of real pictures, a file of their statistics, or package.module:function"
+            )

@@ -131,7 +131,8 @@ def named(recipe: Recipe) -> list[str]:
     """All functions and files that a recipe names."""
     prompts = [recipe.corpus.prompts, *(suite.prompts for suite in recipe.suites)]
     judges = [*recipe.judges.values(), *recipe.judge_checks, recipe.cross_check]
-    return [name for name in (*judges, recipe.corpus.image_filter, *prompts) if name is not None]
+    makers = [suite.reference for suite in recipe.suites if suite.reference is not None and ":" in suite.reference]
+    return [name for name in (*judges, recipe.corpus.image_filter, *prompts, *makers) if name is not None]
 
 
 def is_made(prompts: str) -> bool:
@@ -141,7 +142,7 @@ def is_made(prompts: str) -> bool:
 
 def check_missing(recipe: Recipe) -> None:
     """Raise FileNotFoundError that names all at once of what a recipe needs of yours and does not find here."""
-    sentences = [*missing_source(source_of(recipe)), *missing_corpus(recipe)]
+    sentences = [*missing_source(source_of(recipe)), *missing_corpus(recipe), *missing_references(recipe)]
     for module in dict.fromkeys(name.partition(":")[0] for name in named(recipe) if ":" in name):
         tell = getattr(importlib.import_module(module), "missing", None)  # a module may tell what its functions need
         sentences += tell() if tell is not None else []
@@ -174,6 +175,17 @@ def missing_corpus(recipe: Recipe) -> Iterator[str]:
         f"images of {recipe.resolution} px with captions: set {recipe.corpus.folder} to a folder of them, which is "
         "not there (metadata.jsonl, a CSV of file_name,text or image,prompt, or WebDataset shards)"
     )
+
+
+def missing_references(recipe: Recipe) -> Iterator[str]:
+    """The places of real pictures that are not there, each in a sentence."""
+    for suite in recipe.suites:
+        if suite.reference is None or ":" in suite.reference or Path(os.path.expandvars(suite.reference)).exists():
+            continue
+        yield (
+            f"real pictures for {', '.join(suite.benchmarks)} of {suite.title}: set {suite.reference} to a folder of "
+            "them, or to a file that `python -m bench fidelity stats` wrote"
+        )
 
 
 def check_rewritten(recipe: Recipe) -> None:

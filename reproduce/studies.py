@@ -16,6 +16,8 @@ from reproduce.recipes.base import Recipe, Suite
 
 WEIGHTS = "reproduce/miniature/weights"
 RENDERED = "reproduce.miniature.prompts:rendered"
+RENDERED_SUITE = "reproduce.miniature.prompts:rendered_suite"
+FEATURES = "reproduce.miniature.detector:features"
 PERCEPTUAL = "reproduce.miniature.detector:perceptual"
 SIZES = (500, 1_000, 2_000, 4_000, 20_000)  # images of the corpus
 SHARES = (0.25, 0.5, 1.0)  # of the usual steps: a curve's points, each a run of its own
@@ -132,12 +134,17 @@ def noise_shift(usual: Recipe) -> dict[str, Recipe]:
     """The usual transfer, then a pixel model of four times its resolution on rendered scenes, at shifts 1 to 5.
 
     Its patches are four times as large, so its tokens are as many, as in the paper's 4K model; it starts from the usual
-    one's weights, where names and shapes agree. Two levels more in the Detailer Head reach the pixels.
+    one's weights, where names and shapes agree. Two levels more in the Detailer Head reach the pixels. Beside GenEval
+    stands the FID against rendered scenes, by the miniature detector's features.
     """
     channels = (*HIGH_CHANNELS, *(usual.transfer.detailer.channels or ()))
     detailer = replace(usual.transfer.detailer, channels=channels)
+    geneval = usual.suites[0]
+    measured = replace(geneval, benchmarks=(*geneval.benchmarks, "fid"), reference=RENDERED_SUITE)
     high = replace(
         of_maker(usual, RENDERED),
+        suites=(measured, *usual.suites[1:]),
+        judges={**usual.judges, "fid": FEATURES},
         resolution=HIGH_SCALE * usual.resolution,
         source_resolution=usual.resolution,
         start=str(study_folder("noise-shift", usual) / "usual" / "transfer" / "model"),

@@ -66,7 +66,9 @@ class Suite:
     one's `load_prompts` takes: a file in the benchmark's format or `package.module:function`, with `arguments`.
     `title` is what reports call the suite. `scale` draws it at so many times the recipe's resolution (None: at it).
     `rewritten_by` says what rewrote the prompts, whose texts then need not name what is judged; None = they are the
-    benchmark's own.
+    benchmark's own. `reference` is what metrics of whole sets (FID) compare with: a folder of pictures or a file of
+    their statistics ($VARIABLES are the user's), or `package.module:function`, which is called with the side in px and
+    `arguments`, and gives pictures.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Suite:
     benchmarks: tuple[str, ...] = ("geneval",)
     scale: int | None = None
     rewritten_by: str | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

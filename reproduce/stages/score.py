@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 from bench.benchmarks import BENCHMARKS
+from bench.images import save_image
 from bench.named import load_function
 from bench.records import ScoreSettings, read_json, write_json
 from reproduce.draw import SUBJECTS, SubjectName
@@ -59,10 +61,29 @@ def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: Sub
         # paper's size the source, whose images are known to be good, shows whether the detector works. A dry run's is
         # random.
         watch_judge=recipe.size == "paper" and subject == "source" and not is_dry(recipe),
+        reference=reference_of(recipe, suite, subject, run_dir),
     )
     BENCHMARKS[benchmark].score(
         run_dir / "samples" / folder, judge, scores_folder(run_dir / "scores" / folder, suite, benchmark), settings
     )
+
+
+def reference_of(recipe: Recipe, suite: Suite, subject: SubjectName, run_dir: Path) -> Path | None:
+    """What a suite's pictures are compared with; a function's are made once, in `references/<suite>-<side>px/`.
+
+    All processes must ask.
+    """
+    if suite.reference is None:
+        return None
+    if ":" not in suite.reference:
+        return Path(os.path.expandvars(suite.reference))
+    side = drawn_at(recipe, subject, suite.scale)
+    folder, state = run_dir / "references" / f"{suite.name}-{side}px", PartialState()
+    if state.is_main_process:
+        for number, picture in enumerate(load_function(suite.reference)(side, **suite.arguments)):
+            save_image(picture, folder / f"{number:05}.png")
+    state.wait_for_everyone()
+    return folder
 
 
 def scores_folder(folder: Path, suite: Suite, benchmark: str) -> Path:

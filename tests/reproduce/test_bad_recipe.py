@@ -23,8 +23,16 @@ BAD = {
         "l2p_sampler.guidance_scale is nan",
     ),
     "ridge": (lambda r: replace(r, transfer=replace(r.transfer, ridge_strength=math.inf)), "transfer.ridge_strength"),
+    "a reference that is not there": (
+        lambda r: replace(r, suites=(replace(r.suites[0], reference="$L2P_NO_PHOTOGRAPHS"), r.suites[1])),
+        "real pictures for geneval of GenEval: set $L2P_NO_PHOTOGRAPHS",
+    ),
     "judge": (lambda r: replace(r, judges={"geneval": r.judges["geneval"]}), "suite 'dpg' with dpg but has no judge"),
     "names": (lambda r: replace(r, suites=(r.suites[0], r.suites[0])), "two suites are called 'geneval'"),
+    "no reference": (
+        lambda r: replace(r, suites=(replace(r.suites[0], benchmarks=("geneval", "fid")), r.suites[1])),
+        "scored by fid and names no reference",
+    ),
     "no suite": (lambda r: replace(r, suites=()), "no suite"),
     "folder": (lambda r: replace(r, suites=(replace(r.suites[0], name="../x"),)), "'../x'"),
     "seed": (lambda r: replace(r, sample_seed=2**70), "sample_seed is 1180591620717411303424"),

@@ -21,6 +21,7 @@ from reports import studies as shown
 from reports.kept import stated
 from reports.pairs import shared_key
 from reports.runs import Run, load_run
+from reproduce.checks import check_recipe
 from reproduce.inputs import load_judges
 from reproduce.manifest import FORMAT, check_manifest, recipe_json
 from reproduce.miniature.prompts import corpus_prompts, corpus_scenes, rendered
@@ -30,7 +31,7 @@ from reproduce.recipes.base import drawn_at
 from reproduce.reuse import parts
 from reproduce.stages import corpus
 from reproduce.stages.score import score
-from reproduce.studies import STUDIES, arms, find_arm, runs_of, with_diversity
+from reproduce.studies import FEATURES, RENDERED_SUITE, STUDIES, arms, find_arm, runs_of, with_diversity
 from tests.reproduce import tiny
 
 MADE = {"inputs": {"source_sha256": "5" * 64}}
@@ -112,6 +113,25 @@ def test_the_scratch_study_measures_diversity(usual, contract_run, tmp_path, mon
         score(small, small.suites[0], "diversity", judge, subject, tmp_path / "run")
     found = load_run(tmp_path / "run").scored["l2p", "geneval/diversity"]
     assert found.summary.num_scored == 12 and 0 < found.summary.overall < 2
+
+
+def test_the_noise_shift_study_compares_with_rendered_scenes(usual, contract_run, tmp_path, monkeypatch):
+    """Its arms are good recipes; a suite's real pictures are made once, at the size that is drawn, for both models."""
+    arm = find_arm("noise-shift/4", usual)
+    check_recipe(arm)
+    assert arm.suites[0].benchmarks == ("geneval", "fid") and arm.judges["fid"] == FEATURES
+    shutil.copytree(contract_run, tmp_path / "run")
+    monkeypatch.setenv("L2P_TINY_SOURCE", str(contract_run.parents[1] / "source" / "flux"))
+    small = tiny.recipe()
+    suite = replace(small.suites[0], benchmarks=("geneval", "recall"), reference=RENDERED_SUITE)  # FID wants more
+    small = replace(small, suites=(suite,), judges={**small.judges, "recall": FEATURES})
+    judge = load_judges(small)["recall"]
+    for subject in ("source", "l2p"):
+        score(small, suite, "recall", judge, subject, tmp_path / "run")
+    pictures = sorted((tmp_path / "run/references/geneval-32px").iterdir())
+    assert len(pictures) == 6 * 4 * 2 and Image.open(pictures[0]).size == (32, 32)
+    found = load_run(tmp_path / "run").scored
+    assert all(0 <= found[subject, "geneval/recall"].summary.overall <= 1 for subject in ("source", "l2p"))
 
 
 def shown_sizes(usual):
