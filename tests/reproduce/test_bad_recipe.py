@@ -23,10 +23,6 @@ BAD = {
         "l2p_sampler.guidance_scale is nan",
     ),
     "ridge": (lambda r: replace(r, transfer=replace(r.transfer, ridge_strength=math.inf)), "transfer.ridge_strength"),
-    "a reference that is not there": (
-        lambda r: replace(r, suites=(replace(r.suites[0], reference="$L2P_NO_PHOTOGRAPHS"), r.suites[1])),
-        "real pictures for geneval of GenEval: set $L2P_NO_PHOTOGRAPHS",
-    ),
     "judge": (lambda r: replace(r, judges={"geneval": r.judges["geneval"]}), "suite 'dpg' with dpg but has no judge"),
     "names": (lambda r: replace(r, suites=(r.suites[0], r.suites[0])), "two suites are called 'geneval'"),
     "no reference": (
@@ -59,6 +55,15 @@ def test_a_bad_recipe_is_refused_in_one_sentence_before_anything_is_written(tiny
     monkeypatch.setattr(tiny, "recipe", lambda: made)
     output = refused("flux", "--recipe", "tests.reproduce.tiny:recipe", "--run", str(tmp_path / "run"))
     assert told in output and not (tmp_path / "run").exists()
+
+
+def test_real_pictures_that_are_not_there_are_named(tiny_source, tmp_path, monkeypatch):
+    small = tiny.recipe()
+    made = replace(small, suites=(replace(small.suites[0], reference="$L2P_NO_PHOTOGRAPHS"), small.suites[1]))
+    monkeypatch.setattr(tiny, "recipe", lambda: made)
+    result = ended(main, *["flux", "--recipe", "tests.reproduce.tiny:recipe", "--run", str(tmp_path / "run")])
+    assert result.status == 2 and "real pictures for geneval of GenEval: set $L2P_NO_PHOTOGRAPHS" in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_recipe_that_the_others_change_is_good(tiny_source):
