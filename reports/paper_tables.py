@@ -191,7 +191,8 @@ def figure4_rows(costs: Sequence[CostRecord]) -> pd.DataFrame:
 def study_points(runs: Sequence[Run], name: str, suite: str = "geneval") -> pd.DataFrame:
     """The pixel model's score by setting and length, over all seeds; settings without a run are told as not run."""
     rows: list[dict[str, Any]] = []
-    for settings in studies.arms(runs, studies.STUDIES[name], lengths=True, suite=suite):
+    study = studies.STUDIES[name]
+    for settings in studies.arms(runs, study, lengths=study.curve, suite=suite):
         for setting, members in settings.items():
             for recipe, seeds in groups(members).items():
                 row = {"study": name, "setting": setting, "recipe": recipe, "train_images": seeds[0].num_train_images}

@@ -25,13 +25,15 @@ LENGTH = tuple(
 class Study:
     """One thing that runs may differ in: its ``paths`` in ``run.json``'s recipe, and how a run's setting is called.
 
-    ``order`` sorts the settings for reading.
+    ``order`` sorts the settings for reading. ``curve``: a setting may have runs of several lengths, shown side by side;
+    without it settings compare at equal steps alone.
     """
 
     title: str
     paths: tuple[str, ...]
     setting: Callable[[Run], str]
     order: Callable[[Run], float]
+    curve: bool = False
 
 
 def _corpus_maker(run: Run) -> str:
@@ -77,12 +79,14 @@ STUDIES = {
             if _corpus_maker(run) in ("the source itself", "rendered scenes")
             else 1.0
         ),
+        curve=True,
     ),
     "depth": Study(
         title="How much of the transformer trains",
         paths=("transfer.trainable", "transfer.num_trainable_blocks"),
         setting=_depth,
         order=_trained_blocks,
+        curve=True,
     ),
     "data-size": Study(
         title="How many training images there are",
@@ -104,6 +108,7 @@ STUDIES = {
         ),
         setting=lambda run: "from scratch" if from_scratch(run) else "transfer",
         order=from_scratch,
+        curve=True,
     ),
 }
 """By the name that ``python -m reproduce study`` knows them by."""

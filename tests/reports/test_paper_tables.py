@@ -61,6 +61,15 @@ def test_kinds_never_mix(tmp_path):
         assert set(valued["kind"]) <= {"measured"}
 
 
+def test_corpora_compare_at_equal_steps_alone(tmp_path):
+    """A longer transfer on a larger corpus is no point of figure 9c; curves may have runs of other lengths."""
+    small = run(tmp_path / "small", 0.8, corpus={"num_prompts": 500})
+    large = run(tmp_path / "large", 0.9, corpus={"num_prompts": 1000})
+    longer = run(tmp_path / "longer", 0.95, corpus={"num_prompts": 2000}, num_train_steps=9000)
+    points = paper_tables.study_points([small, large, longer], "data-size")
+    assert set(points[points["kind"] == "measured"]["recipe"]) == {"small", "large"}
+
+
 def test_settings_that_are_expected_are_those_that_reports_read():
     assert set(paper_tables.EXPECTED) == set(STUDIES) == {study for study, _, _ in paper_tables.FIGURES.values()}
     from reproduce.recipes import find_recipe
