@@ -14,7 +14,7 @@ from reproduce.families import recipe_families
 from reproduce.studies import MAX_NUM_SEEDS, STUDIES, find_study, runs_of, study_folder
 
 NAMES = ", ".join(STUDIES)
-HELP = f"""Run a study: recipes that differ in one thing from the family's usual one, then its tables and figures.
+HELP = f"""Run a study: recipes that differ in one thing from the family's usual one, then its tables and verdicts.
 
 Example: python -m reproduce study depth --family flux
 
@@ -36,6 +36,7 @@ def study(
         int | None, typer.Option(min=1, max=10_000_000, help="a quick look: so many prompts, no score")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="list the runs, and stop")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="tell neither progress nor scores of single runs")] = False,
 ) -> int:
     """Run the study and return its exit status."""
     from reproduce.recipes import find_recipe
@@ -49,13 +50,14 @@ def study(
         return 0
     for number, (path, words) in enumerate(runs, 1):
         say(f"study {name}, run {number} of {len(runs)}: {path}")
-        status = subprocess.run([sys.executable, "-m", "reproduce", *words]).returncode
+        told = ["--quiet"] if quiet else []
+        status = subprocess.run([sys.executable, "-m", "reproduce", *words, *told]).returncode
         if status:
             say(f"{path} ended with status {status}: the same command goes on from here")
             return status
     from reproduce.stages.report import write_study
 
     out = study_folder(name, usual, limit) / "report"
-    write_study([path for path, _ in runs], out)
+    write_study([path for path, _ in runs], out, chosen.claims)
     print(f"{out}: tables and figures of {len(runs)} runs")
     return 0

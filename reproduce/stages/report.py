@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports import write_report
+from reports.claims import judge_claims
 from reports.closing import closing_rows
 from reports.paper_tables import write_paper_tables
+from reports.runs import load_runs
 from reproduce.ending import show_ending
 from reproduce.recipes import Recipe
 
@@ -18,9 +20,12 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     write_report([run_dir], run_dir / "report")
 
 
-def write_study(run_dirs: Sequence[Path], out: Path) -> None:
-    """Write the paper's tables and figures from a study's runs into `out`."""
+def write_study(run_dirs: Sequence[Path], out: Path, claims: Sequence[str]) -> None:
+    """Write the paper's tables and figures from a study's runs into `out`, and print how its claims came out."""
     write_paper_tables(run_dirs, out)
+    for judgement in judge_claims(load_runs(run_dirs), []):
+        if judgement.claim.id in claims:
+            print(f"{judgement.claim.id}, {judgement.claim.statement} {judgement.verdict}. {judgement.why}")
 
 
 def end(run_dir: Path, *, as_json: bool = False) -> None:

@@ -30,6 +30,7 @@ from reproduce.recipes import FAMILIES, asked_for, find_recipe
 from reproduce.recipes.base import drawn_at
 from reproduce.reuse import parts
 from reproduce.stages import corpus
+from reproduce.stages.report import write_study
 from reproduce.stages.score import score
 from reproduce.studies import FEATURES, RENDERED_SUITE, STUDIES, arms, find_arm, runs_of, with_diversity
 from tests.reproduce import tiny
@@ -132,6 +133,19 @@ def test_the_noise_shift_study_compares_with_rendered_scenes(usual, contract_run
     assert len(pictures) == 6 * 4 * 2 and Image.open(pictures[0]).size == (32, 32)
     found = load_run(tmp_path / "run").scored
     assert all(0 <= found[subject, "geneval/recall"].summary.overall <= 1 for subject in ("source", "l2p"))
+
+
+def test_a_study_ends_with_tables_and_verdicts(tmp_path, capsys):
+    from tests.reports.test_studies import run
+
+    runs = [
+        run(tmp_path / "own", 0.9).path,
+        run(tmp_path / "rendered", 0.5, corpus={"maker": "fixture:rendered"}).path,
+    ]
+    write_study(runs, tmp_path / "report", STUDIES["data-source"].claims)
+    assert (tmp_path / "report" / "figure9a.md").is_file()
+    (told,) = capsys.readouterr().out.strip().splitlines()
+    assert told.startswith("C3, Source-made data converges") and " reproduced. own (1 seed) minus rendered" in told
 
 
 def shown_sizes(usual):
