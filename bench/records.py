@@ -173,6 +173,8 @@ class Benchmark:
     rescore: Callable[[Path | None, Path | None, Mapping[str, Any]], None] | None = None
     """From a folder of findings into another, with some of `rescore_options`; whole scores are written or none."""
     rescore_options: tuple[str, ...] = ()
+    of_set: bool = False
+    """Whether it is a metric of the whole set, with no score rows."""
     command: Callable[..., None] | None = None
     """The function behind `python -m bench <name>`."""
 

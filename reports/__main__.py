@@ -141,7 +141,9 @@ def regression(
         list[Path] | None, typer.Option(help="another seed of the baseline; may be given several times")
     ] = None,
     form: Annotated[str, typer.Option("--format", help=f"one of {', '.join(FORMATS)}")] = "text",
-    out: Annotated[Path | None, typer.Option(help="write to this file too, not to the screen alone")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="write to this file instead of the screen, which then shows the counts alone")
+    ] = None,
     latency: Annotated[
         bool, typer.Option("--latency", help="measured latency too: same machine, two runs or more a side")
     ] = False,

@@ -266,7 +266,7 @@ def _load_scores(path: Path, suites: Iterable[str], missing: list[str]) -> dict[
             folder = path / "scores" / subject / suite
             if (folder / "summary.json").is_file():
                 scored[subject, suite] = load_scored(folder)
-                if not scored[subject, suite].rows:
+                if not scored[subject, suite].rows and not scored[subject, suite].benchmark.of_set:
                     missing.append(f"scores/{subject}/{suite}/scores.jsonl")
             else:
                 missing.append(f"scores/{subject}/{suite}/summary.json")

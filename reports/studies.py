@@ -206,11 +206,11 @@ def shallow_minus_full(runs: Sequence[Run]) -> Evidence:
     """C4: the shallow blocks tuned minus all of them, over the transfer seeds that both have."""
     found = []
     for of in arms(runs, STUDIES["depth"]):
-        shallow = [run for members in of.values() for run in members if _tuned_as_paper(run)]
-        for members in groups(shallow).values():
-            whole = [run for run in itertools.chain(*of.values()) if trains_everything(run)]
-            seeds = {run.seed for run in members} & {run.seed for run in whole}
-            pair = tuple([run for run in side if run.seed in seeds] for side in (members, whole))
+        whole = [run for run in itertools.chain(*of.values()) if trains_everything(run)]
+        for members in of.values():  # of one setting, which differ by seed alone
+            shallow = [run for run in members if _tuned_as_paper(run)]
+            seeds = {run.seed for run in shallow} & {run.seed for run in whole}
+            pair = tuple([run for run in side if run.seed in seeds] for side in (shallow, whole))
             found += [pair] if seeds else []
     return _difference(longest(found))
 

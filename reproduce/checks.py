@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
 from bench.benchmarks import BENCHMARKS, find_benchmark
-from bench.fidelity.benchmark import FIDELITY
+from bench.fidelity.benchmark import NEEDS_REFERENCE
 from bench.records import to_json
 from l2p.architectures import get_architecture
 from l2p.errors import InputError
 from l2p.sampling import SCHEDULERS
 from reproduce.recipes.base import Recipe, Sampler
 
-NEEDS_REFERENCE = {benchmark.name for benchmark in FIDELITY} - {"is"}
 MAX_SEED = 2**63  # of torch's generators
 
 

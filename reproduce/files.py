@@ -19,6 +19,7 @@ RECORD = ".files.json"  # in the run folder: size, time and SHA-256 of each file
 FOLDERS = {"corpus": "corpus", "transfer": "transfer", "sample": "samples", "score": "scores", "cost": "cost"}
 """The folder that a stage fills; `report` is written anew each time."""
 
+TAKING = ".taking"  # ends the name of a folder that is being taken from another run
 PASSING = ("state", "prompts")  # in transfer/: what it needs while it runs
 EXACT = (
     ".png",
@@ -95,14 +96,30 @@ def find_harm(recipe: Recipe, run_dir: Path, stage: str, *, thorough: bool = Fal
 
 def clear(run_dir: Path, stage: str, harm: Harm) -> None:
     """Remove what is damaged, and what would keep the stage from making it again: its end, the scores beside it."""
-    names = set(harm.damaged)
+    names, record = set(harm.damaged), _record(run_dir).get(stage, {})
     if stage == "transfer":
         names.add("transfer/summary.json")  # the saved state of the last step then ends anew
+        if was_taken(run_dir):
+            names |= set(record)
     if stage == "score":
-        folders = {Path(name).parent for name in (*harm.damaged, *harm.missing)}
-        names |= {name for name in _record(run_dir).get(stage, {}) if Path(name).parent in folders}
+        folders = {_scores_of(Path(name)) for name in (*harm.damaged, *harm.missing)}
+        names |= {name for name in record if _scores_of(Path(name)) in folders}
     for name in names:
         (run_dir / name).unlink(missing_ok=True)
+    if stage == "transfer":
+        for folder in (run_dir / "transfer" / "model", run_dir / "transfer"):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def was_taken(run_dir: Path) -> bool:
+    """Whether the transfer has no state of its own: it came whole from another run, and is made or taken as a whole."""
+    return not (run_dir / "transfer" / "state" / "latest.json").is_file()
+
+
+def _scores_of(path: Path) -> Path:
+    """The folder of scores that a file belongs to; features lie in one of their own below it."""
+    return path.parent.parent if path.parent.name == "features" else path.parent
 
 
 def sweep(run_dir: Path) -> None:
@@ -113,6 +130,8 @@ def sweep(run_dir: Path) -> None:
                 shutil.rmtree(path)
             elif path.suffix == ".tmp" and path.is_file():
                 path.unlink()
+    for path in run_dir.glob(f".*{TAKING}"):
+        shutil.rmtree(path)
 
 
 def _record(run_dir: Path) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from bench.benchmarks import find_benchmark
 from l2p.errors import InputError
 from l2p.transfer import TransferConfig
 from reproduce.recipes.base import Recipe, Suite
@@ -17,7 +18,8 @@ FEWEST = 4  # images: some to train on, some to hold back
 def limited(recipe: Recipe, limit: int) -> Recipe:
     """The recipe with at most `limit` corpus prompts, a like share of the steps, and suites of so many prompts a task.
 
-    `study` says that it is a quick look: its runs judge no claim. Raises ValueError for a limit below 4 and for a suite
+    `study` says that it is a quick look: its runs judge no claim. Metrics of whole sets, which want more pictures, are
+    left out. Raises ValueError for a limit below 4 and for a suite
     that cannot be cut.
     """
     if limit < FEWEST:
@@ -47,6 +49,7 @@ def _shorter(transfer: TransferConfig, share: float, num_images: int) -> Transfe
 
 def _cut(suite: Suite, limit: int) -> Suite:
     """Fewer prompts where a function takes their number (`num_per_task`, `num_items`), else fewer images a prompt."""
+    suite = replace(suite, benchmarks=tuple(name for name in suite.benchmarks if not find_benchmark(name).of_set))
     counts = {name: min(value, limit) for name, value in _counts(suite.arguments).items()}
     if counts:
         return replace(suite, arguments={**suite.arguments, **counts})

@@ -220,6 +220,8 @@ def recorded(manifest: dict[str, Any], run_dir: Path, stage: str, num_processes:
     in each).
     """
     entry = manifest["stages"].setdefault(stage, {"started": now(), "seconds": 0.0, "peak_memory_bytes": 0})
+    if entry.get("num_processes", num_processes) != num_processes:
+        entry["mixed_processes"] = True  # its sums were made in two orders
     entry |= {"finished": None, "num_processes": num_processes, "commit": git_state()["commit"]}
     before, start, stop = entry["seconds"], time.monotonic(), threading.Event()
 

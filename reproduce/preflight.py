@@ -42,7 +42,7 @@ def check(recipe: Recipe, run_dir: Path) -> None:
     check_resolution(recipe)
     family.source_arguments(sampler.guidance_scale, sampler.distilled_guidance)  # refuses what its pipeline cannot do
     check_maker(recipe)
-    check_start(recipe)
+    check_start(recipe, run_dir)
     if not is_made(recipe.corpus.prompts):
         planned_rows(recipe)  # a file with too few prompts is refused here
     check_rewritten(recipe)
@@ -108,11 +108,12 @@ def check_names(recipe: Recipe) -> None:
             raise FileNotFoundError(f"recipe {recipe.name!r} reads {name}, which is not there")
 
 
-def check_start(recipe: Recipe) -> None:
+def check_start(recipe: Recipe, run_dir: Path) -> None:
     """Raise FileNotFoundError where the pixel model that the transfer starts from is not there."""
-    if recipe.start is not None and not Path(place_of(recipe.start)).exists():
+    if recipe.start is not None and not (run_dir / recipe.start).exists():
         raise FileNotFoundError(
-            f"recipe {recipe.name!r} starts from the pixel model {recipe.start}, which is not there: run that first"
+            f"recipe {recipe.name!r} starts from the pixel model {os.path.normpath(run_dir / recipe.start)}, which is "
+            "not there: run that first"
         )
 
 

@@ -1,9 +1,10 @@
 """What another run made from the same inputs is not made again: its files are linked.
 
 A part is the corpus' images, the trained model, or one model's pictures of one suite. It depends on the source's files,
-its own settings, the prompts with their seeds, the libraries and the device, and on nothing else of a run: all seeds
-and ablations share what the source draws, studies share transfers. The processor's model is not compared: on another
-one the last bits may differ. Stages know nothing of it: they find files that are there, as after a kill.
+its own settings, the prompts with their seeds, the libraries and the device (what the pixel model makes, on our code
+too), and on nothing else of a run: all seeds and ablations share what the source draws, studies share transfers. The
+processor's model is not compared: on another one the last bits may differ. Stages know nothing of it: they find files
+that are there, as after a kill.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,15 @@ from bench.passport import library_versions
 from bench.records import differing, read_json, to_json, write_json
 from l2p.progress import say
 from reproduce.draw import SUBJECTS, Drawing, SubjectName
-from reproduce.files import FOLDERS, lasting_files
+from reproduce.families import ROOT
+from reproduce.files import FOLDERS, TAKING, lasting_files
 from reproduce.inputs import corpus_facts, digest, files_sha256
 from reproduce.manifest import FORMAT, drawing_device
 from reproduce.recipes import Recipe
 from reproduce.recipes.base import drawn_at
 from reproduce.stages import corpus, sample, transfer
+from reproduce.studies import folders_beside
 
-TAKING = "taking"  # ends the name of a folder that is not whole yet
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -64,10 +67,17 @@ def _corpus(recipe: Recipe, manifest: dict[str, Any]) -> list[Part]:
 
 
 def _transfer(recipe: Recipe, manifest: dict[str, Any]) -> list[Part]:
-    """The trained model with its log; none where it starts from another model, whose folder may change."""
-    if recipe.start is not None or "corpus" not in manifest["inputs"]:
+    """The trained model with its log.
+
+    None where it depends on what nobody hashes: a model that it starts from, images that a person brings, a training
+    that went on with another number of processes.
+    """
+    not_hashed = recipe.start is not None or recipe.corpus.folder is not None
+    mixed = manifest["stages"].get("transfer", {}).get("mixed_processes", False)
+    if not_hashed or mixed or "corpus" not in manifest["inputs"]:
         return []
     inputs = source_sha256_of(manifest) | {
+        "code_sha256": code_sha256(),
         "corpus": manifest["inputs"]["corpus"],
         "transfer": to_json(recipe.transfer) | {"allow_missing": manifest["allow_missing"]},
         "sampling": transfer.sampling(recipe),
@@ -82,7 +92,7 @@ def _pictures(recipe: Recipe, run_dir: Path, manifest: dict[str, Any]) -> list[P
     """Both subjects' pictures of each suite; the pixel model's depend on its weights too."""
     model = run_dir / "transfer" / "model"
     weights = sorted(path.name for path in model.glob("*"))
-    made_with = {"source": {}, "l2p": {"model_sha256": files_sha256(model, weights)}}
+    made_with = {"source": {}, "l2p": {"model_sha256": files_sha256(model, weights), "code_sha256": code_sha256()}}
     return [
         _drawn(recipe, subject, folder, drawings, source_sha256_of(manifest) | made_with[subject])
         for subject in SUBJECTS
@@ -103,6 +113,16 @@ def _drawn(
         "device": drawing_device(),
     }
     return Part(folder=folder, names=tuple(name for name, *_ in rows), inputs=inputs)
+
+
+@cache
+def code_sha256() -> str:
+    """SHA-256 of our code that trains and draws: after a change of it nothing is taken for equal that it made before.
+
+    (What the source draws, its own libraries draw, whose versions are compared.)
+    """
+    files = [*(ROOT / "l2p").rglob("*.py"), ROOT / "reproduce" / "draw.py", ROOT / "reproduce/stages/transfer.py"]
+    return files_sha256(ROOT, sorted(path.relative_to(ROOT).as_posix() for path in files))
 
 
 def source_sha256_of(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -136,8 +156,9 @@ def _left_in(run_dir: Path, stage: str) -> tuple[str, ...]:
 def adopt(recipe: Recipe, run_dir: Path, stage: str, manifest: dict[str, Any], asked: Path | None) -> None:
     """Link what an earlier run has of a stage's parts, and write into run.json's `reused` where they came from.
 
-    The earlier run is `asked`, else any folder beside `run_dir`. What was asked for and does not fit, and files that
-    are not what their run's record says, are told on stderr and made anew; so is a transfer that was begun here.
+    The earlier run is `asked`, else any beside `run_dir` (`reproduce.studies.folders_beside`). What was asked for and
+    does not fit, and files that are not what their run's record says, are told on stderr and made anew; so is a
+    transfer that was begun here.
     """
     for part in parts(recipe, stage, run_dir, manifest):
         here = run_dir / part.folder
@@ -147,23 +168,40 @@ def adopt(recipe: Recipe, run_dir: Path, stage: str, manifest: dict[str, Any], a
         donor, names = next(((donor, names) for donor, names in found if names is not None), (None, ()))
         if donor is None:
             continue
-        manifest["reused"][part.folder] = {"run": donor.name, "num_files": len(names)}
+        taken = {"run": donor.name, "num_files": len(names)}
+        if part.names is not None:  # what a kill leaves of it is drawn on, and told as taken
+            manifest["reused"][part.folder] = taken
+            write_json(run_dir / "run.json", manifest)
+        try:
+            _take(donor / part.folder, here, names, whole=part.names is None)
+        except OSError as error:
+            manifest["reused"].pop(part.folder, None)
+            say(f"{part.folder}: not taken from {donor}, which changed meanwhile ({error})")
+            continue
+        manifest["reused"][part.folder] = taken
         write_json(run_dir / "run.json", manifest)
-        into = here if part.names is not None else here.with_name(f".{here.name}.{TAKING}")
-        for name in names:
-            _link(donor / part.folder / name, into / name)
-        if into != here:
-            into.rename(here)  # a stage that names its files itself finds all of them or none
         say(f"{part.folder}: {len(names):,} files taken from {donor}, made there of the same inputs")
+
+
+def _take(there: Path, here: Path, names: Sequence[str], *, whole: bool) -> None:
+    """Link the files; `whole`: the folder appears with all of them or not at all, since a stage names them itself."""
+    into = here.with_name(f".{here.name}{TAKING}") if whole else here
+    if whole:
+        shutil.rmtree(into, ignore_errors=True)  # what a kill left may be another run's
+    for name in names:
+        _link(there / name, into / name)
+    if whole:
+        into.rename(here)
 
 
 def _donors(run_dir: Path, asked: Path | None) -> Iterator[Path]:
     if asked is not None:
         yield asked
         return
-    for path in sorted(run_dir.absolute().parent.glob("*/run.json")):
-        if path.parent.resolve() != run_dir.resolve():
-            yield path.parent
+    for folder in folders_beside(run_dir):
+        for path in sorted(folder.glob("*/run.json")):
+            if path.parent.resolve() != run_dir.resolve():
+                yield path.parent
 
 
 def _fits(part: Part, donor: Path, *, tell: bool) -> Sequence[str] | None:
@@ -176,11 +214,19 @@ def _fits(part: Part, donor: Path, *, tell: bool) -> Sequence[str] | None:
         return None
     names: Sequence[str] = record["names"] if part.names is None else part.names
     missing = [name for name in names if not (donor / part.folder / name).is_file()]
-    if missing or files_sha256(donor / part.folder, names) != record["files_sha256"]:
+    if missing or _sha256(donor / part.folder, names) != record["files_sha256"]:
         what = f"{len(missing):,} of {len(names):,} files are missing" if missing else "files have changed"
         say(f"{part.folder}: not taken from {donor}, where {what} since it was made")
         return None
     return names
+
+
+def _sha256(folder: Path, names: Sequence[str]) -> str | None:
+    """The files' hash; None where one goes while they are read."""
+    try:
+        return files_sha256(folder, names)
+    except OSError:
+        return None
 
 
 def _manifest(donor: Path) -> dict[str, Any]:

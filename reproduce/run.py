@@ -18,7 +18,7 @@ from l2p.errors import InputError
 from l2p.progress import say
 from reproduce import launch, preflight
 from reproduce.dry import is_dry, prepare
-from reproduce.files import clear, find_harm, keep_record, sweep
+from reproduce.files import clear, find_harm, keep_record, sweep, was_taken
 from reproduce.inputs import check_judges, keep_files, load_judges, source_files, source_sha256
 from reproduce.manifest import LOCK, check_folder, finished, open_run, read_manifest, recorded
 from reproduce.prompts import DEFAULT_OUT, PAPER_NUM
@@ -125,6 +125,8 @@ def _prepare(
         if finished(manifest, stage) and (harm := find_harm(recipe, run_dir, stage)):
             say(f"{stage}: {harm}: made again")
             manifest["stages"][stage]["finished"] = None
+            if stage == "transfer" and was_taken(run_dir):
+                manifest["reused"].pop("transfer", None)
             write_json(run_dir / "run.json", manifest)
             clear(run_dir, stage, harm)
 

@@ -1,6 +1,6 @@
 """Studies: recipes that differ in one thing from the family's usual one, run one after another (figures 9 to 15).
 
-An arm is a recipe called "<study>/<arm>" (`python -m reproduce flux --recipe depth/all`); what arms of equal inputs
+An arm is a recipe called "<study>/<arm>" (`python -m reproduce flux --recipe depth/all-1`); what arms of equal inputs
 draw with the source is drawn once, as their runs lie beside each other. Of the suites only GenEval is kept.
 """
 
@@ -147,7 +147,7 @@ def noise_shift(usual: Recipe) -> dict[str, Recipe]:
         judges={**usual.judges, "fid": FEATURES},
         resolution=HIGH_SCALE * usual.resolution,
         source_resolution=usual.resolution,
-        start=str(study_folder("noise-shift", usual) / "usual" / "transfer" / "model"),
+        start="../usual/transfer/model",
         transfer=replace(
             usual.transfer,
             patch_size=HIGH_SCALE * usual.transfer.patch_size,
@@ -224,6 +224,21 @@ def find_arm(name: str, usual: Recipe) -> Recipe:
 def study_folder(name: str, usual: Recipe, limit: int | None = None) -> Path:
     """Where a study's runs lie: `runs/depth-flux-mini`, a folder an arm and seed."""
     return Path("runs") / "-".join((name, usual.name, *(["limit", str(limit)] if limit else [])))
+
+
+def folders_beside(run_dir: Path) -> list[Path]:
+    """Where runs lie that may share parts with this one: its own folder; of a study's run the other studies' too.
+
+    And the folder in which those lie, where the family's usual runs are.
+    """
+    own = run_dir.absolute().parent
+    if not _is_study_folder(own):
+        return [own]
+    return [own, own.parent, *sorted(path for path in own.parent.iterdir() if path != own and _is_study_folder(path))]
+
+
+def _is_study_folder(path: Path) -> bool:
+    return any(path.name.startswith(f"{name}-") for name in STUDIES)
 
 
 def runs_of(

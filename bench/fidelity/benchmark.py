@@ -78,6 +78,7 @@ def _benchmark(name: str, title: str, unit: str, decimals: int, higher_is_better
         findings=FINDINGS,
         rescore=rescore_fidelity,
         rescore_options=RESCORE_OPTIONS,
+        of_set=name not in ("precision", "recall"),
     )
 
 
@@ -91,3 +92,6 @@ FIDELITY: tuple[Benchmark, ...] = (
     _benchmark("cmmd", "CMMD", "squared distance of features x 1000", 3, False),
 )
 """All of them; `python -m bench fidelity` computes several at once."""
+
+NEEDS_REFERENCE = {benchmark.name for benchmark in FIDELITY} - {"is"}
+"""Those that compare with real pictures."""

@@ -70,7 +70,7 @@ def find_recipe(
 ) -> Recipe:
     """The recipe that was asked for by name, by size, or neither.
 
-    A name is one of the family's, a study's arm (`depth/all`, `reproduce.studies`) or `package.module:function`.
+    A name is one of the family's, a study's arm (`depth/all-1`, `reproduce.studies`) or `package.module:function`.
 
     With neither, a run folder that exists goes on with its own recipe; else the miniature's usual one. `seed` is the
     transfer's, `source` the folder of another pipeline of the family, `limit` a quick look's (`reproduce.limit`), `dry`

@@ -94,7 +94,7 @@ class Recipe:
     one a GPU. Another `transfer.seed` is the same recipe, repeated. `study` says what an ablation varies: its runs
     judge no claim but the one that it is made for. `world` names what the prompts are about where a family has sources
     of several; claims are judged in each by itself. `start` is the folder of a pixel model whose weights the transfer
-    inherits by name and shape, seen from the repository; `source_resolution` is where the source draws its pictures,
+    inherits by name and shape, seen from the run's folder; `source_resolution` is where the source draws its pictures,
     where the pixel model's `resolution` is not its own.
     """
 

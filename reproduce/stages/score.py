@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 from bench.benchmarks import BENCHMARKS
+from bench.fidelity.benchmark import NEEDS_REFERENCE
 from bench.images import save_image
 from bench.named import load_function
 from bench.records import ScoreSettings, read_json, write_json
@@ -61,7 +63,7 @@ def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: Sub
         # paper's size the source, whose images are known to be good, shows whether the detector works. A dry run's is
         # random.
         watch_judge=recipe.size == "paper" and subject == "source" and not is_dry(recipe),
-        reference=reference_of(recipe, suite, subject, run_dir),
+        reference=reference_of(recipe, suite, subject, run_dir) if benchmark in NEEDS_REFERENCE else None,
     )
     BENCHMARKS[benchmark].score(
         run_dir / "samples" / folder, judge, scores_folder(run_dir / "scores" / folder, suite, benchmark), settings
@@ -69,7 +71,7 @@ def score(recipe: Recipe, suite: Suite, benchmark: str, judge: Any, subject: Sub
 
 
 def reference_of(recipe: Recipe, suite: Suite, subject: SubjectName, run_dir: Path) -> Path | None:
-    """What a suite's pictures are compared with; a function's are made once, in `references/<suite>-<side>px/`.
+    """What a suite's pictures are compared with; a function's are made here, in `references/<suite>-<side>px/`.
 
     All processes must ask.
     """
@@ -80,6 +82,7 @@ def reference_of(recipe: Recipe, suite: Suite, subject: SubjectName, run_dir: Pa
     side = drawn_at(recipe, subject, suite.scale)
     folder, state = run_dir / "references" / f"{suite.name}-{side}px", PartialState()
     if state.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)  # of another function there may have been more
         for number, picture in enumerate(load_function(suite.reference)(side, **suite.arguments)):
             save_image(picture, folder / f"{number:05}.png")
     state.wait_for_everyone()

@@ -13,7 +13,6 @@ from l2p.progress import say
 from l2p.transfer import run_transfer
 from reproduce.memory import TRAINING, gpus_here, placement
 from reproduce.recipes import Recipe, source_of
-from reproduce.recipes.base import place_of
 from reproduce.stages.corpus import training_corpus
 
 
@@ -21,7 +20,7 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     """Train on the corpus, write `transfer/`; images that are missing stop it unless the run's manifest allows them."""
     allow_missing = read_json(run_dir / "run.json")["allow_missing"]
     config = replace(recipe.transfer, allow_missing=allow_missing)
-    start = Path(place_of(recipe.start)) if recipe.start is not None else None
+    start = run_dir / recipe.start if recipe.start is not None else None
     corpus = training_corpus(recipe, run_dir)
     gpus, num_processes = gpus_here(), PartialState().num_processes  # on all nodes
     lies = placement(recipe, None if gpus is None else replace(gpus, num=num_processes))

@@ -143,6 +143,9 @@ def test_c4_pairs_the_seeds_that_both_sides_have(tmp_path):
     judgement = verdicts([*one, *more])["C4"]
     assert judgement.why.count("(3 seeds)") == 2, judgement.why
     assert "(2 seeds)" in verdicts([*one, more[0], *more[2:]])["C4"].why
+    # A study's run of the usual settings takes the usual one's place, and no seed goes.
+    study = fake_run(tmp_path / "1+1-1", name="depth", pixel_accuracy=0.8, num_prompts=40, recipe={"study": "depth"})
+    assert verdicts([*one, *more, load_run(study)])["C4"].why.count("(3 seeds)") == 2
 
 
 def test_c4_is_refuted_when_full_tuning_wins(tmp_path):

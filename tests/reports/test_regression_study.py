@@ -45,7 +45,7 @@ def test_committed_seeds_of_one_recipe_raise_no_alarm(recipes):
 
 @pytest.mark.parametrize("num_seeds", [(1, 1), (3, 3)])
 def test_false_alarms_and_drops_of_invented_seeds(recipes, num_seeds):
-    """The study's fast version: 100 comparisons; docs/ci.md states 1,000."""
+    """The study's fast version: 100 comparisons; docs/ci.md states 300."""
     of = worlds(recipes["flux-mini"])
     assert false_alarms(of, num_seeds, 100) <= 0.05
     assert seen(of, "geneval", 0.2, num_seeds, 20) >= 0.8

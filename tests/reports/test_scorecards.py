@@ -116,10 +116,10 @@ def test_kept_records_give_the_card_that_runs_give():
     runs = load_runs(sorted((RESULTS / "runs").iterdir()))
     opened, card = make_cards(runs, judge_claims(runs, []))
     assert (opened.name, card.name) == ("flux-layouts-open", "flux-layouts-said")
-    assert [run.name for run in card.leading] == ["flux-mini", "flux-mini-seed1", "flux-mini-seed2"]
+    assert [run.name for run in card.leading] == ["flux-mini-full"]
     assert len(card.pairs) == 6, "one prompt a task, of the run that kept its pictures"
     told = facts(card)
-    assert told["Trained on"].startswith("32,000 images") and told["Alarms"] == "0"
+    assert told["Trained on"].startswith("480,000 images") and told["Alarms"] == "0"
     table = dpg_table(card.leading[0])
     assert set(table["task"]) == {"global", "entity", "attribute", "relation", "other"} and len(table) == 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reproduce.manifest import open_run
-from reproduce.reuse import adopt
+from reproduce.reuse import adopt, parts
 from tests.reproduce import tiny
 from tests.reproduce.conftest import tree
 
@@ -90,6 +90,22 @@ def test_an_equal_run_takes_the_transfer_and_what_it_drew_too(first, child):
     assert not list(run_dir.glob(".*taking"))
 
 
+def test_a_studys_run_finds_the_usual_ones_and_other_studies(tiny_source, donor):
+    runs = donor.parent
+    source = json.loads((donor / "run.json").read_text())["inputs"]["source_sha256"]
+
+    def finds(place: str) -> bool:
+        manifest = open_run(tiny.recipe(), runs / place, source_sha256=source)
+        adopt(tiny.recipe(), runs / place, "corpus", manifest, None)
+        return "corpus" in manifest["reused"]
+
+    assert finds("data-size-tiny/500")
+    shutil.rmtree(runs / "data-size-tiny")
+    (runs / "scratch-tiny").mkdir()
+    shutil.move(donor, runs / "scratch-tiny" / "transfer-1")
+    assert finds("depth-tiny/1+1-1") and not finds("elsewhere/run")
+
+
 def test_a_transfer_that_was_begun_here_goes_on(tiny_source, donor):
     run_dir = donor.parent / "second"
     assert "transfer" not in adopted(tiny.recipe(), run_dir, stages=("corpus",))
@@ -98,6 +114,37 @@ def test_a_transfer_that_was_begun_here_goes_on(tiny_source, donor):
     (run_dir / "transfer" / "state").rmdir()
     (run_dir / "transfer").rmdir()
     assert "transfer" in adopted(tiny.recipe(), run_dir, stages=("transfer",))
+
+
+def test_after_a_change_of_our_code_nothing_it_made_is_taken(tiny_source, donor, monkeypatch):
+    """What the source drew is: its libraries are the same."""
+    monkeypatch.setattr("reproduce.reuse.code_sha256", lambda: "another")
+    taken = adopted(tiny.recipe(), donor.parent / "second", stages=("corpus", "transfer", "sample"))
+    assert taken.keys() == set(TAKEN)
+
+
+def test_a_transfer_on_images_of_ones_own_is_never_taken(tiny_source, tmp_path):
+    """Nobody hashes them: the same names and captions may be other pictures."""
+    small = tiny.recipe()
+    manifest = {"inputs": {"source_sha256": "5" * 64, "corpus": {}}, "stages": {}, "allow_missing": False}
+    assert len(parts(small, "transfer", tmp_path, manifest)) == 1
+    own = replace(small, corpus=replace(small.corpus, folder=str(tmp_path)))
+    assert parts(own, "transfer", tmp_path, manifest) == []
+    assert parts(replace(small, start="../usual"), "transfer", tmp_path, manifest) == []
+    mixed = {**manifest, "stages": {"transfer": {"mixed_processes": True}}}
+    assert parts(small, "transfer", tmp_path, mixed) == []
+
+
+@pytest.mark.parametrize("name", ["transfer/log.jsonl", "transfer/model/config.json"])
+def test_a_harmed_transfer_that_was_taken_is_taken_again(tiny_source, donor, first, child, name):
+    run_dir = donor.parent / "second"
+    code, output = child(tiny.command, *RECIPE, "--run", str(run_dir))
+    assert code == 0 and "transfer" in json.loads((run_dir / "run.json").read_text())["reused"], output
+    (run_dir / name).unlink()
+    code, output = child(tiny.command, *RECIPE, "--run", str(run_dir))
+    assert code == 0 and "1 missing" in output, output
+    assert "transfer" in json.loads((run_dir / "run.json").read_text())["reused"]
+    assert tree(run_dir, "transfer/model", "samples") == tree(first, "transfer/model", "samples")
 
 
 @pytest.mark.parametrize(

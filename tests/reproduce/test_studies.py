@@ -23,6 +23,7 @@ from reports.pairs import shared_key
 from reports.runs import Run, load_run
 from reproduce.checks import check_recipe
 from reproduce.inputs import load_judges
+from reproduce.limit import limited
 from reproduce.manifest import FORMAT, check_manifest, recipe_json
 from reproduce.miniature.prompts import corpus_prompts, corpus_scenes, rendered
 from reproduce.miniature.render import render
@@ -35,7 +36,7 @@ from reproduce.stages.score import score
 from reproduce.studies import FEATURES, RENDERED_SUITE, STUDIES, arms, find_arm, runs_of, with_diversity
 from tests.reproduce import tiny
 
-MADE = {"inputs": {"source_sha256": "5" * 64}}
+MADE = {"inputs": {"source_sha256": "5" * 64}, "stages": {}}
 KEPT = Path(__file__).parents[2] / "docs/results/flux-mini/runs/flux-mini/run.json"
 
 
@@ -120,6 +121,8 @@ def test_the_noise_shift_study_compares_with_rendered_scenes(usual, contract_run
     """Its arms are good recipes; a suite's real pictures are made once, at the size that is drawn, for both models."""
     arm = find_arm("noise-shift/4", usual)
     check_recipe(arm)
+    cut = limited(arm, 8)
+    assert cut.start == arm.start == "../usual/transfer/model" and cut.suites[0].benchmarks == ("geneval",)
     assert arm.suites[0].benchmarks == ("geneval", "fid") and arm.judges["fid"] == FEATURES
     shutil.copytree(contract_run, tmp_path / "run")
     monkeypatch.setenv("L2P_TINY_SOURCE", str(contract_run.parents[1] / "source" / "flux"))
