@@ -12,11 +12,7 @@ from bench.records import CostRecord, write_json
 from reports import studies
 from reports.cost import figure4
 from reports.estimates import NoEvidenceError
-from reports.evidence import (
-    Evidence,
-    judging_group,
-    retention_evidence,
-)
+from reports.evidence import Evidence, judging_group, retention_evidence
 from reports.paper import CLAIMS, Claim, Rule
 from reports.runs import Run, other_corpus
 

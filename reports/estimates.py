@@ -1,19 +1,17 @@
-"""Estimates from score rows: retention, differences and category means, paired by prompt; seeds pooled.
+"""Estimates from score rows: retention and category means, paired by prompt; seeds pooled.
 
 All intervals come from ``bench.statistics``; only the spread between transfer seeds is added here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import TypeVar
 
-from bench.statistics import Comparison, Estimate, bootstrap_ci, category_means, paired_difference, retention
+from bench.statistics import Estimate, bootstrap_ci, category_means, retention
 from l2p.errors import InputError
 from reports.runs import Run, Scored
 
 SAME_SHARE = 1e-6  # of the scale: a summary and the mean of its rows differ by rounding alone
-Result = TypeVar("Result", Estimate, Comparison)
 
 
 class NoEvidenceError(InputError):
@@ -114,7 +112,10 @@ def run_retention(run: Run, suite: str) -> Estimate:
 
 def rows_retention(source: Rows, pixel: Rows, run: Run) -> Estimate:
     """The second's score divided by the first's, paired by prompt; NoEvidenceError, of ``run``, where none pair."""
-    return _evidence(retention, run, source, pixel)
+    try:
+        return retention(*source.parts(), *pixel.parts(), bounds=source.bounds)
+    except ValueError as error:
+        raise NoEvidenceError(f"{run.name}: {error}") from error
 
 
 def pooled_retention(runs: Sequence[Run], suite: str) -> Estimate:
@@ -154,14 +155,6 @@ def pooled_overall(runs: Sequence[Run], subject: str, suite: str) -> Estimate:
     return with_seed_spread(pooled, by_seed) if len(runs) > 1 else pooled
 
 
-def run_difference(first: Run, other: Run, subject: str, suite: str, category: str | None = None) -> Comparison:
-    """The other run's score minus the first's for one subject, paired by prompt; NoEvidenceError without pairs."""
-    pair = [score_rows(run, subject, suite) for run in (first, other)]
-    if category is not None:
-        pair = [rows.only(category) for rows in pair]
-    return _evidence(paired_difference, other, *pair)
-
-
 def pool(parts: Sequence[Rows]) -> Rows:
     """The rows of several seeds as one list: a prompt's images of all seeds stand together."""
     return Rows(
@@ -170,10 +163,3 @@ def pool(parts: Sequence[Rows]) -> Rows:
         values=[value for rows in parts for value in rows.values],
         scale=parts[0].scale,
     )
-
-
-def _evidence(statistic: Callable[..., Result], run: Run, first: Rows, other: Rows) -> Result:
-    try:
-        return statistic(*first.parts(), *other.parts(), bounds=first.bounds)
-    except ValueError as error:
-        raise NoEvidenceError(f"{run.name}: {error}") from error

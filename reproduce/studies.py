@@ -1,7 +1,8 @@
 """Studies: recipes that differ in one thing from the family's usual one, run one after another (figures 9 to 15).
 
-An arm is a recipe called "<study>/<arm>" (`python -m reproduce flux --recipe depth/all-1`); what arms of equal inputs
-draw with the source is drawn once, as their runs lie beside each other. Of the suites only GenEval is kept.
+An arm is a recipe called "<study>/<arm>" (`python -m reproduce flux --recipe depth/all-1`); what arms have in
+common, of the same study or of others, is drawn and trained once (`reproduce.reuse`). Of the suites only GenEval is
+kept.
 """
 
 from __future__ import annotations
@@ -71,11 +72,16 @@ def from_scratch(recipe: Recipe) -> Recipe:
     return replace(recipe, transfer=scratch)
 
 
+def measured_by(recipe: Recipe, benchmark: str, judge: str, reference: str | None = None) -> Recipe:
+    """The recipe whose first suite's pictures are measured by one more benchmark."""
+    first, *others = recipe.suites
+    first = replace(first, benchmarks=(*first.benchmarks, benchmark), reference=reference)
+    return replace(recipe, suites=(first, *others), judges={**recipe.judges, benchmark: judge})
+
+
 def with_diversity(recipe: Recipe) -> Recipe:
     """The recipe whose first suite's pictures are measured by their diversity too."""
-    first, *others = recipe.suites
-    first = replace(first, benchmarks=(*first.benchmarks, "diversity"))
-    return replace(recipe, suites=(first, *others), judges={**recipe.judges, "diversity": PERCEPTUAL})
+    return measured_by(recipe, "diversity", PERCEPTUAL)
 
 
 def other_source(recipe: Recipe) -> str | None:
@@ -139,12 +145,8 @@ def noise_shift(usual: Recipe) -> dict[str, Recipe]:
     """
     channels = (*HIGH_CHANNELS, *(usual.transfer.detailer.channels or ()))
     detailer = replace(usual.transfer.detailer, channels=channels)
-    geneval = usual.suites[0]
-    measured = replace(geneval, benchmarks=(*geneval.benchmarks, "fid"), reference=RENDERED_SUITE)
     high = replace(
-        of_maker(usual, RENDERED),
-        suites=(measured, *usual.suites[1:]),
-        judges={**usual.judges, "fid": FEATURES},
+        measured_by(of_maker(usual, RENDERED), "fid", FEATURES, RENDERED_SUITE),
         resolution=HIGH_SCALE * usual.resolution,
         source_resolution=usual.resolution,
         start="../usual/transfer/model",
