@@ -214,6 +214,7 @@ CORPUS_SHARE = {
     "position": 0.2,
     "color_attr": 0.17,
 }
+USUAL_DENSE_SHARE = 1 - sum(CORPUS_SHARE.values())
 
 
 def corpus_prompts(num: int, seed: int) -> list[dict]:
@@ -223,6 +224,11 @@ def corpus_prompts(num: int, seed: int) -> list[dict]:
     nothing of a layout that is left open, so both worlds have the same ones. None names a held-out pair.
     """
     return [row for row, _ in corpus_scenes(num, seed)]
+
+
+def denser_corpus_prompts(num: int, seed: int) -> list[dict]:
+    """`corpus_prompts` with dense prompts for half of them, the six tasks in their shares of the rest."""
+    return [row for row, _ in corpus_scenes(num, seed, dense=0.5)]
 
 
 def rendered(num: int, seed: int, resolution: int) -> Callable[[int], Image.Image]:
@@ -243,11 +249,12 @@ def rendered_suite(resolution: int, num_per_task: int, seed: int) -> Iterator[Im
             yield Image.fromarray(render(task_scene(rng, task), resolution))
 
 
-def corpus_scenes(num: int, seed: int) -> list[tuple[dict, Scene]]:
-    """The rows of `corpus_prompts`, each with the scene that it tells."""
+def corpus_scenes(num: int, seed: int, dense: float = USUAL_DENSE_SHARE) -> list[tuple[dict, Scene]]:
+    """The rows of `corpus_prompts`, each with the scene that it tells; `dense` is the share of dense prompts."""
     rng = np.random.default_rng(seed)
     rows: list[tuple[dict, Scene]] = []
-    categories, shares = [*CORPUS_SHARE, "dense"], [*CORPUS_SHARE.values(), 1 - sum(CORPUS_SHARE.values())]
+    tasks = np.array([*CORPUS_SHARE.values()]) * (1 - dense) / (1 - USUAL_DENSE_SHARE)
+    categories, shares = [*CORPUS_SHARE, "dense"], [*tasks, dense]
     while len(rows) < num:
         category = categories[rng.choice(len(shares), p=shares)]
         if category == "dense":

@@ -130,6 +130,43 @@ def flux_mini_plain() -> Recipe:
     )
 
 
+def flux_mini_dense() -> Recipe:
+    """`flux_mini` with half of the corpus told by dense prompts, where it has 0.15: can DPG-Bench be had so?
+
+    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone.
+    """
+    short = flux_mini()
+    corpus = replace(short.corpus, prompts="reproduce.miniature.prompts:denser_corpus_prompts")
+    return for_dense_prompts(replace(short, corpus=corpus), "dense", "half of the corpus dense prompts")
+
+
+def flux_mini_middle() -> Recipe:
+    """`flux_mini` with a Detailer Head whose two middle levels are wider: 64 and 96 channels for 32 and 64.
+
+    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone.
+    """
+    short = flux_mini()
+    detailer = replace(short.transfer.detailer, channels=(16, 64, 96, 128))
+    transfer = replace(short.transfer, detailer=detailer)
+    return for_dense_prompts(replace(short, transfer=transfer), "middle", "the head's middle levels wider")
+
+
+def flux_mini_blocks() -> Recipe:
+    """`flux_mini` with two blocks trained at each end instead of one.
+
+    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone.
+    """
+    short = flux_mini()
+    transfer = replace(short.transfer, num_trainable_blocks=2)
+    return for_dense_prompts(replace(short, transfer=transfer), "blocks", "two blocks trained at each end")
+
+
+def for_dense_prompts(recipe: Recipe, name: str, study: str) -> Recipe:
+    """An ablation of what might bring DPG-Bench back (claim C2), with the two suites that tell."""
+    geneval, _, dpg = recipe.suites
+    return replace(recipe, name=f"{recipe.name}-{name}", suites=(geneval, dpg), study=study)
+
+
 def flux_paper() -> Recipe:
     """FLUX.1-dev, at the paper's size: `nox -s reproduce-flux -- --size paper`.
 
@@ -166,6 +203,9 @@ RECIPES = {
         flux_mini_full_open,
         flux_mini_all,
         flux_mini_plain,
+        flux_mini_dense,
+        flux_mini_middle,
+        flux_mini_blocks,
         flux_paper,
         flux_paper_rewritten,
         flux_4k,
