@@ -51,8 +51,9 @@ for name in FAMILIES:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """All tests; posargs go to pytest."""
-    run(session, "-m", "pytest", *session.posargs)
+    """All tests, as many files at once as there are cores, at most four; posargs go to pytest."""
+    at_once = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
+    run(session, "-m", "pytest", *at_once, *session.posargs)
 
 
 @nox.session(python=False)

@@ -1,4 +1,4 @@
-"""Pairs for an ablation: runs that differ only in what a claim varies, read from their recipes and inputs."""
+"""What differs between two runs' recipes and inputs, and which runs differ in what a study varies alone."""
 
 import json
 from collections.abc import Sequence
@@ -16,25 +16,18 @@ UNHEEDED = (
 SUITE_FIELDS = ("prompts", "arguments", "images_per_prompt")
 
 
-def differ_only_in(one: Run, other: Run, paths: Sequence[str], *, suite: str | None = None) -> bool:
-    """Whether two runs differ in something under ``paths``, and in nothing else that can change a result.
-
-    A path is dotted, as in ``run.json``: "transfer.trainable", "corpus", "inputs.corpus". Recipes and inputs are
-    compared whole: corpus, source, transfer, samplers, judges, processes. With ``suite`` only that suite and its judge
-    count; without it all of them. Runs without a recipe are never a pair.
-    """
-    found = differences(one, other, suite=suite) if one.recipe and other.recipe else []
-    return bool(found) and all(_under(name, paths) for name in found)
-
-
-def differences(one: Run, other: Run, *, suite: str | None = None) -> list[str]:
+def differences(one: Run, other: Run) -> list[str]:
     """Dotted names of what differs between two runs and can change a result."""
-    found = [name for name, _, _ in differing(_compared(one, suite), _compared(other, suite))]
+    found = [name for name, _, _ in differing(_compared(one), _compared(other))]
     return [name for name in found if not _under(name, UNHEEDED)]
 
 
 def shared_key(run: Run, paths: Sequence[str], *, suite: str) -> str:
-    """What a run has in common with all that differ from it under ``paths`` and by transfer seed alone: equal texts."""
+    """What a run has in common with all that differ from it under ``paths`` and by transfer seed alone: equal texts.
+
+    A path is dotted, as in ``run.json``: "transfer.trainable", "corpus", "inputs.corpus". Recipes and inputs are
+    compared whole: corpus, source, transfer, samplers, judges, processes; of suites ``suite`` alone and its judge.
+    """
     compared = _without(stated(_compared(run, suite)), (*paths, "transfer.seed", *UNHEEDED))
     return json.dumps(compared, sort_keys=True)
 
@@ -50,7 +43,7 @@ def _under(name: str, paths: Sequence[str]) -> bool:
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
-def _compared(run: Run, suite: str | None) -> dict[str, Any]:
+def _compared(run: Run, suite: str | None = None) -> dict[str, Any]:
     """Recipe and inputs with suites by name, and only what bears on ``suite``; a source is its hash, not its place."""
     what = identity(run.manifest)
     suites = [given for given in run.recipe.get("suites", ()) if suite in (None, given["name"])]

@@ -15,7 +15,8 @@ import pytest
 from tests import noted as notes
 
 WRITE_ERRORS = "--write-errors"
-LAST = "test_no_row_of_the_table_stands_without_an_input"  # compares what all others noted
+PARTS = pytest.StashKey[list[tuple[bool, list]]]()  # of each process of pytest-xdist: whether whole, what was noted
+STALE = pytest.StashKey[list[tuple[str, str]]]()  # rows of docs/errors.md that no test gives
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,14 +24,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.name == LAST)
     if config.getoption(WRITE_ERRORS):
         items[:] = [item for item in items if "noted" in getattr(item, "fixturenames", ())]
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.getoption(WRITE_ERRORS) and exitstatus == 0 and notes.is_whole(session):
-        notes.TABLE.write_text(notes.as_table(notes.SEEN), encoding="utf-8")
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """One process of pytest-xdist has ended: keep what it noted."""
+    if part := getattr(node, "workeroutput", {}).get("noted"):
+        node.config.stash.setdefault(PARTS, []).append(part)
+
+
+@pytest.hookimpl(tryfirst=True)  # the closing lines tell of it
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With all bad inputs given, docs/errors.md is what they noted, no row more: or it is written anew."""
+    config = session.config
+    own = (notes.is_whole(session), sorted(notes.SEEN))
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["noted"] = own
+        return
+    parts = config.stash.get(PARTS, [own])
+    if session.testsfailed or not all(whole for whole, _ in parts):
+        return  # a part of them was given
+    seen = {(command, line) for _, rows in parts for command, line in rows}
+    if config.getoption(WRITE_ERRORS):
+        notes.TABLE.write_text(notes.as_table(seen), encoding="utf-8")
+    elif stale := notes.in_table(notes.TABLE.read_text("utf-8")) - seen:
+        config.stash[STALE] = sorted(stale)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    for command, line in config.stash.get(STALE, []):
+        terminalreporter.line(f"docs/errors.md has a row that no test gives: {command}: {line}", red=True)
 
 
 @pytest.fixture

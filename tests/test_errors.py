@@ -370,9 +370,3 @@ def test_a_sentence_is_told_as_any_machine_has_it(tmp_path_factory):
     assert told("it has 12.31 GiB free\n  and more") == "it has … GiB free and more"
     assert told("sha256 0123456789ab, facade") == "sha256 …, facade"
     assert told("'x' is not on this machine; it has cpu, cuda, cuda:0.") == "'x' is not on this machine; it has …."
-
-
-def test_no_row_of_the_table_stands_without_an_input(request):
-    if request.config.option.write_errors or not notes.is_whole(request.session):
-        pytest.skip("only a part of the bad inputs was given")
-    assert notes.in_table(notes.TABLE.read_text("utf-8")) == notes.SEEN
