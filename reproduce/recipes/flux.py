@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from l2p.detailer import DetailerConfig
-from reproduce.recipes.base import REPORT_SEED, Recipe, Sampler
-from reproduce.recipes.miniature import miniature, miniature_transfer
+from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.miniature import longer, miniature, of_steps
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=1.0, max_sequence_length=512, batch_size=8)
@@ -19,7 +19,7 @@ def flux_mini() -> Recipe:
     Hardware: two cores, no GPU: 7 (AVX-512) to 13 minutes (AVX2), 3.0 GiB. Settings: what a prototype found best.
     Three seeds: GenEval 0.978 (source) and 0.958 (pixel model), retention 0.980 (0.917, 1.043).
     """
-    return miniature(name="flux-mini", family="flux")
+    return miniature("flux")
 
 
 def flux_mini_long() -> Recipe:
@@ -29,19 +29,7 @@ def flux_mini_long() -> Recipe:
     and more images to score, nothing else. One seed: GenEval 0.982 (source) and 0.962 (pixel model), retention 0.979
     (0.942, 1.013); DPG-Bench keeps 0.888 (0.863, 0.910).
     """
-    short = flux_mini()
-    geneval, heldout, dpg = short.suites
-    return replace(
-        short,
-        name="flux-mini-long",
-        corpus=replace(short.corpus, num_prompts=6_000),
-        transfer=miniature_transfer(num_train_steps=6_000),
-        suites=(
-            replace(geneval, arguments={"num_per_task": 60, "seed": REPORT_SEED}),
-            replace(heldout, images_per_prompt=50),
-            replace(dpg, arguments={"num_items": 200, "seed": REPORT_SEED}),
-        ),
-    )
+    return longer(flux_mini())
 
 
 def flux_mini_full() -> Recipe:
@@ -56,7 +44,7 @@ def flux_mini_full() -> Recipe:
         long,
         name="flux-mini-full",
         corpus=replace(long.corpus, num_prompts=12_000),
-        transfer=miniature_transfer(num_train_steps=30_000),
+        transfer=of_steps(long.transfer, 30_000),
     )
 
 

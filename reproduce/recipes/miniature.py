@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
-from reproduce.miniature.prompts import MAX_SEQUENCE_LENGTH
 from reproduce.miniature.scenes import RESOLUTION
+from reproduce.miniature.sources import miniature_source
 from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite
 
+GUIDANCE = 3.0  # of all pixel models, and of sources whose pipelines know it
 
-def miniature(*, name: str, family: str) -> Recipe:
+
+def miniature(family: str) -> Recipe:
     """A family's usual miniature: its shipped source draws 2,400 images, 2,000 steps, three suites."""
+    own = miniature_source(family)
     return Recipe(
-        name=name,
+        name=f"{family}-mini",
         family=family,
         size="miniature",
         source=f"reproduce/miniature/weights/{family}",
@@ -23,9 +28,16 @@ def miniature(*, name: str, family: str) -> Recipe:
             num_prompts=2400,
             image_filter="reproduce.miniature.detector:reject_held_out",
         ),
-        transfer=miniature_transfer(num_train_steps=2000),
-        source_sampler=miniature_sampler(num_inference_steps=10),
-        l2p_sampler=miniature_sampler(num_inference_steps=12, scheduler="unipc"),
+        transfer=miniature_transfer(num_train_steps=2000, max_sequence_length=own.max_sequence_length),
+        source_sampler=miniature_sampler(
+            num_inference_steps=10, guidance_scale=own.guidance_scale, max_sequence_length=own.max_sequence_length
+        ),
+        l2p_sampler=miniature_sampler(
+            num_inference_steps=12,
+            guidance_scale=GUIDANCE,
+            max_sequence_length=own.max_sequence_length,
+            scheduler="unipc",
+        ),
         suites=miniature_suites(),
         judges={
             "geneval": "reproduce.miniature.detector:load",
@@ -40,6 +52,32 @@ def miniature(*, name: str, family: str) -> Recipe:
         sample_seed=REPORT_SEED,
         num_processes=2,
         world="layouts said",
+    )
+
+
+def longer(usual: Recipe) -> Recipe:
+    """A usual miniature with a larger corpus, three times the steps and more images to score: for the claims."""
+    geneval, heldout, dpg = usual.suites
+    return replace(
+        usual,
+        name=f"{usual.name}-long",
+        corpus=replace(usual.corpus, num_prompts=6_000),
+        transfer=of_steps(usual.transfer, 6_000),
+        suites=(
+            replace(geneval, arguments={"num_per_task": 60, "seed": REPORT_SEED}),
+            replace(heldout, images_per_prompt=50),
+            replace(dpg, arguments={"num_items": 200, "seed": REPORT_SEED}),
+        ),
+    )
+
+
+def of_steps(transfer: TransferConfig, num_train_steps: int) -> TransferConfig:
+    """A miniature's transfer at another length, its schedule in proportion."""
+    return replace(
+        transfer,
+        num_train_steps=num_train_steps,
+        num_decay_steps=round(0.7 * num_train_steps),
+        validate_every=max(1, num_train_steps // 5),
     )
 
 
@@ -68,27 +106,29 @@ def miniature_suites() -> tuple[Suite, ...]:
     )
 
 
-def miniature_sampler(num_inference_steps: int, scheduler: str | None = None) -> Sampler:
-    """The settings that both models share; each has its own number of steps, and its scheduler.
+def miniature_sampler(
+    *, num_inference_steps: int, guidance_scale: float, max_sequence_length: int, scheduler: str | None = None
+) -> Sampler:
+    """The settings that both models share; each has its own number of steps, its guidance and its scheduler.
 
     12 steps of UniPC draw as well as 20 of Euler: docs/log/2026-11-24-transfers.md.
     """
     return Sampler(
         num_inference_steps=num_inference_steps,
-        guidance_scale=3.0,
-        max_sequence_length=MAX_SEQUENCE_LENGTH,
+        guidance_scale=guidance_scale,
+        max_sequence_length=max_sequence_length,
         batch_size=32,
         shift=3.0,
         scheduler=scheduler,
     )
 
 
-def miniature_transfer(num_train_steps: int) -> TransferConfig:
+def miniature_transfer(*, num_train_steps: int, max_sequence_length: int) -> TransferConfig:
     """The options that a prototype found best for a source of hidden 128 of 6 blocks at 48 px, one trained at each end.
 
     What the paper fixes stays: frozen middle, both ends and a Detailer Head trained on source-made images only.
     """
-    return TransferConfig(
+    transfer = TransferConfig(
         patch_size=8,
         prediction="clean",
         output_scale=0.33,
@@ -96,19 +136,17 @@ def miniature_transfer(num_train_steps: int) -> TransferConfig:
         input_projection="ridge",
         ridge_strength=0.02,
         num_trainable_blocks=1,
-        num_train_steps=num_train_steps,
         batch_size=16,
         learning_rate=3e-3,
         block_learning_rate=1e-3,
         adam_betas=(0.9, 0.98),
         num_warmup_steps=30,
-        num_decay_steps=round(0.7 * num_train_steps),
         max_grad_norm=1.0,
         ema_decay=0.999,
         shift=3.0,
         loss_weight_below=0.3,
-        max_sequence_length=MAX_SEQUENCE_LENGTH,
+        max_sequence_length=max_sequence_length,
         num_validation_images=192,
-        validate_every=max(1, num_train_steps // 5),
         save_every=200,
     )
+    return of_steps(transfer, num_train_steps)
