@@ -109,8 +109,10 @@ def _suites(runs: Sequence[Run]) -> dict[str, Any]:
     for suite, title in runs[0].suites.items():
         for run in runs:
             for subject in SUBJECTS:
+                scored = run.scored.get((subject, suite))
                 try:
-                    score_rows(run, subject, suite)
+                    if scored is None or not scored.benchmark.of_set:  # a figure of a whole set has no rows
+                        score_rows(run, subject, suite)
                 except NoEvidenceError as absent:
                     raise InputError(f"no baseline without all its scores: {absent}") from absent
                 rows = [[row.get(name) for name in ROW] for row in _sorted(run.scored[subject, suite])]

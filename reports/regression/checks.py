@@ -5,10 +5,11 @@ Nothing that a baseline holds passes unseen: what lacks rows, was judged otherwi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean
+from math import erfc, hypot, sqrt
+from statistics import mean, variance
 from typing import Any
 
-from bench.records import differing
+from bench.records import Summary, differing
 from l2p.errors import InputError
 from reports.estimates import NoEvidenceError, Rows, score_rows
 from reports.pairs import differences
@@ -19,7 +20,9 @@ from reports.runs import SUBJECT_NAMES, Run, Scored, alarms
 
 FAMILY_ALPHA = 0.05
 Key = tuple[str, str]  # subject, suite
-MEASURED_BY = ("prompts_sha256", "images_per_prompt", "models", "thresholds", "resampled")  # of a score's passport
+# Of a score's passport; what a whole set is compared with is its "reference".
+MEASURED_BY = ("prompts_sha256", "images_per_prompt", "models", "thresholds", "resampled", "reference")
+HALF_WIDTH = 1.959964  # of a 95 % interval, in standard errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +85,39 @@ def _score_checks(baseline: Sequence[Run], current: Sequence[Run]) -> Iterator[C
         blank = Check(name=name, higher_is_better=scored.benchmark.higher_is_better, decimals=scored.benchmark.decimals)
         try:
             refuse_other_measure(baseline, current, key)
+            if scored.benchmark.of_set:
+                yield _set_check(blank, *([run.scored[key].summary for run in side] for side in (baseline, current)))
+                continue
             before, after = ([score_rows(run, *key) for run in side] for side in (baseline, current))
             yield from _suite_checks(blank, before, after, scored, _other_seeds(baseline, current, key[0]))
         except NoEvidenceError as absent:
             yield replace(blank, outcome=NOT_COMPARED, why=str(absent))
+
+
+def _set_check(blank: Check, before: Sequence[Summary], after: Sequence[Summary]) -> Check:
+    """Figures of whole sets (FID): no rows pair, so each side brings its own intervals, taken as independent.
+
+    Raises NoEvidenceError for sets of other sizes, with which such a figure changes, and where none has an interval.
+    """
+    if len({summary.num_expected for summary in (*before, *after)}) > 1:
+        raise NoEvidenceError("the sets are of different sizes, with which the figure changes")
+    means, errors = zip(*(_mean_of_sets(side) for side in (before, after)), strict=True)
+    change, error = means[1] - means[0], hypot(*errors)
+    check = replace(blank, before=means[0], after=means[1], change=change)
+    if [summary.overall for summary in before] == [summary.overall for summary in after]:
+        return replace(check, low=0.0, high=0.0, why="the same figures")
+    if not error:
+        raise NoEvidenceError("the figures have no interval")
+    low, high = change - HALF_WIDTH * error, change + HALF_WIDTH * error
+    return replace(check, low=low, high=high, p_value=erfc(abs(change) / error / sqrt(2)))
+
+
+def _mean_of_sets(side: Sequence[Summary]) -> tuple[float, float]:
+    """Mean and standard error of a side's figures, by each one's own interval and by how they differ between seeds."""
+    figures = [summary.overall for summary in side]
+    own = [(high - low) / 2 / HALF_WIDTH for low, high in (summary.overall_ci95 for summary in side)]
+    spread = variance(figures) if len(figures) > 1 else 0.0
+    return mean(figures), sqrt(max(mean(error**2 for error in own), spread) / len(figures))
 
 
 def _suite_checks(

@@ -320,3 +320,38 @@ def test_nothing_in_common_is_no_success(tmp_path, capsys):
     assert "nothing to compare" in capsys.readouterr().err
     assert status(tmp_path / "a", tmp_path / "nowhere") == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def with_fid(run, value, *, half=0.4, count=600):
+    """The run with FIDs of its GenEval pictures, as a further benchmark leaves them: a summary, no rows."""
+    for subject in ("source", "l2p"):
+        saved = read_json(run / f"scores/{subject}/geneval/summary.json")
+        passport = {**saved["passport"], "reference": {"count": 900}}
+        fid = {"benchmark": "fid", "overall": value, "overall_ci95": [value - half, value + half], "by_category": {}}
+        counts = {"num_expected": count, "num_scored": count}
+        write_json(run / f"scores/{subject}/geneval/fid/summary.json", saved | fid | counts | {"passport": passport})
+    return run
+
+
+def test_figures_of_whole_sets_are_compared_by_their_intervals(baseline, tmp_path):
+    """FID has no rows that pair: lower is better, what lies within both intervals is noise."""
+    before = with_fid(shutil.copytree(baseline, tmp_path / "before/flux-mini"), 20.0)
+    cases = {"same": (20.0, "within noise"), "near": (20.4, "within noise")}
+    cases |= {"worse": (23.0, "worse"), "better": (17.0, "better")}
+    for name, (value, outcome) in cases.items():
+        after = with_fid(shutil.copytree(baseline, tmp_path / name / "flux-mini"), value)
+        found = outcomes(before, after)[outcome]["geneval/fid of pixel model"]
+        assert found.change == pytest.approx(value - 20.0) and found.low <= found.change <= found.high
+    fewer = with_fid(shutil.copytree(baseline, tmp_path / "fewer/flux-mini"), 20.0, count=500)
+    assert "different sizes" in outcomes(before, fewer)["not compared"]["geneval/fid of pixel model"].why
+    bare = with_fid(shutil.copytree(baseline, tmp_path / "bare/flux-mini"), 19.0, half=0.0)
+    same = with_fid(shutil.copytree(baseline, tmp_path / "same2/flux-mini"), 20.0, half=0.0)
+    assert "no interval" in outcomes(same, bare)["not compared"]["geneval/fid of pixel model"].why
+
+
+def test_a_baseline_keeps_figures_of_whole_sets(baseline, tmp_path):
+    run = with_fid(shutil.copytree(baseline, tmp_path / "flux-mini"), 20.0)
+    assert main(["baseline", str(run), "--out", str(tmp_path / "baseline.json")]) == 0
+    assert status(tmp_path / "baseline.json", run) == 0
+    worse = with_fid(shutil.copytree(baseline, tmp_path / "worse/flux-mini"), 25.0)
+    assert status(tmp_path / "baseline.json", worse) == 1
