@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.records import CostRecord
-from reports import figures, kept, paper, pictures, shown, table_files, tables, written
+from reports import figures, kept, paper, pictures, shown, study_figures, table_files, tables, written
 from reports.claims import Judgement, judge_claims, verdict_counts, write_claims
 from reports.cost import figure4
 from reports.cost.load import PaperCosts, all_records, load_paper_costs
@@ -217,6 +217,7 @@ def evidence(
     frame, retention, card = tables.table1(runs), tables.retention_table(runs), tables.scorecard(runs)
     table_files.write_tables(runs, out_dir)
     (out_dir / "scorecard.md").write_text(table_files.markdown(card), encoding="utf-8")
+    studied = study_figures.study_tables(runs)
     draw = {
         "grid": lambda theme: pictures.draw_grid(pairs, theme) if pairs else None,
         "training-curve": lambda theme: figures.training_curve(leading, theme),
@@ -224,6 +225,7 @@ def evidence(
         "retention": lambda theme: figures.retention_curve(retention, theme),
         "cost": lambda theme: figures.cost_bars(leading[0].costs, theme),
         "figure4": lambda theme: figure4.draw(costs, theme, width=figures.WIDTH),
+        **study_figures.study_drawings(studied),
     }
     return {
         "pairs": [
@@ -234,6 +236,11 @@ def evidence(
         "notes": paper.TABLE1_NOTES,
         "judge_checks": shown.judge_check_rows(runs),
         "disagreement": shown.disagreement_rows(runs),
+        "studied": [
+            (name, caption, study_figures.marked(points))
+            for name, (caption, points) in studied.items()
+            if study_figures.MEASURED in set(points["kind"])
+        ],
         "retention": shown.retention_shown(retention),
         "differences": shown.option_differences(runs),
         "variants": shown.variant_tables(runs),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports import paper, paper_tables
+from reports import paper, paper_tables, study_figures
 from reports.__main__ import main
 from reports.runs import load_runs
 from reports.studies import STUDIES
@@ -45,7 +45,7 @@ def test_kinds_never_mix(tmp_path):
         run(tmp_path / "rendered", 0.5, corpus={"maker": "fixture:rendered"}),
         run(tmp_path / "shorter", 0.7, num_train_steps=500),
     ]
-    points = paper_tables.study_points(runs, "data-source").set_index(["setting", "recipe"])
+    points = study_figures.study_points(runs, "data-source").set_index(["setting", "recipe"])
     assert points.loc[("the source itself", "own"), "value"] == pytest.approx(
         runs[0].scored["l2p", "geneval"].summary.overall
     )
@@ -66,18 +66,18 @@ def test_corpora_compare_at_equal_steps_alone(tmp_path):
     small = run(tmp_path / "small", 0.8, corpus={"num_prompts": 500})
     large = run(tmp_path / "large", 0.9, corpus={"num_prompts": 1000})
     longer = run(tmp_path / "longer", 0.95, corpus={"num_prompts": 2000}, num_train_steps=9000)
-    points = paper_tables.study_points([small, large, longer], "data-size")
+    points = study_figures.study_points([small, large, longer], "data-size")
     assert set(points[points["kind"] == "measured"]["recipe"]) == {"small", "large"}
 
 
 def test_settings_that_are_expected_are_those_that_reports_read():
-    assert set(paper_tables.EXPECTED) == set(STUDIES) == {study for study, _, _ in paper_tables.FIGURES.values()}
+    assert set(study_figures.EXPECTED) == set(STUDIES) == {study for study, _, _ in study_figures.FIGURES.values()}
     from reproduce.recipes import find_recipe
     from reproduce.studies import arms
     from tests.reproduce.test_studies import as_run
 
     usual = find_recipe("flux")
-    for name, expected in paper_tables.EXPECTED.items():
+    for name, expected in study_figures.EXPECTED.items():
         found = {STUDIES[name].setting(as_run(recipe)) for arm, recipe in arms(name, usual).items() if arm != "usual"}
         assert found <= {*expected, *(one for one in found if one.endswith("'s source"))}
         assert set(expected) - {"another family's source"} <= found
@@ -86,7 +86,7 @@ def test_settings_that_are_expected_are_those_that_reports_read():
 def test_the_same_run_counts_once(tmp_path):
     runs = [run(tmp_path / "own", 0.9), run(tmp_path / "copy", 0.9, name="own")]
     runs += [run(tmp_path / "rendered", 0.5, corpus={"maker": "fixture:rendered"})]
-    points = paper_tables.study_points(runs, "data-source")
+    points = study_figures.study_points(runs, "data-source")
     assert list(points[points["kind"] == "measured"]["seeds"]) == [1, 1]
     with pytest.raises(ValueError, match="one recipe"):
         load_runs([one.path for one in runs])
