@@ -106,6 +106,7 @@ def opening(
 ) -> dict[str, Any]:
     """What the page opens with: headline numbers of the leading runs, verdict counts, warnings."""
     several = len({run.case for run in runs}) > 1
+    first = [members[0] for members in leading]
     return {
         "title": title(runs),
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -115,7 +116,8 @@ def opening(
         "case_titles": {run.case: run.case_title for run in runs} if several else {},
         "counts": verdict_counts(judgements),
         "alarms": [(run.name, message) for run in runs for message in alarms(run)],
-        "warnings": [warning for run in runs for warning in warnings(run)] + unreadable,
+        "warnings": [warning for run in first for warning in warnings(run)] + unreadable,
+        "further_warnings": [warning for run in runs if run not in first for warning in warnings(run)],
         "missing": [(run.name, run.missing) for run in runs if run.missing],
         "subjects": SUBJECT_NAMES,
         "light": LIGHT,

@@ -10,19 +10,19 @@ from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, groups
 
 
 def judge_check_rows(runs: Sequence[Run]) -> pd.DataFrame:
-    """What the judges themselves score where the truth is known: the ceiling of what they measure."""
-    rows = [
-        {
-            "Run": run.name,
-            "Judge": check["judge"],
-            "What": check["what"],
-            "Value": f"{check['value']:.3f}",
-            "n": f"{check['n']:,}",
-        }
-        for run in runs
-        for check in run.judge_checks
-    ]
-    return pd.DataFrame(rows)
+    """What the judges themselves score where the truth is known: the ceiling of what they measure.
+
+    A row that several runs have alike stands once.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for run in runs:
+        for check in run.judge_checks:
+            row = (check["judge"], check["what"], f"{check['value']:.3f}", f"{check['n']:,}")
+            found.setdefault(row, []).append(run.name)
+    checked = [run.name for run in runs if run.judge_checks]
+    named = {row: "all" if names == checked and len(names) > 1 else ", ".join(names) for row, names in found.items()}
+    columns = ("Run", "Judge", "What", "Value", "n")
+    return pd.DataFrame([dict(zip(columns, (runs, *row), strict=True)) for row, runs in named.items()])
 
 
 def disagreement_rows(runs: Sequence[Run]) -> pd.DataFrame:

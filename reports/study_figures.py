@@ -154,7 +154,9 @@ def study_curve(points: pd.DataFrame, title: str, theme: Theme) -> Figure | None
         axes.errorbar(
             places, rows["value"], yerr=errors, fmt="o-", ms=5, lw=1.4, capsize=2.5, color=color, label=setting
         )
-    figures.log_images_axis(axes, sorted(set(points["train_images"].astype(float))))
+    lengths = sorted(set(points["train_images"].astype(float)))
+    figures.log_images_axis(axes, lengths)
+    axes.set_xlim(lengths[0] / 1.5, lengths[-1] * 1.5)
     axes.set(title=f"{title}: GenEval")
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=2)

@@ -15,7 +15,7 @@ from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.page import headline
 from reports.runs import load_run, load_runs
-from reports.shown import clock, option_differences
+from reports.shown import clock, judge_check_rows, option_differences
 from tests.reports.fake_run import fake_run, predicted_4k
 
 TABLES = ("table1", "retention", "tasks", "variants")
@@ -177,3 +177,26 @@ def test_reports_need_no_torch():
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_judges_that_several_runs_measured_alike_stand_once(tmp_path):
+    runs = [fake_run(tmp_path / name, num_prompts=1) for name in ("flux-mini", "flux-mini-seed1", "flux-mini-long")]
+    checks = [{"judge": "detector", "what": "rendered scenes", "value": 1.0, "n": 9}]
+    values = (0.9, 0.9, 0.8)
+    for run, value in zip(runs, values, strict=True):
+        write_json(run / "scores/checks.json", [*checks, {**checks[0], "what": "drawn pictures", "value": value}])
+    rows = judge_check_rows(load_runs(runs))
+    assert rows["Run"].tolist() == ["all", "flux-mini, flux-mini-seed1", "flux-mini-long"]
+
+
+def test_the_page_opens_with_what_must_be_known_of_the_runs_that_it_opens_with(tmp_path):
+    """What concerns the other runs is a click away, not a wall before the pictures."""
+    runs = [fake_run(tmp_path / name, num_prompts=1) for name in ("flux-mini", "flux-mini-seed1")]
+    for run in runs:
+        manifest = read_json(run / "run.json")
+        write_json(run / "run.json", {**manifest, "allow_missing": True})
+    write_report(runs, tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    before, _, after = page.partition("To be known beside the other runs")
+    assert before.count('class="alert note">flux-mini:') and not before.count('class="alert note">flux-mini-seed1')
+    assert after.count('class="alert note">flux-mini-seed1')
