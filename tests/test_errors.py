@@ -6,6 +6,7 @@ sentences themselves are held by `docs/errors.md` (`tests/noted.py`).
 
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -370,3 +371,25 @@ def test_a_sentence_is_told_as_any_machine_has_it(tmp_path_factory):
     assert told("it has 12.31 GiB free\n  and more") == "it has … GiB free and more"
     assert told("sha256 0123456789ab, facade") == "sha256 …, facade"
     assert told("'x' is not on this machine; it has cpu, cuda, cuda:0.") == "'x' is not on this machine; it has …."
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_row_of_the_table_that_no_test_gives_fails_the_session(parts, monkeypatch):
+    """In one process and in two of pytest-xdist, each with a part of the rows."""
+    from tests import conftest
+
+    rows = sorted(notes.in_table(notes.TABLE.read_text("utf-8")))
+    monkeypatch.setattr(notes, "is_whole", lambda session: True)
+
+    def ended(given):
+        config = SimpleNamespace(stash=pytest.Stash(), getoption=lambda name: False)
+        session = SimpleNamespace(config=config, testsfailed=0, exitstatus=pytest.ExitCode.OK)
+        for part in range(parts) if parts > 1 else ():
+            node = SimpleNamespace(config=config, workeroutput={"noted": (True, given[part::parts])})
+            conftest.pytest_testnodedown(node)
+        monkeypatch.setattr(notes, "SEEN", set(given) if parts == 1 else set())
+        conftest.pytest_sessionfinish(session)
+        return session.exitstatus, config.stash.get(conftest.STALE, [])
+
+    assert ended(rows) == (pytest.ExitCode.OK, [])
+    assert ended(rows[1:]) == (pytest.ExitCode.TESTS_FAILED, rows[:1])
