@@ -46,13 +46,17 @@ def write_report(
     judgements = judge_claims(runs, costs)
     leading = leading_groups(runs)
     pairs, unreadable = pictures.readable(pictures.picture_pairs(leading[0][0]))
-    for sentence in unreadable:
+    failed, num_failed = pictures.failed_pairs(leading[0][0])
+    failed, more = pictures.readable(failed)
+    for sentence in dict.fromkeys(unreadable + more):
         say(sentence)
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         staging = Path(folder)
         page = {
             **opening(runs, leading, judgements, unreadable),
             **evidence(runs, leading[0], pairs, costs, staging),
+            "failed": pictures.with_uris(failed),
+            "num_failed": num_failed,
             **cost_context(leading[0], costs, paper_costs),
             "judgements": judgements,
         }
@@ -60,10 +64,9 @@ def write_report(
         write_claims(judgements, staging / "claims.json")
         written.publish(staging, out_dir)
     for run in runs if keep_records else []:
-        pictured = (
-            [picture.path for pair in pairs for picture in pair.pictures.values()] if run is leading[0][0] else []
-        )
-        kept.keep_records(run.path, out_dir / "runs" / run.name, pictured)
+        shown_pairs = (*pairs, *failed) if run is leading[0][0] else ()
+        paths = dict.fromkeys(picture.path for pair in shown_pairs for picture in pair.pictures.values())
+        kept.keep_records(run.path, out_dir / "runs" / run.name, list(paths))
     return judgements
 
 
@@ -230,9 +233,7 @@ def evidence(
         **study_figures.study_drawings(studied),
     }
     return {
-        "pairs": [
-            (pair, {subject: pictures.data_uri(pair.pictures[subject].path) for subject in SUBJECTS}) for pair in pairs
-        ],
+        "pairs": pictures.with_uris(pairs),
         "figures": {name: figures.save(name, function, out_dir) for name, function in draw.items()},
         "blocks": [(title, tables.displayed(part)) for title, part in reversed(tables.blocks(frame))],
         "notes": paper.TABLE1_NOTES,

@@ -1,6 +1,7 @@
 """The picture grid: the same prompts from both models with the scorer's verdicts, chosen by rule, not by eye."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -43,40 +44,60 @@ def picture_pairs(run: Run, per_task: int = 2) -> list[Pair]:
 
     The rule looks at no verdict, so good and bad pictures come as they fall.
     """
+    return [pair for pairs in _by_task(run, lambda drawn: drawn[1] == 0).values() for pair in _spread(pairs, per_task)]
+
+
+def failed_pairs(run: Run, per_task: int = 4) -> tuple[list[Pair], int]:
+    """Pairs whose pixel model's image was judged wrong, at even steps through each GenEval task; how many are wrong.
+
+    The source's image of the same prompt and number stands beside. Images that are not there are not among the pairs.
+    """
+    scored = run.scored.get(("l2p", "geneval"))
+    wrong = {_drawn(row) for row in scored.rows if row["value"] is not None and row["value"] <= 0} if scored else set()
+    found = _by_task(run, wrong.__contains__)
+    return [pair for pairs in found.values() for pair in _spread(pairs, per_task)], len(wrong)
+
+
+def _by_task(run: Run, wanted: Callable[[tuple[str, int]], bool]) -> dict[str, list[Pair]]:
+    """The pairs of GenEval whose prompt and image number are wanted, by task; only where both images are there.
+
+    A prompt's id that is no plain folder name (it comes from outside) is left out.
+    """
     if any((subject, "geneval") not in run.scored for subject in SUBJECTS):
-        return []
-    rows = {subject: _first_images(run, subject) for subject in SUBJECTS}
-    by_task: dict[str, list[str]] = {}
-    for prompt_id in sorted(rows["source"].keys() & rows["l2p"].keys()):
-        if all(_path(run, subject, rows[subject][prompt_id]).is_file() for subject in SUBJECTS):
-            by_task.setdefault(rows["source"][prompt_id]["category"], []).append(prompt_id)
-    return [_pair(run, rows, prompt_id) for ids in by_task.values() for prompt_id in _spread(ids, per_task)]
+        return {}
+    rows = {
+        subject: {_drawn(row): row for row in run.scored[subject, "geneval"].rows if str(row["prompt_id"]).isalnum()}
+        for subject in SUBJECTS
+    }
+    by_task: dict[str, list[Pair]] = {}
+    for drawn in sorted(filter(wanted, rows["source"].keys() & rows["l2p"].keys())):
+        if all(_path(run, subject, rows[subject][drawn]).is_file() for subject in SUBJECTS):
+            pair = _pair(run, {subject: rows[subject][drawn] for subject in SUBJECTS})
+            by_task.setdefault(pair.task, []).append(pair)
+    return by_task
 
 
-def _first_images(run: Run, subject: str) -> dict[str, dict]:
-    """Score rows of image 0 by prompt id; an id that is no plain folder name (it comes from outside) is left out."""
-    rows = run.scored[subject, "geneval"].rows
-    return {str(row["prompt_id"]): row for row in rows if row["index"] == 0 and str(row["prompt_id"]).isalnum()}
+def _drawn(row: dict) -> tuple[str, int]:
+    return str(row["prompt_id"]), row["index"]
 
 
 def _path(run: Run, subject: str, row: dict) -> Path:
     return run.path / "samples" / subject / "geneval" / str(row["prompt_id"]) / "samples" / f"{row['index']:04d}.png"
 
 
-def _spread(items: list[str], count: int) -> list[str]:
+def _spread(items: list[Pair], count: int) -> list[Pair]:
     """``count`` items at even steps, the middle of each part."""
     count = min(count, len(items))
     return [items[int((k + 0.5) * len(items) / count)] for k in range(count)]
 
 
-def _pair(run: Run, rows: dict[str, dict[str, dict]], prompt_id: str) -> Pair:
+def _pair(run: Run, rows: dict[str, dict]) -> Pair:
     pictures = {}
-    for subject in SUBJECTS:
-        row = rows[subject][prompt_id]
+    for subject, row in rows.items():
         correct = None if row["value"] is None else row["value"] > 0
         pictures[subject] = Picture(path=_path(run, subject, row), correct=correct, reason=row["reason"])
-    first = rows["source"][prompt_id]
-    return Pair(prompt=first.get("text", prompt_id), task=first["category"], pictures=pictures)
+    first = rows["source"]
+    return Pair(prompt=first.get("text", str(first["prompt_id"])), task=first["category"], pictures=pictures)
 
 
 def readable(pairs: list[Pair]) -> tuple[list[Pair], list[str]]:
@@ -107,6 +128,11 @@ def data_uri(path: Path) -> str:
     buffer = io.BytesIO()
     thumbnail(path).save(buffer, "PNG", optimize=True)
     return png_uri(buffer.getvalue())
+
+
+def with_uris(pairs: list[Pair]) -> list[tuple[Pair, dict[str, str]]]:
+    """The pairs, each with its images as data URIs by subject."""
+    return [(pair, {subject: data_uri(picture.path) for subject, picture in pair.pictures.items()}) for pair in pairs]
 
 
 def draw_grid(pairs: list[Pair], theme: Theme = LIGHT, num_columns: int = 3) -> Figure:

@@ -121,10 +121,7 @@ def _write_card(card: Card, costs: list[CostRecord], paper_costs: PaperCosts, ou
         "leading": card.leading[0],
         "headline": page.headline(card.leading, card.judgements),
         "counts": verdict_counts(card.judgements),
-        "pairs": [
-            (pair, {subject: pictures.data_uri(pair.pictures[subject].path) for subject in SUBJECTS})
-            for pair in card.pairs
-        ],
+        "pairs": pictures.with_uris(card.pairs),
         "figures": uris,
         "facts": facts(card),
         "costs": costs_shown(card.leading[0].family, costs),
