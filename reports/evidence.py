@@ -8,6 +8,7 @@ from reports.estimates import NoEvidenceError, pooled_retention
 from reports.runs import SUBJECTS, Run, Scored, groups
 
 TUNED_AS_PAPER = ("ends", "released")  # TransferConfig.trainable: both ends and the head, as stated or as released
+SEEDS = 3  # from which an interval knows what transfers of one recipe differ by
 EVERYTHING = 0.9  # share of parameters from which a transfer counts as full tuning: all blocks, embedders or not
 
 
@@ -66,13 +67,30 @@ def judging_group(runs: Sequence[Run]) -> list[Run]:
 def retention_evidence(runs: Sequence[Run], suite: str) -> Evidence:
     """Retention on one suite over the judging group's seeds."""
     members = judging_group(runs)
-    scored = [run for run in members if all((subject, suite) in run.scored for subject in SUBJECTS)]
+    scored = _scored_on(members, suite)
     if not scored:
         raise NoEvidenceError(f"{members[0].recipe_name} has no {suite} scores of both models")
     estimate = pooled_retention(scored, suite)
     seeds = f"{len(scored)} transfer seeds" if len(scored) > 1 else "one transfer seed"
-    return of_estimate(
-        estimate, f"{scored[0].recipe_name}, {seeds}, {units(estimate, scored[0].scored['l2p', suite])}."
+    why = f"{scored[0].recipe_name}, {seeds}, {units(estimate, scored[0].scored['l2p', suite])}."
+    return of_estimate(estimate, why + ("" if len(scored) >= SEEDS else _with_seeds(runs, suite)))
+
+
+def _scored_on(runs: Sequence[Run], suite: str) -> list[Run]:
+    return [run for run in runs if all((subject, suite) in run.scored for subject in SUBJECTS)]
+
+
+def _with_seeds(runs: Sequence[Run], suite: str) -> str:
+    """What the longest transfer of ``SEEDS`` seeds keeps, as a sentence beside a verdict of fewer; "" without one."""
+    several = [run for run in runs if keeps_to_paper(run) is None]
+    several = [run for of in groups(several).values() if len(_scored_on(of, suite)) >= SEEDS for run in of]
+    if not several:
+        return ""
+    seeds = _scored_on(judging_group(several), suite)
+    kept = pooled_retention(seeds, suite)
+    return (
+        f" With {len(seeds)} transfer seeds the longest is {seeds[0].recipe_name}: {kept.value:.3f} "
+        f"({kept.low:.3f}, {kept.high:.3f})."
     )
 
 

@@ -98,6 +98,19 @@ def test_the_longest_transfer_judges_whatever_it_scored(tmp_path):
     assert judgement.verdict == "not reproduced" and "3 transfer seeds" in judgement.why
 
 
+def test_a_verdict_of_one_seed_tells_what_three_seeds_say(tmp_path):
+    for seed in (0, 1, 2):
+        fake_run(tmp_path / f"flux-mini-seed{seed}", name="flux-mini", seed=seed, pixel_accuracy=0.7, num_prompts=20)
+    three = load_runs(tmp_path.iterdir())
+    said = "With 3 transfer seeds the longest is flux-mini: "
+    assert said not in verdicts(three)["C1"].why
+    fake_run(tmp_path / "flux-mini-long", num_train_steps=3000, pixel_accuracy=0.9, num_prompts=20)
+    why = verdicts(load_runs(tmp_path.iterdir()))["C1"].why
+    assert why.startswith("flux-mini-long, one transfer seed") and said in why
+    assert f"{said}{verdicts(three)['C1'].evidence.value:.3f} (" in why
+    assert said not in verdicts([*three[:2], load_run(tmp_path / "flux-mini-long")])["C1"].why
+
+
 def c4_pair(folder, shallow=0.8, full=0.6, *, both=False, **changes):
     """A run that tunes both ends and one that tunes everything, which differ in ``changes`` of the recipe too.
 
