@@ -94,30 +94,43 @@ def task_bars(
 
 
 def retention_curve(table: pd.DataFrame, theme: Theme) -> Figure | None:
-    """GenEval retention against compute (images trained on): one point a recipe, its seeds small, 95 % intervals."""
-    rows = table[(table["suite"] == "geneval") & (table["train_images"] > 0)]
+    """Retention against images trained on, a panel a suite: a line a family and world, its seeds small, 95 % intervals.
+
+    The band of C1's criterion stands in GenEval's panel.
+    """
+    rows = table[table["train_images"] > 0].sort_values("train_images")
     if rows.empty:
         return None
+    suites = dict(zip(rows["suite"], rows["title"], strict=True))
+    cases, lengths = list(dict.fromkeys(rows["case_title"])), sorted(set(rows["train_images"]))
+    figure = Figure(figsize=(WIDTH, 0.9 + 2.3 * len(suites)))
+    panels = figure.subplots(len(suites), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (suite, title) in zip(panels, suites.items(), strict=True):
+        for k, case in enumerate(cases):
+            chosen = rows[(rows["suite"] == suite) & (rows["case_title"] == case)]
+            _retention_line(axes, chosen, case, series_color(k, len(cases), theme), k - (len(cases) - 1) / 2, theme)
+        if suite == "geneval":
+            axes.axhspan(*C1_BAND, color=theme.pixel, alpha=0.13, lw=0)
+            axes.axhline(0.93, color=theme.pixel, lw=1, ls=(0, (4, 3)), label="paper, 0.93 ± 0.05")
+        axes.set(title=f"{title}: share of the source’s that is kept")
+        axes.margins(y=0.15)
+        axes.grid(axis="y")
+    log_images_axis(panels[-1], lengths)
+    panels[-1].set_xlim(lengths[0] / 1.6, lengths[-1] * 1.6)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _retention_line(axes: Axes, rows: pd.DataFrame, name: str, color: Any, shift: float, theme: Theme) -> None:
+    """One family and world: means over seeds on a line, each recipe's seeds beside its mean."""
     several = rows[rows["num_seeds"] > 1]["group"]
     is_seed = rows["group"].isin(several) & (rows["num_seeds"] == 1)
-    seeds, points = rows[is_seed], rows[~is_seed].sort_values(["train_images", "value"])
-    beside = points.groupby("train_images").cumcount(ascending=False)  # points of equal compute stand side by side
-    points = points.assign(place=points["train_images"] * 0.9**beside)
-    figure = Figure(figsize=(WIDTH, 3.5))
-    axes = figure.subplots()
-    axes.axhspan(*C1_BAND, color=theme.pixel, alpha=0.13, lw=0)
-    axes.axhline(0.93, color=theme.pixel, lw=1, ls=(0, (4, 3)), label="paper, 0.93 ± 0.05")
+    points, seeds, beside = rows[~is_seed], rows[is_seed], 1.05**shift
     errors = [points["value"] - points["low"], points["high"] - points["value"]]
-    axes.errorbar(points["place"], points["value"], yerr=errors, fmt="o", ms=7, color=theme.pixel, capsize=3)
-    beside_mean = 1.03 * seeds["group"].map(points.set_index("group")["place"]).astype(float)  # of no seeds too
-    axes.plot(beside_mean, seeds["value"], "o", ms=3.5, color=theme.text, ls="none", zorder=3)
-    _label_points(axes, points, theme)
-    axes.set(title="GenEval retention against compute")
-    log_images_axis(axes, sorted(set(points["train_images"])))
-    axes.margins(x=0.75, y=0.15)
-    axes.grid(axis="y")
-    figure.legend(loc="outside lower center")
-    return figure
+    places = beside * points["train_images"]
+    axes.errorbar(places, points["value"], yerr=errors, fmt="o-", ms=6, color=color, capsize=3, label=name)
+    axes.plot(1.02 * beside * seeds["train_images"], seeds["value"], "o", ms=3, color=theme.text, zorder=3)
 
 
 def log_images_axis(axes: Axes, ticks: Sequence[float]) -> None:
@@ -126,15 +139,6 @@ def log_images_axis(axes: Axes, ticks: Sequence[float]) -> None:
     axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _label_points(axes: Axes, points: pd.DataFrame, theme: Theme) -> None:
-    """Names beside the points: right of the last of those of equal compute, left of the others."""
-    others = points["train_images"].duplicated(keep="last")
-    for point, is_other in zip(points.itertuples(), others, strict=True):
-        place, side = ((-7, -3), "right") if is_other else ((14, 3), "left")
-        at = (point.place, point.value)
-        axes.annotate(point.run, at, place, textcoords="offset points", color=theme.text, fontsize=8.5, ha=side)
 
 
 def cost_bars(costs: Sequence[CostRecord], theme: Theme) -> Figure | None:

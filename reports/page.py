@@ -222,12 +222,12 @@ def evidence(
     frame, retention, card = tables.table1(runs), tables.retention_table(runs), tables.scorecard(runs)
     table_files.write_tables(runs, out_dir)
     (out_dir / "scorecard.md").write_text(table_files.markdown(card), encoding="utf-8")
-    studied = study_figures.study_tables(runs)
+    studied, kept_by_length = study_figures.study_tables(runs), tables.retention_of_judging(runs)
     draw = {
         "grid": lambda theme: pictures.draw_grid(pairs, theme) if pairs else None,
         "training-curve": lambda theme: figures.training_curve(leading, theme),
         "geneval-tasks": lambda theme: figures.task_bars(tables.task_table(leading[:1]), theme),
-        "retention": lambda theme: figures.retention_curve(retention, theme),
+        "retention": lambda theme: figures.retention_curve(kept_by_length, theme),
         "cost": lambda theme: figures.cost_bars(leading[0].costs, theme),
         "figure4": lambda theme: figure4.draw(costs, theme, width=figures.WIDTH),
         **study_figures.study_drawings(studied),

@@ -147,7 +147,7 @@ def _write_card(card: Card, costs: list[CostRecord], paper_costs: PaperCosts, ou
 def _drawings(card: Card, costs: Sequence[CostRecord]) -> dict[str, figures.Draw]:
     """The figures of a card, by name, in the order in which the picture shows them."""
     tasks, dpg = tables.task_table(card.leading[:1]), dpg_table(card.leading[0])
-    retention = tables.retention_table(card.runs)
+    retention = tables.retention_of_judging(card.runs)
     return {
         "head": lambda theme: draw_head(card, costs, theme),
         "tasks": lambda theme: figures.task_bars(tasks, theme),

@@ -15,7 +15,7 @@ from bench.records import CostRecord, Summary
 from bench.statistics import Estimate
 from reports import estimates, paper
 from reports.cost import figure4
-from reports.evidence import judging_group
+from reports.evidence import judging_group, keeps_to_paper
 from reports.runs import SUBJECT_NAMES, SUBJECTS, Run, alarms, groups, suite_titles
 
 METRICS = (*paper.DPG_COLUMNS, "dpg", "geneval")
@@ -130,7 +130,7 @@ def variant_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 VARIANT_NUMBERS = ("low", "high", "n", "decimals")
 RETENTION_COLUMNS = (
-    *("run", "group", "suite", "title", "decimals", "num_seeds", *SUBJECTS),
+    *("run", "group", "case_title", "suite", "title", "decimals", "num_seeds", *SUBJECTS),
     *("value", "low", "high", "n", "train_images", "seconds"),
 )
 
@@ -143,11 +143,16 @@ def retention_table(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for suite, title in suite_titles(runs).items():
         for group, members in groups(runs).items():
-            names = {"group": group, "suite": suite, "title": title}
+            names = {"group": group, "case_title": members[0].case_title, "suite": suite, "title": title}
             rows += [_retention_row(run.name, [run], names) for run in members]
             if len(members) > 1:
                 rows.append(_retention_row(f"{group}, mean", members, names))
     return pd.DataFrame([row for row in rows if row], columns=list(RETENTION_COLUMNS))
+
+
+def retention_of_judging(runs: Sequence[Run]) -> pd.DataFrame:
+    """``retention_table`` of the runs that may judge claims: transfers that keep to the paper, no ablations."""
+    return retention_table([run for run in runs if keeps_to_paper(run) is None])
 
 
 def _retention_row(name: str, members: list[Run], names: dict[str, str]) -> dict[str, Any] | None:

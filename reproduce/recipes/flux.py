@@ -123,7 +123,8 @@ def flux_mini_plain() -> Recipe:
 def flux_mini_dense() -> Recipe:
     """`flux_mini` with half of the corpus told by dense prompts, where it has 0.15: can DPG-Bench be had so?
 
-    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone.
+    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone. One seed: DPG-Bench 79.3
+    against 74.2, +5.1 (-0.3, 10.6).
     """
     short = flux_mini()
     corpus = replace(short.corpus, prompts="reproduce.miniature.prompts:denser_corpus_prompts")
@@ -133,7 +134,8 @@ def flux_mini_dense() -> Recipe:
 def flux_mini_middle() -> Recipe:
     """`flux_mini` with a Detailer Head whose two middle levels are wider: 64 and 96 channels for 32 and 64.
 
-    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone.
+    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone. One seed: DPG-Bench 74.7
+    against 74.2, +0.5 (-4.7, 5.8).
     """
     short = flux_mini()
     detailer = replace(short.transfer.detailer, channels=(16, 64, 96, 128))
@@ -144,7 +146,8 @@ def flux_mini_middle() -> Recipe:
 def flux_mini_blocks() -> Recipe:
     """`flux_mini` with two blocks trained at each end instead of one.
 
-    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone.
+    Hardware: as `flux_mini`, two cores, no GPU; GenEval and DPG-Bench alone. One seed: DPG-Bench 77.4
+    against 74.2, +3.2 (-2.1, 8.6).
     """
     short = flux_mini()
     transfer = replace(short.transfer, num_trainable_blocks=2)
