@@ -34,7 +34,8 @@ MAX_NUM_SEEDS = 3
 class Study:
     """A question of the paper: its title, the claims that it decides, its arms by name, and how long they take.
 
-    `arms` is called with the family's usual miniature recipe.
+    `arms` is called with the family's usual miniature recipe. `time` is that of all arms with three seeds on two cores
+    with AVX-512, by what runs of them took (docs/log/2026-11-30-studies.md) and their number of steps.
     """
 
     title: str
@@ -169,25 +170,25 @@ def noise_shift(usual: Recipe) -> dict[str, Recipe]:
 
 STUDIES = {
     "data-source": Study(
-        title="who drew the training images (figure 9a)", claims=("C3",), arms=data_source, time="not run yet"
+        title="who drew the training images (figure 9a)", claims=("C3",), arms=data_source, time="some 50 min"
     ),
     "depth": Study(
-        title="how much of the transformer trains (figure 9b)", claims=("C4",), arms=depth, time="not run yet"
+        title="how much of the transformer trains (figure 9b)", claims=("C4",), arms=depth, time="some 95 min"
     ),
     "data-size": Study(
-        title="how many training images (figure 9c)", claims=("C5",), arms=data_size, time="not run yet"
+        title="how many training images (figure 9c)", claims=("C5",), arms=data_size, time="some 75 min"
     ),
     "scratch": Study(
-        title="the transfer against training from scratch", claims=("C8", "C12"), arms=scratch, time="not run yet"
+        title="the transfer against training from scratch", claims=("C8", "C12"), arms=scratch, time="some 3 h"
     ),
     "noise-shift": Study(
         title="noise shift at four times the resolution (figure 12)",
         claims=("C7",),
         arms=noise_shift,
-        time="not run yet",
+        time="some 2.5 h",
     ),
     "extrapolation": Study(
-        title="twice the resolution, untrained (figure 15)", claims=("C10",), arms=extrapolation, time="not run yet"
+        title="twice the resolution, untrained (figure 15)", claims=("C10",), arms=extrapolation, time="16 min"
     ),
 }
 
