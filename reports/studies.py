@@ -136,7 +136,7 @@ def arms(
     for members in sets.values():
         settings: dict[str, list[Run]] = {}
         seen = set()
-        for run in sorted(members, key=lambda run: (study.order(run), run.num_train_images, run.name)):
+        for run in sorted(members, key=_in_order(study)):
             once = (study.setting(run), run.num_train_images, run.seed)
             if once not in seen:  # a run that two studies share counts once
                 settings.setdefault(study.setting(run), []).append(run)
@@ -144,6 +144,11 @@ def arms(
         if len(settings) > 1:
             found.append(settings)
     return found
+
+
+def _in_order(study: Study) -> Callable[[Run], tuple[float, int, bool, str]]:
+    """By setting and length; of equal runs the usual recipe's before a study's, so that it is the one that counts."""
+    return lambda run: (study.order(run), run.num_train_images, bool(run.recipe.get("study")), run.name)
 
 
 def contrast(
@@ -241,10 +246,11 @@ def diversity_gain(runs: Sequence[Run]) -> Evidence:
     suites = dict.fromkeys(
         suite for run in runs for (_, suite), scored in run.scored.items() if scored.benchmark.name == "diversity"
     )
+    measured = {suite: [run for run in runs if ("l2p", suite) in run.scored] for suite in suites}
     found = [
         (of["transfer"], of["from scratch"], suite)
         for suite in suites
-        for of in arms(runs, STUDIES["scratch"], suite=suite.split("/")[0])
+        for of in arms(measured[suite], STUDIES["scratch"], suite=suite.split("/")[0])
         if {"transfer", "from scratch"} <= of.keys() and all(map(_tuned_as_paper, of["transfer"]))
     ]
     pair = longest([(transfer, scratch) for transfer, scratch, _ in found])

@@ -44,8 +44,8 @@ def study(
     chosen, usual = find_study(name), find_recipe(family)
     runs = runs_of(name, usual, num_seeds=seeds, limit=limit, only=tuple(arm or ()))
     if plan:
-        told = f"{chosen.title}: {len(runs)} runs, {', '.join(chosen.claims)}; all arms with three seeds: {chosen.time}"
-        Console(soft_wrap=True).print(told, highlight=False)
+        line = f"{chosen.title}: {len(runs)} runs, {', '.join(chosen.claims)}; all arms with three seeds: {chosen.time}"
+        Console(soft_wrap=True).print(line, highlight=False)
         for path, words in runs:
             print(f"{path}: python -m reproduce {' '.join(words)}")
         return 0

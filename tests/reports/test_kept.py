@@ -8,6 +8,7 @@ from PIL import Image
 from bench.records import read_json, write_json
 from reports.__main__ import main
 from reports.kept import keep_records
+from reports.pictures import failed_pairs, picture_pairs
 from reports.runs import load_run
 from tests.reports.fake_run import fake_run
 
@@ -63,7 +64,9 @@ def test_the_pictures_of_the_page_are_kept_small_and_no_other(tmp_path):
     assert status(path, "--out", tmp_path / "out", "--records") == 0
     kept = tmp_path / "out/runs/flux-mini"
     pictures = sorted(file.relative_to(kept) for file in kept.rglob("*.png"))
-    assert len(pictures) == 24  # two a task from both models
+    shown = [*picture_pairs(load_run(path)), *failed_pairs(load_run(path))[0]]
+    paths = {picture.path.relative_to(path) for pair in shown for picture in pair.pictures.values()}
+    assert set(pictures) == paths and 24 < len(paths) < 60  # two a task from both models, and what was judged wrong
     assert Image.open(kept / large.relative_to(path)).size == (96, 64)
     assert status(kept, "--out", tmp_path / "again") == 0
     assert (tmp_path / "again/grid.png").is_file()

@@ -14,10 +14,13 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results/flux-mini"
 SAID, OPEN = "layouts said", "layouts open"
 REPRODUCED = {
-    **{("C1", SAID): 1.006, ("C9", SAID): 0.990, ("C14", SAID): 1.006, ("C4", SAID): -0.015},
+    **{("C1", SAID): 1.006, ("C9", SAID): 0.990, ("C14", SAID): 1.006, ("C3", SAID): 0.051, ("C4", SAID): -0.015},
     **{("C1", OPEN): 0.907, ("C9", OPEN): 0.973, ("C14", OPEN): 0.907},
 }
-NOT_REPRODUCED = {("C2", SAID): 0.928, ("C2", OPEN): 0.856, ("C6", None): 1.160}
+NOT_REPRODUCED = {
+    **{("C2", SAID): 0.928, ("C2", OPEN): 0.856, ("C6", None): 1.160},
+    **{("C8", SAID): -0.074, ("C10", SAID): 0.671},
+}
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,13 @@ def test_c3_is_source_made_minus_rendered(tmp_path, rendered, verdict):
     assert list(settings) == ["the source itself", "sd3's source", "rendered scenes"]
 
 
+def test_of_equal_runs_the_usual_recipes_counts_before_a_studys(tmp_path):
+    again = run(tmp_path / "a-study", 0.9)
+    runs = [again, run(tmp_path / "usual", 0.9, study=None), run(tmp_path / "size", 0.5, corpus={"num_prompts": 99})]
+    (settings,) = arms(runs, STUDIES["data-size"])
+    assert [member.name for member in settings["25 images"]] == ["usual"]
+
+
 def test_what_differs_in_something_else_is_no_arm(tmp_path):
     own = run(tmp_path / "own", 0.9)
     maker = {"maker": "fixture:rendered"}
@@ -113,6 +120,9 @@ def test_c8_compares_how_far_seeds_lie_apart(tmp_path, monkeypatch):
 
     assert judged(pair(tmp_path / "a", 0.8, 0.4), "C8").verdict == "reproduced"
     assert judged(pair(tmp_path / "b", 0.4, 0.8), "C8").verdict == "not reproduced"
+    # The usual run is the same transfer, and has no diversity: it takes no one's place.
+    usual = run(tmp_path / "flux-mini", 0.8, study=None)
+    assert judged([usual, *pair(tmp_path / "c", 0.8, 0.4)], "C8").verdict == "reproduced"
 
 
 def test_c10_divides_by_the_score_at_the_trained_resolution(tmp_path):
