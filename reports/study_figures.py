@@ -43,6 +43,7 @@ FIGURES = {  # file -> study, caption, what the paper reads from its own
         "no figure of the paper",
     ),
 }
+BARS = {"figure5": "Distance between seeds", "figure15": "GenEval by resolution"}  # file -> title
 EXPECTED = {
     "data-source": ("the source itself", "another family's source", "rendered scenes"),
     "depth": ("head alone", "1 + 1 blocks", "2 + 2 blocks", "all blocks"),
@@ -70,9 +71,7 @@ def study_drawings(found: dict[str, tuple[str, pd.DataFrame]]) -> dict[str, figu
         name: partial(study_curve, found[name][1], studies.STUDIES[study].title)
         for name, (study, _, _) in FIGURES.items()
     }
-    return drawings | {
-        name: partial(study_bars, found[name][1], found[name][0].partition(":")[0]) for name in ("figure5", "figure15")
-    }
+    return drawings | {name: partial(study_bars, found[name][1], title) for name, title in BARS.items()}
 
 
 def study_points(runs: Sequence[Run], name: str, suite: str = "geneval") -> pd.DataFrame:
@@ -102,15 +101,18 @@ def _pooled(seeds: Sequence[Run], subject: str, suite: str) -> dict[str, Any]:
 
 def figure5(runs: Sequence[Run]) -> pd.DataFrame:
     """Diversity of source, transfer and training from scratch; where no run was scored for it, a row that says so."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for recipe, members in groups([run for run in runs if not studies.quick_look(run)]).items():
         for subject, suite in members[0].scored:
             if members[0].scored[subject, suite].benchmark.name == "diversity":
                 model = (
                     "From scratch" if subject == "l2p" and studies.from_scratch(members[0]) else SUBJECT_NAMES[subject]
                 )
-                row = {"study": "diversity", "setting": model, "recipe": recipe}
-                rows.append({**row, "train_images": members[0].num_train_images, **_pooled(members, subject, suite)})
+                row: dict[str, Any] = {"study": "diversity", "setting": model, "recipe": recipe}
+                row |= {"train_images": members[0].num_train_images, **_pooled(members, subject, suite)}
+                drawn = [(other["setting"], other.get("value")) for other in rows]
+                if subject == "l2p" or (model, row.get("value")) not in drawn:  # one source's pictures stand once
+                    rows.append(row)
     rows += [{"study": "diversity", "setting": name, "kind": NOT_RUN} for name in ("Source", "Pixel model")] * (
         not rows
     )
