@@ -48,7 +48,8 @@ def write_report(
     pairs, unreadable = pictures.readable(pictures.picture_pairs(leading[0][0]))
     failed, num_failed = pictures.failed_pairs(leading[0][0])
     failed, more = pictures.readable(failed)
-    for sentence in dict.fromkeys(unreadable + more):
+    unreadable = [*dict.fromkeys(unreadable + more)]
+    for sentence in unreadable:
         say(sentence)
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         staging = Path(folder)

@@ -22,7 +22,7 @@ def judge_check_rows(runs: Sequence[Run]) -> pd.DataFrame:
     checked = [run.name for run in runs if run.judge_checks]
     named = {row: "all" if names == checked and len(names) > 1 else ", ".join(names) for row, names in found.items()}
     columns = ("Run", "Judge", "What", "Value", "n")
-    return pd.DataFrame([dict(zip(columns, (runs, *row), strict=True)) for row, runs in named.items()])
+    return pd.DataFrame([dict(zip(columns, (names, *row), strict=True)) for row, names in named.items()])
 
 
 def disagreement_rows(runs: Sequence[Run]) -> pd.DataFrame:

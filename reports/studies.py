@@ -125,13 +125,13 @@ def arms(
     """Sets of runs that differ in the study's paths alone: setting -> the transfer seeds of it, in the study's order.
 
     Only sets with two settings or more. With ``lengths`` the number of steps may differ too: each setting holds the
-    runs of all lengths. Runs without a transfer, or cut down by --limit, are left out.
+    runs of all lengths. Runs without a transfer or a score on ``suite``, or cut down by --limit, are left out.
     """
     paths = (*study.paths, *LENGTH) if lengths else study.paths
     sets: dict[str, list[Run]] = {}
     for run in runs:
-        if run.recipe and run.transfer and not quick_look(run):
-            sets.setdefault(shared_key(run, paths, suite=suite), []).append(run)
+        if run.recipe and run.transfer and not quick_look(run) and ("l2p", suite) in run.scored:
+            sets.setdefault(shared_key(run, paths, suite=suite.split("/")[0]), []).append(run)
     found = []
     for members in sets.values():
         settings: dict[str, list[Run]] = {}
@@ -246,11 +246,10 @@ def diversity_gain(runs: Sequence[Run]) -> Evidence:
     suites = dict.fromkeys(
         suite for run in runs for (_, suite), scored in run.scored.items() if scored.benchmark.name == "diversity"
     )
-    measured = {suite: [run for run in runs if ("l2p", suite) in run.scored] for suite in suites}
     found = [
         (of["transfer"], of["from scratch"], suite)
         for suite in suites
-        for of in arms(measured[suite], STUDIES["scratch"], suite=suite.split("/")[0])
+        for of in arms(runs, STUDIES["scratch"], suite=suite)
         if {"transfer", "from scratch"} <= of.keys() and all(map(_tuned_as_paper, of["transfer"]))
     ]
     pair = longest([(transfer, scratch) for transfer, scratch, _ in found])

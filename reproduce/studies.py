@@ -13,7 +13,7 @@ from pathlib import Path
 
 from l2p.errors import InputError
 from reproduce.families import ROOT, recipe_families
-from reproduce.recipes.base import Recipe, Suite
+from reproduce.recipes.base import Recipe, Suite, of_steps
 
 WEIGHTS = "reproduce/miniature/weights"
 RENDERED = "reproduce.miniature.prompts:rendered"
@@ -46,13 +46,8 @@ class Study:
 
 def of_length(recipe: Recipe, share: float) -> Recipe:
     """The recipe with a share of its steps, its schedule shortened alike."""
-    transfer = recipe.transfer
-    steps = max(1, round(share * transfer.num_train_steps))
-    decay = round(steps * transfer.num_decay_steps / transfer.num_train_steps)
-    every = max(1, round(share * transfer.validate_every))
-    return replace(
-        recipe, transfer=replace(transfer, num_train_steps=steps, num_decay_steps=decay, validate_every=every)
-    )
+    steps = max(1, round(share * recipe.transfer.num_train_steps))
+    return replace(recipe, transfer=of_steps(recipe.transfer, steps))
 
 
 def of_maker(recipe: Recipe, maker: str | None) -> Recipe:

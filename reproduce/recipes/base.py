@@ -147,6 +147,17 @@ def with_transfer_seed(recipe: Recipe, seed: int) -> Recipe:
     return replace(recipe, transfer=replace(recipe.transfer, seed=seed))
 
 
+def of_steps(transfer: TransferConfig, num_train_steps: int) -> TransferConfig:
+    """A transfer at another length, its schedule and validations in proportion."""
+    share = num_train_steps / transfer.num_train_steps
+    return replace(
+        transfer,
+        num_train_steps=num_train_steps,
+        num_decay_steps=round(share * transfer.num_decay_steps),
+        validate_every=max(1, round(share * transfer.validate_every)),
+    )
+
+
 def with_source(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with a pipeline of one's own. FileNotFoundError where the folder is not there."""
     if not folder.is_dir():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from l2p.detailer import DetailerConfig
-from reproduce.recipes.base import Recipe, Sampler
-from reproduce.recipes.miniature import longer, miniature, of_steps
+from reproduce.recipes.base import Recipe, Sampler, of_steps
+from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=1.0, max_sequence_length=512, batch_size=8)

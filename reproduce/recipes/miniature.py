@@ -8,7 +8,7 @@ from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
 from reproduce.miniature.scenes import RESOLUTION
 from reproduce.miniature.sources import miniature_source
-from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite
+from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite, of_steps
 
 GUIDANCE = 3.0  # of all pixel models, and of sources whose pipelines know it
 
@@ -28,7 +28,7 @@ def miniature(family: str) -> Recipe:
             num_prompts=2400,
             image_filter="reproduce.miniature.detector:reject_held_out",
         ),
-        transfer=miniature_transfer(num_train_steps=2000, max_sequence_length=own.max_sequence_length),
+        transfer=miniature_transfer(own.max_sequence_length),
         source_sampler=miniature_sampler(
             num_inference_steps=10, guidance_scale=own.guidance_scale, max_sequence_length=own.max_sequence_length
         ),
@@ -68,16 +68,6 @@ def longer(usual: Recipe) -> Recipe:
             replace(heldout, images_per_prompt=50),
             replace(dpg, arguments={"num_items": 200, "seed": REPORT_SEED}),
         ),
-    )
-
-
-def of_steps(transfer: TransferConfig, num_train_steps: int) -> TransferConfig:
-    """A miniature's transfer at another length, its schedule in proportion."""
-    return replace(
-        transfer,
-        num_train_steps=num_train_steps,
-        num_decay_steps=round(0.7 * num_train_steps),
-        validate_every=max(1, num_train_steps // 5),
     )
 
 
@@ -123,12 +113,12 @@ def miniature_sampler(
     )
 
 
-def miniature_transfer(*, num_train_steps: int, max_sequence_length: int) -> TransferConfig:
+def miniature_transfer(max_sequence_length: int) -> TransferConfig:
     """The options that a prototype found best for a source of hidden 128 of 6 blocks at 48 px, one trained at each end.
 
     What the paper fixes stays: frozen middle, both ends and a Detailer Head trained on source-made images only.
     """
-    transfer = TransferConfig(
+    return TransferConfig(
         patch_size=8,
         prediction="clean",
         output_scale=0.33,
@@ -136,17 +126,19 @@ def miniature_transfer(*, num_train_steps: int, max_sequence_length: int) -> Tra
         input_projection="ridge",
         ridge_strength=0.02,
         num_trainable_blocks=1,
+        num_train_steps=2000,
         batch_size=16,
         learning_rate=3e-3,
         block_learning_rate=1e-3,
         adam_betas=(0.9, 0.98),
         num_warmup_steps=30,
+        num_decay_steps=1400,
         max_grad_norm=1.0,
         ema_decay=0.999,
         shift=3.0,
         loss_weight_below=0.3,
         max_sequence_length=max_sequence_length,
         num_validation_images=192,
+        validate_every=400,
         save_every=200,
     )
-    return of_steps(transfer, num_train_steps)
