@@ -110,10 +110,12 @@ def check_names(recipe: Recipe) -> None:
 
 def check_start(recipe: Recipe, run_dir: Path) -> None:
     """Raise FileNotFoundError where the pixel model that the transfer starts from is not there."""
-    if recipe.start is not None and not (run_dir / recipe.start).exists():
+    if recipe.start is None:
+        return
+    start = os.path.normpath(run_dir / recipe.start)  # the run's own folder, which the path may pass, is not there yet
+    if not os.path.exists(start):
         raise FileNotFoundError(
-            f"recipe {recipe.name!r} starts from the pixel model {os.path.normpath(run_dir / recipe.start)}, which is "
-            "not there: run that first"
+            f"recipe {recipe.name!r} starts from the pixel model {start}, which is not there: run that first"
         )
 
 

@@ -19,9 +19,8 @@ class TinySizes:
     num_blocks: transformer blocks; a family with two kinds takes a third of them from the first. words: the vocabulary,
     with "<pad>", "</s>" and "<unk>" in it. max_length: the longest prompt in tokens, where the family has a limit.
     text_width: of the text encoder's tokens, a multiple of 8. num_text_layers: of a T5 encoder. head_dim: a multiple
-    of 4, for FLUX.2 of 8. latent_channels, vae_channels: of the autoencoder, whose factor is 2 to the power of
-    len(vae_channels) - 1.
-    shift: the scheduler's noise shift.
+    of 4, for FLUX.2 of 8, for Qwen-Image of 2. latent_channels, vae_channels: of the autoencoder, whose factor is 2
+    to the power of len(vae_channels) - 1. shift: the scheduler's noise shift.
     """
 
     num_blocks: int = 6

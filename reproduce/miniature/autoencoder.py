@@ -6,13 +6,16 @@ Every family's own class: `AutoencoderKL`, Qwen-Image's of videos (one frame eac
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
+from l2p.errors import InputError
 from reproduce.miniature.detector import to_tensor
 from reproduce.miniature.render import render_batch
 from reproduce.miniature.scenes import Scene, mixed_scenes
@@ -41,6 +44,27 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
     return pictures.squeeze(2) if _is_of_videos(vae) else pictures
 
 
+def begin_from(vae: Any, folder: Path) -> None:
+    """Give a VAE the weights of a trained one in `folder`: of its class, or of another with the same layers.
+
+    FLUX.2's class has FLUX's layers; its statistics, which the other lacks, are measured at the training's end. Raises
+    ValueError where layers differ, with the first.
+    """
+    path = folder / "diffusion_pytorch_model.safetensors"
+    if not path.is_file():
+        raise InputError(f"no VAE in {folder}: give a diffusers folder with {path.name}")
+    weights, own = load_file(path), vae.state_dict()
+    wanted = {name: tensor.shape for name, tensor in own.items() if not name.startswith("bn.") or name in weights}
+    given = {name: tensor.shape for name, tensor in weights.items()}
+    if unlike := sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name)):
+        name = unlike[0]
+        shapes = (tuple(shape) if shape is not None else "absent" for shape in (given.get(name), wanted.get(name)))
+        raise InputError(
+            f"{folder} is no VAE of {type(vae).__name__}'s layers: {name} is {' there, here '.join(map(str, shapes))}"
+        )
+    vae.load_state_dict(own | weights)
+
+
 def train_autoencoder(
     vae: Any,
     resolution: int,
@@ -55,6 +79,7 @@ def train_autoencoder(
     """Object-weighted L1 + squared error and a faint KL term; AdamW, linear decay; latents standardised at the end.
 
     With `decoder_only` the encoder, and so every latent, stays as it is: a source trained on them goes on as it was.
+    No steps: the latents alone are standardised.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

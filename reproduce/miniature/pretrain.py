@@ -29,7 +29,7 @@ from l2p.errors import InputError
 from l2p.sources import load_source
 from reproduce.launch import prepare_processor
 from reproduce.miniature import detector as shape_detector
-from reproduce.miniature.autoencoder import train_autoencoder
+from reproduce.miniature.autoencoder import begin_from, train_autoencoder
 from reproduce.miniature.detector_training import DetectorConfig
 from reproduce.miniature.detector_training import train as train_detector
 from reproduce.miniature.pool import Shares, build_pool
@@ -192,20 +192,23 @@ def source(
 def vae(
     family: str = "flux",
     out: Annotated[Path | None, typer.Option(help="else where FAMILY's VAE is shipped")] = None,
-    start: Path | None = None,
+    start: Annotated[Path | None, typer.Option(help="a trained VAE's folder, of a class with the same layers")] = None,
     num_steps: int = 6000,
     learning_rate: float = 1e-3,
     decoder_only: bool = False,
     seed: int = 0,
 ) -> None:
-    """Train a family's VAE into OUT, from scratch or from a diffusers folder START.
+    """Train a family's VAE into OUT, from scratch or from the diffusers folder START; FLUX.2's layers are FLUX's.
 
     Example: python -m reproduce.miniature.pretrain vae --family qwenimage --num-steps 6000
+
+    As it is: python -m reproduce.miniature.pretrain vae --family flux2 --start WEIGHTS/flux/vae --num-steps 0
     """
     prepare_processor()
     torch.manual_seed(seed)
     model = build(family).vae
-    model = type(model).from_pretrained(start) if start else model
+    if start:
+        begin_from(model, start)
     train_autoencoder(model, RESOLUTION, num_steps, seed=seed, learning_rate=learning_rate, decoder_only=decoder_only)
     model.eval().save_pretrained(out or WEIGHTS / family / "vae")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
 
 from l2p.architectures import ARCHITECTURES, TinySizes, get_architecture
 from l2p.errors import InputError
@@ -16,18 +16,20 @@ from reproduce.miniature.scenes import DEFAULT_LAYOUT, RESOLUTION, Layout
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def miniature_sizes(text_width: int = 96) -> TinySizes:
-    """Hidden 128, 6 blocks, 36 image tokens of 8 px at 48 px, noise shift 3; `text_width` of the text's tokens."""
+def miniature_sizes(
+    text_width: int = 96, head_dim: int = 32, vae_channels: tuple[int, ...] = (16, 32, 64)
+) -> TinySizes:
+    """6 blocks of 4 heads (hidden 128), 36 image tokens of 8 px at 48 px, noise shift 3, `text_width` of text."""
     return TinySizes(
         num_blocks=6,
         num_heads=4,
-        head_dim=32,
+        head_dim=head_dim,
         words=vocabulary(),
         max_length=MAX_SEQUENCE_LENGTH,
         text_width=text_width,
         num_text_layers=2,
         latent_channels=8,
-        vae_channels=(16, 32, 64),
+        vae_channels=vae_channels,
         shift=3.0,
     )
 
@@ -51,8 +53,11 @@ class MiniatureSource:
 _OTHERWISE = {
     # CLIP's tokens come first, then T5's.
     "sd3": MiniatureSource(prompt_starts=(0, MAX_SEQUENCE_LENGTH)),
-    # The pipeline drops 34 tokens of its template; with one token a word or sign it has 36.
-    "qwenimage": MiniatureSource(prompt_starts=(2,), max_sequence_length=32),
+    # The pipeline drops 34 tokens of its template; with one token a word or sign it has 36. Narrower than the others to
+    # be shipped in 8 MB: its VAE is one of videos, with three times the weights.
+    "qwenimage": MiniatureSource(
+        sizes=miniature_sizes(head_dim=26, vae_channels=(12, 24, 48)), prompt_starts=(2,), max_sequence_length=32
+    ),
     # Three of 30 text layers side by side; the pipeline knows no true guidance.
     "flux2": MiniatureSource(sizes=miniature_sizes(text_width=64), guidance_scale=1.0),
 }
@@ -70,8 +75,8 @@ def build(family: str) -> Any:
     """An untrained pipeline of the family's own classes. Raises ValueError for a family without a miniature."""
     own = miniature_source(family)
     pipeline = get_architecture(family).tiny_source(own.sizes)
-    if type(pipeline.vae) is AutoencoderKL:
-        pipeline.register_modules(vae=autoencoder())
+    if type(pipeline.vae) in (AutoencoderKL, AutoencoderKLFlux2):
+        pipeline.register_modules(vae=autoencoder(type(pipeline.vae)))
     return pipeline
 
 
@@ -80,9 +85,12 @@ def source_folder(family: str, layout: Layout = DEFAULT_LAYOUT, weights: Path = 
     return weights / (family if layout == "said" else f"{family}-{layout}")
 
 
-def autoencoder() -> AutoencoderKL:
-    """The VAE of the families that have an `AutoencoderKL`: factor 4, 8 latent channels, 0.66 M parameters."""
-    return AutoencoderKL(
+def autoencoder(kind: type[AutoencoderKL | AutoencoderKLFlux2] = AutoencoderKL) -> Any:
+    """The VAE of all families but Qwen-Image: factor 4, 8 latent channels, 0.66 M parameters.
+
+    FLUX.2's class has the same layers; its statistics lie beside them, where an `AutoencoderKL` has two numbers.
+    """
+    vae = kind(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -93,6 +101,7 @@ def autoencoder() -> AutoencoderKL:
         norm_num_groups=8,
         mid_block_add_attention=False,
         sample_size=RESOLUTION,
-        scaling_factor=1.0,
-        shift_factor=0.0,
     )
+    if kind is AutoencoderKL:
+        vae.register_to_config(scaling_factor=1.0, shift_factor=0.0)
+    return vae

@@ -23,7 +23,7 @@ from reproduce.miniature.reading import Reader, ReadingConfig, text_encoders
 from reproduce.miniature.render import render_batch
 from reproduce.miniature.scenes import RESOLUTION, mixed_scenes
 from reproduce.miniature.source_training import SourceConfig, SourceTraining, TrainingState, batch_of, train_step
-from reproduce.miniature.sources import SOURCES, build, miniature_source
+from reproduce.miniature.sources import SOURCES, WEIGHTS, build, miniature_source
 from reproduce.recipes import Sampler
 from tests.ended import ended
 
@@ -225,6 +225,30 @@ def test_latents_are_standardised_as_the_familys_pipeline_normalises(family):
     assert latents.mean((0, 2, 3)).abs().max() < 0.2
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.2
     assert latent_statistics(source.vae, RESOLUTION, rng)[0].shape == (latents.shape[1],)
+
+
+def test_flux2s_vae_takes_up_fluxs_weights_and_draws_the_same(tmp_path):
+    out = tmp_path / "vae"
+    arguments = ["vae", "--family", "flux2", "--start", str(WEIGHTS / "flux" / "vae"), "--num-steps", "0"]
+    assert CliRunner().invoke(pretrain.app, [*arguments, "--out", str(out)]).exit_code == 0
+    pictures = to_tensor(render_batch(mixed_scenes(np.random.default_rng(6), 2), RESOLUTION))
+    seen = []
+    for family, folder in (("flux", WEIGHTS / "flux" / "vae"), ("flux2", out)):
+        source, architecture = build(family), get_architecture(family)
+        source.register_modules(vae=pretrain.trained_vae(family, folder)[0])
+        with torch.no_grad():
+            latents = architecture.encode_latents(source, pictures)
+            seen.append(architecture.decode_latents(source, latents))
+    assert latents.shape == (2, 32, 6, 6) and 0.5 < latents.std() < 1.5
+    torch.testing.assert_close(seen[1], seen[0], atol=1e-4, rtol=0)
+
+
+def test_a_vae_of_other_layers_is_refused(tmp_path):
+    start = ["vae", "--family", "qwenimage", "--num-steps", "0", "--out", tmp_path / "out", "--start"]
+    refused = ended(partial(run_command, pretrain.app), *start, WEIGHTS / "flux" / "vae")
+    assert refused.status == 2 and "no VAE of AutoencoderKLQwenImage's layers: decoder" in refused.output
+    assert ended(partial(run_command, pretrain.app), *start, tmp_path).status == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_vae_that_is_not_there_is_asked_for(tmp_path):
