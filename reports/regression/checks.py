@@ -5,7 +5,7 @@ Nothing that a baseline holds passes unseen: what lacks rows, was judged otherwi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import erfc, hypot, sqrt
+from math import sqrt
 from statistics import mean, variance
 from typing import Any
 
@@ -15,7 +15,7 @@ from reports.estimates import NoEvidenceError, Rows, score_rows
 from reports.pairs import differences
 from reports.regression.costs import cost_checks
 from reports.regression.outcome import BETTER, NOISE, NOT_COMPARED, WORSE, Check
-from reports.regression.significance import holm, interval, tested
+from reports.regression.significance import EXACT, holm, interval, tested
 from reports.runs import SUBJECT_NAMES, Run, Scored, alarms
 
 FAMILY_ALPHA = 0.05
@@ -99,25 +99,41 @@ def _set_check(blank: Check, before: Sequence[Summary], after: Sequence[Summary]
 
     Raises NoEvidenceError for sets of other sizes, with which such a figure changes, and where none has an interval.
     """
+    from scipy.stats import t as student
+
     if len({summary.num_expected for summary in (*before, *after)}) > 1:
         raise NoEvidenceError("the sets are of different sizes, with which the figure changes")
-    means, errors = zip(*(_mean_of_sets(side) for side in (before, after)), strict=True)
-    change, error = means[1] - means[0], hypot(*errors)
+    sides = [[summary.overall for summary in side] for side in (before, after)]
+    means = [mean(figures) for figures in sides]
+    change = means[1] - means[0]
     check = replace(blank, before=means[0], after=means[1], change=change)
-    if [summary.overall for summary in before] == [summary.overall for summary in after]:
+    if sides[0] == sides[1]:
         return replace(check, low=0.0, high=0.0, why="the same figures")
+    error, freedom = _error_of_sets(before, after)
     if not error:
         raise NoEvidenceError("the figures have no interval")
-    low, high = change - HALF_WIDTH * error, change + HALF_WIDTH * error
-    return replace(check, low=low, high=high, p_value=erfc(abs(change) / error / sqrt(2)))
+    half = float(student.ppf(0.975, freedom)) * error
+    p_value = float(2 * student.sf(abs(change) / error, freedom))
+    return replace(check, low=change - half, high=change + half, p_value=p_value)
 
 
-def _mean_of_sets(side: Sequence[Summary]) -> tuple[float, float]:
-    """Mean and standard error of a side's figures, by each one's own interval and by how they differ between seeds."""
-    figures = [summary.overall for summary in side]
-    own = [(high - low) / 2 / HALF_WIDTH for low, high in (summary.overall_ci95 for summary in side)]
-    spread = variance(figures) if len(figures) > 1 else 0.0
-    return mean(figures), sqrt(max(mean(error**2 for error in own), spread) / len(figures))
+def _error_of_sets(*sides: Sequence[Summary]) -> tuple[float, float]:
+    """Standard error of the difference of two sides' means, and its degrees of freedom.
+
+    A figure varies as its own interval says, or as the figures of one side's seeds differ where that is more: their
+    spread, of both sides together, is known by so few seeds only (Satterthwaite, 1946).
+    """
+    freedom = sum(len(side) - 1 for side in sides)
+    spread = 0.0
+    if freedom:
+        figures = [[summary.overall for summary in side] for side in sides]
+        spread = sum((len(side) - 1) * variance(side) for side in figures if len(side) > 1) / freedom
+    total, of_seeds = 0.0, 0.0
+    for side in sides:
+        own = mean(((high - low) / 2 / HALF_WIDTH) ** 2 for low, high in (summary.overall_ci95 for summary in side))
+        total += max(own, spread) / len(side)
+        of_seeds += spread / len(side) if spread > own else 0.0
+    return sqrt(total), min(EXACT, freedom * (total / of_seeds) ** 2) if of_seeds else EXACT
 
 
 def _suite_checks(

@@ -3,14 +3,18 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from scipy.stats import ttest_ind
 
 from bench.records import CostRecord, append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from reports.__main__ import main
 from reports.estimates import score_rows
 from reports.regression import compare, significance
+from reports.regression.checks import _set_check
 from reports.regression.costs import cost_checks
+from reports.regression.outcome import Check
 from reports.runs import load_run
 from tests.reports.fake_run import fake_run
 
@@ -347,6 +351,21 @@ def test_figures_of_whole_sets_are_compared_by_their_intervals(baseline, tmp_pat
     bare = with_fid(shutil.copytree(baseline, tmp_path / "bare/flux-mini"), 19.0, half=0.0)
     same = with_fid(shutil.copytree(baseline, tmp_path / "same2/flux-mini"), 20.0, half=0.0)
     assert "no interval" in outcomes(same, bare)["not compared"]["geneval/fid of pixel model"].why
+
+
+def test_few_seeds_of_whole_sets_know_their_own_spread_badly():
+    """Where seeds differ by more than the figures' intervals the check is Student's t; else the intervals decide."""
+
+    def summaries(values, half):
+        return [SimpleNamespace(overall=v, overall_ci95=(v - half, v + half), num_expected=600) for v in values]
+
+    before, after = [20.0, 20.8, 21.3], [22.4, 21.9]
+    found = _set_check(Check(name="fid"), summaries(before, 0.01), summaries(after, 0.01))
+    theirs = ttest_ind(after, before)
+    assert found.p_value == pytest.approx(theirs.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval()))
+    wide = _set_check(Check(name="fid"), summaries(before, 4.0), summaries(after, 4.0))
+    assert wide.high - wide.change == pytest.approx(4.0 * (1 / 3 + 1 / 2) ** 0.5, rel=1e-4)
 
 
 def test_a_baseline_keeps_figures_of_whole_sets(baseline, tmp_path):
