@@ -42,6 +42,10 @@ class DetailerConfig:
     channels: tuple[int, ...] | None = None
     upsampling: Literal["nearest", "unfold"] = "nearest"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.channels, list):  # JSON has lists
+            object.__setattr__(self, "channels", tuple(self.channels))
+
 
 def _level(name: str, encoder: int, up: int, decoder: int) -> Level:
     return Level(name=name, encoder=encoder, up=up, decoder=decoder)

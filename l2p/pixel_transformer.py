@@ -89,7 +89,9 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
         self._repeated_blocks = sorted({type(block).__name__ for block in self.blocks()})
         # fp8 stores neither what the source keeps from it nor the head, whose last layers are the picture.
         self._skip_layerwise_casting_patterns = [*(self.transformer._skip_layerwise_casting_patterns or ()), "detailer"]
-        self.detailer = DetailerHead(family.hidden_size(source_config), patch_size, _detailer_config(detailer_config))
+        self.detailer = DetailerHead(
+            family.hidden_size(source_config), patch_size, DetailerConfig(**(detailer_config or {}))
+        )
 
     @classmethod
     def from_source(
@@ -231,10 +233,3 @@ class PixelTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Attenti
 def _cached_families() -> list[str]:
     classes = {name: getattr(diffusers, family.transformer_class) for name, family in ARCHITECTURES.items()}
     return [name for name, cls in classes.items() if issubclass(cls, CacheMixin)]
-
-
-def _detailer_config(options: dict[str, Any] | None) -> DetailerConfig:
-    options = dict(options or {})
-    if options.get("channels") is not None:
-        options["channels"] = tuple(options["channels"])  # JSON has lists
-    return DetailerConfig(**options)

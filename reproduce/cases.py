@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from bench.cost.cases import Case, Kind
+from bench.cost.families import Family
 from l2p.config import TransferConfig
+from l2p.detailer import DetailerConfig
 from reproduce.recipes.base import Recipe, drawn_at
 
 
@@ -39,6 +41,11 @@ def train_case(recipe: Recipe, num_processes: int = 1) -> Case:
         mixed=transfer.mixed_precision != "no",
         optimizer="8bit" if transfer.optimizer_bits == 8 else "fused",
     )
+
+
+def with_head(family: Family, detailer: DetailerConfig) -> Family:
+    """The family whose pixel model has that Detailer Head; with the releases' own it is the family as it stands."""
+    return family if detailer == DetailerConfig() else replace(family, pixel_options={"detailer": asdict(detailer)})
 
 
 def num_blocks_trained(transfer: TransferConfig) -> int | None:

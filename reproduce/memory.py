@@ -18,14 +18,15 @@ from bench.cost.cache import cached_prediction
 from bench.cost.cases import Case
 from bench.cost.components import build
 from bench.cost.devices import DEVICES, GIB
-from bench.cost.families import FAMILIES
+from bench.cost.families import family_named
 from bench.cost.predict import Prediction, make_pixel_model
 from l2p.config import TransferConfig
+from l2p.detailer import DetailerConfig
 from l2p.errors import InputError
 from l2p.pixel_transformer import PixelTransformer2DModel
 from l2p.trainable import shard_units
 from l2p.training.shard import PLACEMENTS, Placement
-from reproduce.cases import case_of, train_case
+from reproduce.cases import case_of, train_case, with_head
 from reproduce.recipes.base import Recipe
 
 SPARE_BYTES = 2 * GIB  # the CUDA context, workspaces inside operators, what the allocator cannot use
@@ -204,33 +205,35 @@ def sampling_peaks(recipe: Recipe, subject: Literal["source", "l2p"]) -> list[tu
 def text_prediction(recipe: Recipe) -> Prediction:
     """What encoding prompts takes, all encoders of the family's published size."""
     tokens = recipe.source_sampler.max_sequence_length
-    return _predicted(Case(kind="text", family=recipe.family, batch_size=PROMPTS_AT_ONCE, text_tokens=tokens))
+    case = Case(kind="text", family=recipe.family, batch_size=PROMPTS_AT_ONCE, text_tokens=tokens)
+    return _predicted(case, recipe.transfer.detailer)
 
 
 def denoiser_prediction(recipe: Recipe, kind: Literal["source", "l2p", "vae"]) -> Prediction:
     """What one forward of a denoiser, or a decode, takes on the recipe's batch."""
-    return _predicted(case_of(recipe, kind))
+    return _predicted(case_of(recipe, kind), recipe.transfer.detailer)
 
 
 def train_prediction(recipe: Recipe, num_gpus: int) -> Prediction:
     """What a process's share of a training step takes, nothing cut."""
-    return _predicted(train_case(recipe, num_gpus))
+    return _predicted(train_case(recipe, num_gpus), recipe.transfer.detailer)
 
 
 @cache
-def _predicted(case: Case) -> Prediction:
-    return cached_prediction(case)  # of the family's published size, whatever folder the recipe names
+def _predicted(case: Case, detailer: DetailerConfig) -> Prediction:
+    # Of the family's published size, whatever folder the recipe names
+    return cached_prediction(case, with_head(family_named(case.family), detailer))
 
 
 def gathered_bytes(recipe: Recipe) -> int:
     """What is gathered at once of a model that is cut: the two largest units, and all outside of units, in float32."""
-    return _gathered(train_case(recipe, 1))
+    return _gathered(train_case(recipe, 1), recipe.transfer.detailer)
 
 
 @cache
-def _gathered(case: Case) -> int:
+def _gathered(case: Case, detailer: DetailerConfig) -> int:
     with torch.device("meta"):
-        model = make_pixel_model(case, FAMILIES[case.family])
+        model = make_pixel_model(case, with_head(family_named(case.family), detailer))
     assert isinstance(model, PixelTransformer2DModel)
     sizes = [_size(unit) for unit in shard_units(model)]
     return 4 * (2 * max(sizes) + _size(model) - sum(sizes))
@@ -239,7 +242,7 @@ def _gathered(case: Case) -> int:
 @cache
 def largest_layer_bytes(family: str) -> int:
     """The largest layer of a family's denoiser and text encoders, in bfloat16."""
-    published = FAMILIES[family]
+    published = family_named(family)
     with torch.device("meta"):
         modules = [build(component) for component in (published.transformer, *published.text_encoders)]
     return max(2 * _size(leaf) for module in modules for leaf in module.modules() if not list(leaf.children()))

@@ -23,7 +23,7 @@ from bench.cost.devices import DEVICES
 from bench.cost.families import FAMILIES, Family, Sampler, family_from_folder, family_named
 from bench.cost.predict import count_parameters, predict, prepare
 from bench.cost.roofline import device_named, latency_band_s
-from reproduce.cases import case_of, train_case
+from reproduce.cases import case_of, train_case, with_head
 from reproduce.ending import clock
 from reproduce.launch import prepare_processor
 from reproduce.memory import Gpus, advice, fits, gpus_named
@@ -191,8 +191,9 @@ def _family(name: str, source: str, text_tokens: int) -> Family:
 
 
 def family_of(recipe: Recipe) -> Family:
-    """Configurations of the recipe's source: its folder's, or the published ones for a hub id."""
-    return _family(recipe.family, source_of(recipe), recipe.source_sampler.max_sequence_length)
+    """Configurations of the recipe's source, its folder's or the published ones for a hub id, and its own head's."""
+    family = _family(recipe.family, source_of(recipe), recipe.source_sampler.max_sequence_length)
+    return with_head(family, recipe.transfer.detailer)
 
 
 def disk_bytes(recipe: Recipe) -> int:

@@ -17,7 +17,7 @@ CARD = Gpus(num=1, name="card", memory_bytes=80 * GIB)
 def made_up(monkeypatch):
     """Peaks that can be reckoned by hand: 12 Gi parameters, 2 Gi of them trained, working memory of 3 GiB an image."""
 
-    def predicted(case):
+    def predicted(case, detailer):
         train = case.kind == "train"
         num_trained = NUM_TRAINED * (1 if case.num_trainable_blocks is None else case.num_trainable_blocks) // 5
         num_trained = num_trained if train else 0
@@ -40,7 +40,7 @@ def made_up(monkeypatch):
         )
 
     monkeypatch.setattr(memory, "_predicted", predicted)
-    monkeypatch.setattr(memory, "_gathered", lambda case: 2 * GIB)
+    monkeypatch.setattr(memory, "_gathered", lambda case, detailer: 2 * GIB)
     monkeypatch.setattr(memory, "largest_layer_bytes", lambda family: GIB)
 
 

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from bench.cost.predict import predict
-from reproduce.plan import call_cost, family_of, planned
-from reproduce.recipes.flux import flux_mini, flux_paper
+from bench.cost.predict import count_parameters, predict
+from l2p.pixel_transformer import PixelTransformer2DModel
+from l2p.sources import load_source
+from reproduce.cases import train_case
+from reproduce.plan import call_cost, disk_bytes, family_of, planned
+from reproduce.recipes.flux import flux_mini, flux_mini_middle, flux_paper
+from reproduce.studies import find_arm
 
 
 def _step(recipe, num_processes=8):
@@ -30,6 +34,21 @@ def test_what_trains_is_planned(trainable, blocks):
     step = _step(replace(recipe, transfer=replace(recipe.transfer, trainable=trainable)), num_processes=1)
     assert step.case.name == f"train-l2p-flux-1024-{blocks}-checkpointed-mixed-fused"
     assert step.case.batch_size == recipe.transfer.batch_size
+
+
+def test_the_recipes_own_head_is_planned():
+    """A wider head costs more, one for a patch that has no ladder can be planned: what is counted is what trains."""
+    pixel = PixelTransformer2DModel.from_source(
+        load_source(flux_mini().source).transformer, "flux", patch_size=8, detailer=flux_mini_middle().transfer.detailer
+    )
+    for recipe in (flux_mini(), flux_mini_middle(), find_arm("noise-shift/4", flux_mini())):
+        disk_bytes(recipe)
+    num_parameters, num_trained = count_parameters(train_case(flux_mini_middle()), family_of(flux_mini_middle()))
+    assert num_parameters == sum(parameter.numel() for parameter in pixel.parameters()) > num_trained
+    usual = predict(train_case(flux_mini()), family_of(flux_mini()))
+    wider = predict(train_case(flux_mini_middle()), family_of(flux_mini_middle()))
+    assert wider.flops > 1.05 * usual.flops
+    assert family_of(flux_paper()).pixel_options == {}
 
 
 def test_averaged_weights_are_planned_for():

@@ -21,13 +21,13 @@ from reports import studies as shown
 from reports.kept import stated
 from reports.pairs import shared_key
 from reports.runs import Run, load_run
+from reproduce import preflight
 from reproduce.checks import check_recipe
 from reproduce.inputs import load_judges
 from reproduce.limit import limited
 from reproduce.manifest import FORMAT, check_manifest, recipe_json
 from reproduce.miniature.prompts import corpus_prompts, corpus_scenes, rendered
 from reproduce.miniature.render import render
-from reproduce.preflight import check_start
 from reproduce.recipes import FAMILIES, asked_for, find_recipe
 from reproduce.recipes.base import drawn_at
 from reproduce.reuse import parts
@@ -118,12 +118,20 @@ def test_the_scratch_study_measures_diversity(usual, contract_run, tmp_path, mon
     assert found.summary.num_scored == 12 and 0 < found.summary.overall < 2
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_could_start(usual, name, tmp_path):
+    """What a run checks before its first stage, for all arms: nobody finds out after the first hour."""
+    (tmp_path / name / "usual" / "transfer" / "model").mkdir(parents=True)
+    for arm, recipe in arms(name, usual).items():
+        preflight.check(recipe, tmp_path / name / arm)
+
+
 def test_an_arm_finds_the_model_that_it_starts_from_before_its_own_folder_is_there(usual, tmp_path):
     arm = find_arm("noise-shift/1", usual)
     with pytest.raises(FileNotFoundError, match="noise-shift-flux-mini/usual/transfer/model, which is not there"):
-        check_start(arm, tmp_path / "noise-shift-flux-mini" / "1")
+        preflight.check_start(arm, tmp_path / "noise-shift-flux-mini" / "1")
     (tmp_path / "noise-shift-flux-mini" / "usual" / "transfer" / "model").mkdir(parents=True)
-    check_start(arm, tmp_path / "noise-shift-flux-mini" / "1")
+    preflight.check_start(arm, tmp_path / "noise-shift-flux-mini" / "1")
 
 
 def test_the_noise_shift_study_compares_with_rendered_scenes(usual, contract_run, tmp_path, monkeypatch):
