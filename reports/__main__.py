@@ -17,7 +17,7 @@ from reports.regression import compare
 from reports.regression.baseline import load_side, matching, seeds_of_one_recipe, write_baseline
 from reports.regression.outcome import NOT_COMPARED, WORSE
 from reports.regression.text import FORMATS, MARK, counted
-from reports.runs import holds_run
+from reports.runs import found_runs, runs_in
 from reports.scorecards import write_scorecards
 from reports.scores import holds_scores, write_scores
 from reports.written import refuse_file, write_text
@@ -105,7 +105,7 @@ def _cost_folder(given: Path | None) -> Path:
 
 @page_app.command(help=PAGE_HELP)
 def page(
-    folders: Annotated[list[Path], typer.Argument(help="run folders, e.g. runs/*, or folders of scores")],
+    folders: Annotated[list[Path], typer.Argument(help="run or study folders, e.g. runs/*, or folders of scores")],
     out: Annotated[Path, typer.Option(help="folder for the report")],
     costs: Costs = None,
     records: Annotated[bool, typer.Option("--records", help="keep each run's records in OUT/runs too")] = False,
@@ -113,20 +113,16 @@ def page(
 ) -> None:
     """Write the report and print where it lies and how the claims came out."""
     costs = _cost_folder(costs)
-    runs = [path for path in folders if path.is_dir() and holds_run(path)]
+    runs = [path for path in folders if runs_in(path)]
     if not runs and any(holds_scores(path) for path in folders):
         if records or check_claims:
             raise InputError("--records and --check-claims are for run folders: these are folders of scores")
         models = write_scores(folders, out)
         console.print(f"{out / 'index.html'}: scores of {len(models)} models", markup=False, highlight=False)
         return
-    others = [path for path in folders if path.is_dir() and path not in runs] if len(folders) > 1 else []
-    if scored := [path for path in others if holds_scores(path)]:
+    if scored := [path for path in folders if path not in runs and holds_scores(path)]:
         raise InputError(f"{scored[0]} is a folder of scores, {runs[0]} a run: give runs, or folders of scores alone")
-    for path in others:
-        tell(f"left out: {path} is no run folder (no run.json, no stage's folder)")
-    reported = [path for path in folders if path not in others]
-    judgements = write_report(reported, out, cost_dir=costs, keep_records=records, say=tell)
+    judgements = write_report(found_runs(folders, tell), out, cost_dir=costs, keep_records=records, say=tell)
     counts = verdict_counts(judgements)
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     console.print(f"{out / 'index.html'}: {said}", markup=False)
@@ -184,8 +180,9 @@ def readme(
     readme: Annotated[Path, typer.Option(help="the file that holds the markers")] = Path("README.md"),
 ) -> None:
     """Write the table between the markers."""
-    write_table(runs, readme)
-    console.print(f"{readme}: written from {len(runs)} runs", highlight=False)
+    found = found_runs(runs, tell)
+    write_table(found, readme)
+    console.print(f"{readme}: written from {len(found)} runs", highlight=False)
 
 
 @scorecard_app.command(help=SCORECARD_HELP)
@@ -195,19 +192,19 @@ def scorecard(
     costs: Costs = None,
 ) -> None:
     """Write the scorecards and say where they lie."""
-    cards = write_scorecards(runs, out, cost_dir=_cost_folder(costs), say=tell)
+    cards = write_scorecards(found_runs(runs, tell), out, cost_dir=_cost_folder(costs), say=tell)
     families = ", ".join(card.title for card in cards)
     console.print(f"{out / 'index.html'}: {len(cards)} scorecards ({families})", markup=False, highlight=False)
 
 
 @tables_app.command(help=TABLES_HELP)
 def paper_tables(
-    runs: Annotated[list[Path], typer.Argument(help="run folders or kept records, of studies too")],
+    runs: Annotated[list[Path], typer.Argument(help="run folders, studies' folders, or kept records")],
     out: Annotated[Path, typer.Option(help="folder for the tables and figures")],
     costs: Costs = None,
 ) -> None:
     """Write the tables and say how much of each was run."""
-    counts = write_paper_tables(runs, out, cost_dir=_cost_folder(costs))
+    counts = write_paper_tables(found_runs(runs, tell), out, cost_dir=_cost_folder(costs))
     for name, kinds in counts.items():
         said = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         console.print(f"{out / name}.md: {said}", markup=False, highlight=False)

@@ -171,11 +171,12 @@ MEASURES: dict[str, Measure] = {
 
 
 def to_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """The rows of ``claims.json``: id, statement, criterion, scope, family, world, verdict, value, ci95, n, source."""
+    """The rows of ``claims.json``; "part" is what the verdict is about where that is less than the statement."""
     return [
         {
             "id": judgement.claim.id,
             "statement": judgement.claim.statement,
+            "part": judgement.claim.part or None,
             "criterion": judgement.claim.criterion,
             "scope": judgement.scope,
             "family": judgement.family or None,

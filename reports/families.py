@@ -131,8 +131,9 @@ def _standing(family: str, suite: str, pairs: Sequence[Pair]) -> str:
         return "alone"
     told = [pair for pair in mine if pair.p_corrected is not None]
     apart = [pair for pair in told if pair.outcome != NOISE]
-    more = [pair.other if pair.first == family else pair.first for pair in apart if pair.outcome.startswith(family)]
-    less = [pair.other if pair.first == family else pair.first for pair in apart if not pair.outcome.startswith(family)]
+    keeps = f"{family} keeps more"
+    more = [pair.other if pair.first == family else pair.first for pair in apart if pair.outcome == keeps]
+    less = [pair.other if pair.first == family else pair.first for pair in apart if pair.outcome != keeps]
     parts = [f"more than {', '.join(more)}"] * bool(more) + [f"less than {', '.join(less)}"] * bool(less)
     parts += ["within noise of " + ("the others" if apart else "all")] * (len(told) > len(apart))
     parts += [f"{len(mine) - len(told)} {NOT_COMPARED}"] * (len(mine) > len(told))

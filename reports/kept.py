@@ -103,6 +103,11 @@ def _unpacked(path: Path) -> list[Any]:
         raise InputError(f"{path} is no gzipped JSON Lines file: {error}") from error
 
 
+def kept_in(folder: Path) -> list[Path]:
+    """The kept records of runs that lie in a folder, by name."""
+    return sorted(file.parent for file in folder.glob(f"*/{KEPT}"))
+
+
 def refuse_target(run: Path, target: Path) -> None:
     """ValueError where records of ``run`` may not be written to ``target``; touches nothing.
 

@@ -34,13 +34,20 @@ def write_report(
 
     Reads files only. What a run lacks is named on the page; ``say`` is told of pictures that could not be read.
     ``cost_dir`` holds what ``python -m bench cost --paper`` predicted for the full-size models; it may be absent. With
-    ``keep_records`` each run's records are kept in ``out_dir``/runs, with the pictures that the page shows. Files are
-    made beside ``out_dir`` and then moved into it, over those of an earlier report alone.
+    ``keep_records`` each run's records are kept in ``out_dir``/runs, with the pictures that the page shows, and the
+    report is of all that are kept there. Files are made beside ``out_dir`` and then moved into it, over those of an
+    earlier report alone.
     Raises FileNotFoundError or ValueError, before anything is written, for what is no run folder, a broken file, or an
     ``out_dir`` that would write into a run, over what no report wrote, or over files that are no kept records.
     """
-    runs, out_dir = load_runs(run_dirs), Path(out_dir)
-    _refuse_to_write(runs, out_dir, keep_records)
+    out_dir = Path(out_dir)
+    runs = load_runs(run_dirs)
+    before = kept.kept_in((out_dir / "runs").resolve()) if keep_records else []
+    new = [run for run in runs if keep_records and run.path not in before]
+    if further := [path for path in before if path.name not in {run.name for run in runs}]:
+        say(f"with them: {len(further)} runs whose records lie in {out_dir / 'runs'}")
+        runs = load_runs([*(run.path for run in runs), *further])
+    _refuse_to_write(runs, new, out_dir)
     paper_costs = load_paper_costs(Path(cost_dir))
     costs = all_records(runs, paper_costs)
     judgements = judge_claims(runs, costs)
@@ -63,17 +70,17 @@ def write_report(
         }
         (staging / "index.html").write_text(render("page.html", page), encoding="utf-8")
         write_claims(judgements, staging / "claims.json")
-        written.publish(staging, out_dir)
-    for run in runs if keep_records else []:
+        written.publish(staging, out_dir, "python -m reports")
+    for run in new:
         shown_pairs = (*pairs, *failed) if run is leading[0][0] else ()
         paths = dict.fromkeys(picture.path for pair in shown_pairs for picture in pair.pictures.values())
         kept.keep_records(run.path, out_dir / "runs" / run.name, list(paths))
     return judgements
 
 
-def _refuse_to_write(runs: Sequence[Run], out_dir: Path, keep_records: bool) -> None:
+def _refuse_to_write(runs: Sequence[Run], new: Sequence[Run], out_dir: Path) -> None:
     written.refuse_folder(out_dir, [run.path for run in runs])
-    for run in runs if keep_records else []:
+    for run in new:
         kept.refuse_target(run.path, out_dir / "runs" / run.name)
 
 

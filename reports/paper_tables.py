@@ -40,7 +40,7 @@ def write_paper_tables(
         for name, draw in study_drawings(found).items():
             figures.save(name, draw, staging)
         figures.save("figure4", lambda theme: figure4.draw(costs, theme, width=figures.WIDTH), staging)
-        written.publish(staging, out_dir)
+        written.publish(staging, out_dir, "python -m reports tables")
     return counts
 
 

@@ -1,7 +1,7 @@
 """Run folders as values: everything a report needs of one run, and a list of what is not there."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,10 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name, unique in a report."""
-        return self.path.name
+        """Unique in a report: the folder's name, after its study's where it lies in one ("depth-flux-mini-all-1")."""
+        study, told, _ = str(self.recipe.get("study") or "").partition(": ")
+        in_study = told and self.path.parent.name.startswith(f"{study}-")
+        return f"{self.path.parent.name}-{self.path.name}" if in_study else self.path.name
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -154,6 +156,28 @@ def _log(path: Path) -> list[dict[str, Any]] | None:
 def holds_run(path: Path) -> bool:
     """Whether a folder has anything of a run in it: its manifest or a stage's folder."""
     return any((path / part).exists() for part in ("run.json", "transfer", "scores", "samples", "corpus"))
+
+
+def runs_in(path: Path) -> list[Path]:
+    """The folder itself where it holds a run, the runs in it where it is a study's folder, else nothing."""
+    if not path.is_dir():
+        return []
+    if holds_run(path):
+        return [path]
+    return sorted(inner for inner in path.iterdir() if (inner / "run.json").is_file())
+
+
+def found_runs(paths: Sequence[Path], say: Callable[[str], None]) -> list[Path]:
+    """The run folders among several, and those of studies' folders; `say` is told of a folder that is neither.
+
+    Where nothing is found the folders are given back, so that loading them says what they lack.
+    """
+    found = {path: runs_in(path) for path in paths}
+    if not any(found.values()):
+        return list(paths)
+    for path in [path for path, runs in found.items() if path.is_dir() and not runs]:
+        say(f"left out: {path} is no run folder (no run.json, no stage's folder), and no study's")
+    return [run for path, runs in found.items() for run in (runs if path.is_dir() else [path])]
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[Run]:

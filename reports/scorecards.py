@@ -62,7 +62,7 @@ def write_scorecards(
         for card in cards:
             _write_card(card, costs, paper_costs, staging)
         _write_index(cards, staging)
-        written.publish(staging, out_dir)
+        written.publish(staging, out_dir, "python -m reports scorecard")
     return cards
 
 

@@ -95,7 +95,7 @@ def write_scores(paths: Sequence[Path], out: Path) -> list[Model]:
             "dark": DARK,
         }
         (staging / "index.html").write_text(page.render("scores.html", context), encoding="utf-8")
-        written.publish(staging, out)
+        written.publish(staging, out, "python -m reports")
     return models
 
 

@@ -180,7 +180,7 @@ def scorecard(runs: Sequence[Run]) -> pd.DataFrame:
     keys = dict.fromkeys((run.case, run.size) for run in runs)
     rows = [_card([run for run in runs if (run.case, run.size) == key]) for key in keys]
     columns = ("Family", "Size", "Runs", *titles.values(), "Tuned", "Images", "Transfer", "Alarms")
-    return pd.DataFrame(rows, columns=list(dict.fromkeys(columns))).fillna("–")
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(columns))).astype(object).fillna("–")
 
 
 def _card(runs: list[Run]) -> dict[str, Any]:

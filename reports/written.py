@@ -46,17 +46,26 @@ def written_before(out: Path) -> set[str]:
     return set()
 
 
-def publish(staging: Path, out: Path) -> None:
-    """Move the files of ``staging`` into ``out`` and list them there; those of an earlier report are replaced."""
+def publish(staging: Path, out: Path, command: str) -> None:
+    """Move the files of ``staging`` into ``out`` and list them there with the command that wrote them.
+
+    Those of an earlier report by the same command are replaced, and what it no longer writes is removed: a figure of
+    runs that were not given this time would pass for one of these. Raises ValueError for another command's folder.
+    """
     names = sorted(file.name for file in staging.iterdir())
     refuse_foreign(out, names)
+    stated = read_json(out / LIST) if (out / LIST).is_file() else {"files": []}
+    if (other := stated.get("command", command)) != command:
+        raise InputError(f"{out} holds what `{other}` wrote: give another --out for `{command}`")
     out.mkdir(parents=True, exist_ok=True)
-    earlier = written_before(out)
     for name in names:
         copy = out / f".{name}.{os.getpid()}.tmp"
         shutil.copyfile(staging / name, copy)
         os.replace(copy, out / name)
-    write_json(out / LIST, {"files": sorted({*names, *earlier} - {LIST})})
+    write_json(out / LIST, {"command": command, "files": names})
+    for old in (out / Path(str(name)).name for name in stated["files"]):
+        if old.name not in (*names, LIST) and old.is_file():
+            old.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -254,7 +254,7 @@ def runs_of(
     folder = study_folder(name, usual, limit)
     found = []
     for seed in range(num_seeds):
-        for arm in only or known:
+        for arm in dict.fromkeys(only or known):
             path = folder / (f"{arm}-seed{seed}" if seed else arm)
             words = [usual.family, "--recipe", f"{name}/{arm}", "--run", str(path), "--seed", str(seed)]
             found.append((path, [*words, *(["--limit", str(limit)] if limit else [])]))

@@ -58,7 +58,7 @@ def study(
             return status
     from reproduce.stages.report import write_study
 
-    out = study_folder(name, usual, limit) / "report"
-    write_study([path for path, _ in runs], out, chosen.claims)
-    print(f"{out}: tables and figures of {len(runs)} runs")
+    folder = study_folder(name, usual, limit)
+    num_runs = write_study(folder, folder / "report", chosen.claims)
+    print(f"{folder / 'report'}: tables and figures of {num_runs} runs")
     return 0

@@ -10,7 +10,7 @@ from reports import write_report
 from reports.claims import judge_claims
 from reports.closing import closing_rows
 from reports.paper_tables import write_paper_tables
-from reports.runs import load_runs
+from reports.runs import load_runs, runs_in
 from reproduce.ending import show_ending
 from reproduce.recipes import Recipe
 
@@ -20,12 +20,18 @@ def run(recipe: Recipe, run_dir: Path) -> None:
     write_report([run_dir], run_dir / "report")
 
 
-def write_study(run_dirs: Sequence[Path], out: Path, claims: Sequence[str]) -> None:
-    """Write the paper's tables and figures from a study's runs into `out`, and print how its claims came out."""
-    write_paper_tables(run_dirs, out)
-    for judgement in judge_claims(load_runs(run_dirs), []):
+def write_study(folder: Path, out: Path, claims: Sequence[str]) -> int:
+    """Write the paper's tables and figures from all runs in a study's folder into `out`, and print its verdicts.
+
+    Returns the number of runs: those of earlier calls, for other arms, are among them.
+    """
+    runs = runs_in(folder)
+    write_paper_tables(runs, out)
+    for judgement in judge_claims(load_runs(runs), []):
         if judgement.claim.id in claims:
-            print(f"{judgement.claim.id}, {judgement.claim.statement} {judgement.verdict}. {judgement.why}")
+            part = f" (in part: {judgement.claim.part})" if judgement.claim.part else ""
+            print(f"{judgement.claim.id}, {judgement.claim.statement} {judgement.verdict}{part}. {judgement.why}")
+    return len(runs)
 
 
 def end(run_dir: Path, *, as_json: bool = False) -> None:

@@ -17,7 +17,7 @@ OTHER_INPUTS = {
     "corpus": {"metadata_sha256": "other"},
     "judges": {"geneval": "other"},
 }
-KEYS = ["id", "statement", "criterion", "scope", "family", "world", "verdict", "value", "ci95", "n", "source"]
+KEYS = ["id", "statement", "part", "criterion", "scope", "family", "world", "verdict", "value", "ci95", "n", "source"]
 
 
 def verdicts(runs, costs=()):

@@ -33,6 +33,21 @@ def test_kept_records_report_as_the_run_did(run_dir, tmp_path):
     assert [line for line in pages[0] if "UTC" not in line] == [line for line in pages[1] if "UTC" not in line]
 
 
+def test_further_records_are_reported_with_those_that_are_kept(tmp_path, capsys):
+    """What lay there stays judged: two seeds given one after the other are two seeds."""
+    out = tmp_path / "out"
+    options = {"num_prompts": 40, "recipe": {"name": "one"}}
+    first, other = (fake_run(tmp_path / name, seed=seed, **options) for seed, name in enumerate(("a", "a-seed1")))
+    assert status(first, "--out", out, "--records") == 0
+    kept = contents(out / "runs" / "a")
+    assert status(other, "--out", out, "--records") == 0
+    assert "with them: 1 runs whose records lie in" in capsys.readouterr().err
+    assert contents(out / "runs" / "a") == kept and (out / "runs" / "a-seed1").is_dir()
+    assert "mean of 2 seeds" in (out / "table1.md").read_text()
+    assert status(*sorted((out / "runs").iterdir()), "--out", out, "--records") == 0
+    assert contents(out / "runs" / "a") == kept
+
+
 def test_kept_records_hold_all_that_a_report_reads(run_dir, tmp_path):
     keep_records(run_dir, tmp_path / "kept")
     run, kept = load_run(run_dir), load_run(tmp_path / "kept")

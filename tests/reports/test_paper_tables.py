@@ -2,9 +2,10 @@
 
 import pytest
 
+from bench.records import read_json
 from reports import paper, paper_tables, study_figures
 from reports.__main__ import main
-from reports.runs import load_runs
+from reports.runs import found_runs, load_runs
 from reports.studies import STUDIES
 from tests.reports.fake_run import predicted_4k
 from tests.reports.test_results import RESULTS
@@ -38,6 +39,38 @@ def test_what_was_not_run_says_so(written):
     depth = (written / "figure9b.md").read_text()
     assert "| depth | all blocks | flux-mini-all | 32,000 |" in depth and "| depth | head alone |" in depth
     assert "measured" in depth and "not run" in depth
+
+
+def test_a_figure_of_earlier_runs_does_not_stay_and_no_other_report_is_written_over(tmp_path, capsys):
+    own, rendered = run(tmp_path / "own", 0.9), run(tmp_path / "rendered", 0.5, corpus={"maker": "fixture:rendered"})
+    out = tmp_path / "out"
+    assert main(["tables", str(own.path), str(rendered.path), "--out", str(out)]) == 0
+    assert (out / "figure9a.png").is_file()
+    (out / "mine.txt").write_text("mine")
+    assert main(["tables", str(own.path), "--out", str(out)]) == 0
+    assert not (out / "figure9a.png").exists() and "measured" not in (out / "figure9a.md").read_text()
+    assert (out / "mine.txt").read_text() == "mine" and "figure9a.png" not in read_json(out / "report.json")["files"]
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert main([str(own.path), "--out", str(out)]) == 2
+    assert "holds what `python -m reports tables` wrote" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_a_studys_folder_stands_for_its_runs_and_other_folders_are_left_out(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    study = {"recipe": {"study": "data-source: own-1"}}
+    run(runs / "data-source-flux-mini/own-1", 0.9, **study)
+    run(runs / "data-source-flux-mini/own-1-seed1", 0.9, seed=1, **study)
+    run(runs / "flux-mini", 0.9, study=None)
+    (runs / "cost-cache").mkdir()
+    folders = sorted(map(str, runs.iterdir()))
+    for command in ("tables", "scorecard"):
+        assert main([command, *folders, "--out", str(tmp_path / command)]) == 0
+        assert "left out" in (told := capsys.readouterr().err) and "cost-cache is no run folder" in told
+    names = {loaded.name for loaded in load_runs(found_runs(sorted(runs.iterdir()), print))}
+    assert names == {"flux-mini", "data-source-flux-mini-own-1", "data-source-flux-mini-own-1-seed1"}
+    assert main(["tables", str(runs / "cost-cache"), "--out", str(tmp_path / "none")]) == 2
+    assert "cost-cache holds no run" in capsys.readouterr().err
 
 
 def test_kinds_never_mix(tmp_path):

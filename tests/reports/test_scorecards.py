@@ -91,6 +91,21 @@ def test_side_by_side_calls_noise_noise(tmp_path):
     assert "FLUX keeps more (-0." in shown.set_index("Families").loc["SD3 against FLUX", "GenEval"]
 
 
+def test_flux_is_not_taken_for_flux2():
+    pair = families.Pair(
+        suite="geneval",
+        title="GenEval",
+        first="FLUX",
+        other="FLUX.2",
+        change=0.3,
+        p_value=0.0,
+        p_corrected=0.0,
+        outcome="FLUX.2 keeps more",
+    )
+    assert families._standing("FLUX", "geneval", [pair]) == "less than FLUX.2"
+    assert families._standing("FLUX.2", "geneval", [pair]) == "more than FLUX"
+
+
 def test_a_better_source_is_no_better_transfer(tmp_path):
     """The one draws better by far, but both lost as much."""
     leading = [
