@@ -367,10 +367,11 @@ def read_jsonl(path: Path | str) -> list[Any]:
     return list(iter_jsonl(path))
 
 
-def iter_objects(path: Path | str, keys: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+def iter_objects(path: Path | str, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file, each with at least `keys`; ValueError names file and line of another."""
     for line, value in jsonl_rows(path):
         if not isinstance(value, dict) or any(key not in value for key in keys):
             shown = json.dumps(value, ensure_ascii=False)[:80]
-            raise InputError(f"{path}, line {line}: an object with {', '.join(keys)} is needed; it is {shown}")
+            wanted = f"an object with {', '.join(keys)}" if keys else "a JSON object"
+            raise InputError(f"{path}, line {line}: {wanted} is needed; it is {shown}")
         yield value

@@ -1,16 +1,18 @@
 """Score many images in fixed batches: resume after a kill, several processes, one result file in order.
 
 A batch is the unit of work: its rows are appended in one write, so a killed run has whole batches or none, and a
-resumed run sees the same batches as an unbroken one. Rows carry the image file's hash: a changed image is scored again.
+resumed run sees the same batches as an unbroken one. Rows carry the key of their batch, its images and their files'
+hashes: where an image is changed, added, removed or moved, the batches that it touches are scored again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +30,10 @@ from l2p.errors import InputError
 from l2p.tables import parse_json
 
 Row = dict[str, Any]
-"""One image's result: `prompt_id`, `index`, `sha256` of the image file, and either the findings or `unscored`."""
+"""One image's result: `prompt_id`, `index`, `sha256` of the image file, and either the findings or `unscored`.
+
+A saved row has `batch` too, the key of the batch that it was scored in.
+"""
 
 LOCK = ".lock"
 MIN_FREE_BYTES = 64 << 20  # findings of a whole suite are smaller
@@ -80,8 +85,9 @@ def run_batches(
 ) -> Path:
     """Score what is not yet scored and write `out_dir/<name>.jsonl`, a row an image in the batches' order.
 
-    `work` gives a row for each image of a batch. Finished batches are skipped while their images are unchanged; a row
-    with `unscored` is tried again. Processes share the batches out; the first one merges. Returns the file's path.
+    `work` gives a row for each image of a batch. Finished batches are skipped while they are of the same, unchanged
+    images in the same order; a row with `unscored` is tried again. Processes share the batches out; the first one
+    merges. Returns the file's path.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     if process.index == 0:
@@ -91,12 +97,19 @@ def run_batches(
     todo = [batch for batch in batches if (batch[0].prompt_id, batch[0].index) not in done]
     part = out_dir / f"{name}.part{process.index}.jsonl"
     for batch in _progress(todo[process.index :: process.count], name, process):
-        append_jsonl(part, work(batch))
+        rows = work(batch)
+        key = batch_key((row["prompt_id"], row["index"], row["sha256"]) for row in rows)
+        append_jsonl(part, [row | {"batch": key} for row in rows])
     process.wait()
     if process.index == 0:
         _merge(batches, out_dir, name)
     process.wait()
     return out_dir / f"{name}.jsonl"
+
+
+def batch_key(images: Iterable[tuple[str, int, str]]) -> str:
+    """SHA-256 over the (prompt_id, index, sha256 of the file) of a batch's images, in order."""
+    return hashlib.sha256(json.dumps([list(image) for image in images]).encode()).hexdigest()
 
 
 def check_output(out_dir: Path, images_dir: Path) -> None:
@@ -132,14 +145,19 @@ def without_stale_scores(out_dir: Path) -> Iterator[None]:
     try:
         yield
     except IncompleteError:
-        for path in [*out_dir.glob("summary*.json"), *out_dir.glob("scores*.jsonl")]:
+        for path in _score_files(out_dir):
             path.unlink()
         raise
 
 
-def check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Record a run's settings beside its results, or ValueError when the results there were made with other ones."""
+def check_settings(path: Path, settings: dict[str, Any], scores: Sequence[Path] = ()) -> None:
+    """Record a run's settings beside its results, or InputError when the results there are of other or unknown ones.
+
+    `scores` are the folders that scores go to, where they do not lie beside the settings.
+    """
     if not path.exists():
+        for folder in scores or [path.parent]:
+            _refuse_unknown_scores(folder)
         write_json(path, settings)
         return
     before = read_object(path)
@@ -147,6 +165,20 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
     shown = "; ".join(f"{name}: there {theirs!r}, now {ours!r}" for name, theirs, ours in differing(before, given))
     if shown:
         raise InputError(f"{path.parent} holds results of other settings ({shown}). Use another --out, or delete it.")
+
+
+def _refuse_unknown_scores(out_dir: Path) -> None:
+    """InputError where scores lie that no run of ours has recorded its settings of: they would be lost."""
+    found = _score_files(out_dir)
+    if found:
+        raise InputError(
+            f"{out_dir} holds {', '.join(path.name for path in found)}, but no settings.json that says what they were "
+            "made of: they would be lost. Use another --out, or move them away."
+        )
+
+
+def _score_files(out_dir: Path) -> list[Path]:
+    return sorted([*out_dir.glob("summary*.json"), *out_dir.glob("scores*.jsonl")])
 
 
 def _progress(batches: Sequence[list[ImageSample]], name: str, process: Process) -> Iterator[list[ImageSample]]:
@@ -178,9 +210,19 @@ def _rows(path: Path) -> Iterator[tuple[Row, bytes]]:
 
 
 def _consolidate(batches: Sequence[list[ImageSample]], out_dir: Path, name: str) -> None:
-    """Gather the rows of finished, unchanged batches into one file and drop the rest."""
-    lines, sha256 = _index(_parts(out_dir, name))
-    finished = [batch for batch in batches if all(sha256.get(_key(s)) == file_sha256(s.path) for s in batch)]
+    """Gather the rows of finished, unchanged batches into one file and drop the rest.
+
+    A row counts with its whole batch alone: distances to a picture that is gone, or a place in a shard that was
+    written anew, would pass for a finding.
+    """
+    lines, keys = _index(_parts(out_dir, name))
+    finished = []
+    for batch in batches:
+        saved = {keys.get(_key(sample)) for sample in batch}
+        if None in saved:  # spares reading the files
+            continue
+        if saved == {batch_key((*_key(sample), file_sha256(sample.path)) for sample in batch)}:
+            finished.append(batch)
     _write_rows(_done_part(out_dir, name), finished, lines)
     for path in out_dir.glob(f"{name}.part*.jsonl"):
         path.unlink()
@@ -199,17 +241,17 @@ def _key(sample: ImageSample) -> tuple[str, int]:
 
 
 def _index(paths: Sequence[Path]) -> tuple[dict[tuple[str, int], tuple[Path, int]], dict[tuple[str, int], str]]:
-    """Where each image's row lies (file, byte), and the image's hash if it was scored; rows stay on disk."""
+    """Where each image's row lies (file, byte), and its batch's key if it was scored; rows stay on disk."""
     places: dict[tuple[str, int], tuple[Path, int]] = {}
-    sha256: dict[tuple[str, int], str] = {}
+    keys: dict[tuple[str, int], str] = {}
     for path in paths:
         position = 0
         for row, line in _rows(path):
             key = (row["prompt_id"], row["index"])
             places[key] = (path, position)
-            sha256[key] = row["sha256"] if "unscored" not in row else ""
+            keys[key] = row.get("batch", "") if "unscored" not in row else ""
             position += len(line)
-    return places, sha256
+    return places, keys
 
 
 def _write_rows(

@@ -139,6 +139,11 @@ def shown_sizes(pictures: PictureSet) -> dict[str, int]:
     return {f"{width}x{height}": count for (width, height), count in sorted(pictures.sizes.items())}
 
 
+def names_sha256(samples: Iterable[ImageSample]) -> str:
+    """SHA-256 over the names of pictures in order: what was asked for, whatever was drawn."""
+    return hashlib.sha256("".join(f"{name_of(sample)}\n" for sample in samples).encode()).hexdigest()
+
+
 def set_sha256(pictures: PictureSet) -> str:
     """SHA-256 over the pictures' names and their files' hashes."""
     digest = hashlib.sha256()
@@ -171,7 +176,8 @@ def read_captions(path: Path, key: str = "") -> dict[str, str]:
 def by_prompt(pictures: PictureSet, known: Container[str] = ()) -> list[ImageSample]:
     """The samples with the prompt that each is of: `<id>`, `<id>_<k>`, `<id>/<k>` or `<id>/samples/<k>`, k from 0.
 
-    A name that is `known` as an id is one, whatever it ends in.
+    A name that is `known` as an id is one, whatever it ends in. InputError names two files that are one picture of one
+    prompt by these rules, such as a.png and a_0.png.
     """
     if pictures.grouped:
         return pictures.samples
@@ -183,7 +189,20 @@ def by_prompt(pictures: PictureSet, known: Container[str] = ()) -> list[ImageSam
         match = re.fullmatch(r"(.+?)(?:/samples)?(?:/|_)(\d+)", sample.prompt_id)
         prompt_id, index = (match[1], int(match[2])) if match else (sample.prompt_id, 0)
         found.append(replace(sample, prompt_id=prompt_id, index=index))
+    _refuse_twice(pictures.directory, found)
     return found
+
+
+def _refuse_twice(directory: Path, samples: Sequence[ImageSample]) -> None:
+    first: dict[tuple[str, int], Path] = {}
+    for sample in samples:
+        other = first.setdefault((sample.prompt_id, sample.index), sample.path)
+        if other != sample.path:
+            names = [path.relative_to(directory).as_posix() for path in (other, sample.path)]
+            raise InputError(
+                f"{directory}: {' and '.join(names)} are both picture {sample.index} of {sample.prompt_id}: name the "
+                "pictures of one prompt <id>_<k>.png or <id>/<k>.png, k from 0, each k once"
+            )
 
 
 def some(names: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ A command stands here once, as a line that works; what its places, numbers and w
 sentences themselves are held by `docs/errors.md` (`tests/noted.py`).
 """
 
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -80,7 +81,7 @@ COMMANDS = {
     ),
     "bench fidelity": Command(
         main=bench,
-        line=f"fidelity {{pictures}} --reference {{pictures}} --extractor {EXTRACTOR} --device cpu --allow-few"
+        line=f"fidelity {{pictures}} --reference {{real}} --extractor {EXTRACTOR} --device cpu --allow-few"
         " --out {new}",
         reads=("pictures", "--reference", "--order"),
         fills=("new",),
@@ -294,6 +295,9 @@ def places(tmp_path_factory):
     fake_run(folder / "runs" / "run", num_prompts=1)
     source().save_pretrained(folder / "source")
     write_corpus(folder / "corpus")
+    shutil.copytree(folder / "corpus/images", folder / "real")
+    captions = ({"id": path.stem, "text": "a star"} for path in sorted((folder / "real").iterdir()))
+    write_jsonl(folder / "captions.jsonl", captions)
     save_file({"a": torch.ones(4)}, folder / "weights.safetensors")
     given = _at(folder)
     done = ended(l2p, *_filled(COMMANDS["l2p convert"].line, {**given, "new": folder / "pixels"}))
@@ -306,7 +310,7 @@ def places(tmp_path_factory):
 
 
 def _at(folder):
-    names = ("images", "grids", "source", "corpus", "pixels", "scores", "hollow", "runs")
+    names = ("images", "grids", "source", "corpus", "pixels", "scores", "hollow", "runs", "real")
     files = {
         "suite": "suite.jsonl",
         "questions": "questions.csv",
@@ -314,7 +318,7 @@ def _at(folder):
         "run": "runs/run",
         "page": "page.md",
         "pictures": "corpus/images",
-        "captions": "corpus/metadata.jsonl",
+        "captions": "captions.jsonl",
     }
     return {name: folder / name for name in names} | {name: folder / path for name, path in files.items()}
 

@@ -18,7 +18,17 @@ from bench.machine import device_name
 from bench.passport import NOT_STATED, file_sha256, generation_settings, library_versions, passport, read_passport
 from bench.records import ImageSample, Score, Summary, iter_objects, read_summary, write_json, write_jsonl
 from bench.runner import Process, Row, check_output, check_settings, locked, run_batches, this_process
-from bench.sets import MAX_PIXELS, PictureSet, by_prompt, notes_on, refuse_broken, set_sha256, shown_sizes, some
+from bench.sets import (
+    MAX_PIXELS,
+    PictureSet,
+    by_prompt,
+    names_sha256,
+    notes_on,
+    refuse_broken,
+    set_sha256,
+    shown_sizes,
+    some,
+)
 from bench.statistics import bootstrap_ci
 from l2p.errors import InputError
 from l2p.pictures import PictureError, picture_size, read_picture
@@ -131,7 +141,8 @@ def _passport(
         notes.append(f"prompts have {min(counts)} to {max(counts)} pictures; each prompt weighs the same")
     return passport(
         prompts=f"{len(batches)} prompts",
-        prompts_sha256=set_sha256(pictures),
+        prompts_sha256=names_sha256(chain.from_iterable(batches)),
+        pictures_sha256=set_sha256(pictures),
         images_per_prompt=max(counts),
         resolution=shown_sizes(pictures),
         generation=generation | ({"subject": config.subject} if config.subject else {}),

@@ -82,9 +82,10 @@ def fidelity(
     from bench.fidelity.extractors import check_extractor_name, load_extractor
     from bench.fidelity.score import FidelityConfig, check_inputs, score_set
 
+    metrics = _metrics(metric)
     config = FidelityConfig(
-        metrics=_metrics(metric),
-        variant=with_patches(find_variant(variant), num_patches, patch_side, patch_seed),
+        metrics=metrics,
+        variant=with_patches(find_variant(variant), metrics, num_patches, patch_side, patch_seed),
         size=size,
         batch_size=batch_size,
         device=device,
@@ -128,7 +129,7 @@ def stats(
     metrics = _metrics(metric)
     check_metrics(metrics)
     check_extractor_name(extractor, weights)
-    chosen = with_patches(find_variant(variant), num_patches, patch_side, patch_seed)
+    chosen = with_patches(find_variant(variant), metrics, num_patches, patch_side, patch_seed)
     views = views_of(chosen, metrics)
     pictures = read_set(reference, order)
     config = with_size(FidelityConfig(metrics=metrics, variant=chosen, size=size), pictures, views)
@@ -195,10 +196,11 @@ def show(summaries: Mapping[str, Summary], out: Path) -> None:
     extractor = first.passport["models"]["extractor"].get("name", NOT_STATED)
     typer.echo(f"Fidelity{subject} ({first.version}; extractor {extractor})")
     for metric, summary in summaries.items():
-        low, high = summary.overall_ci95
         places = BENCHMARKS[metric].decimals
+        low, high = (f"{end:.{places}f}" for end in summary.overall_ci95)
+        interval = f"  95 % interval {low} to {high}" if low != high else ""  # one of no width would claim certainty
         typer.echo(
-            f"  {metric:<10} {summary.overall:.{places}f}  95 % interval {low:.{places}f} to {high:.{places}f}  "
+            f"  {metric:<10} {summary.overall:.{places}f}{interval}  "
             f"({summary.variant}; {summary.passport['recipe']['rule']})"
         )
         bias = summary.passport["details"].get("bias")

@@ -1,7 +1,8 @@
 """The features of a set, on disk: made in batches by any number of processes, read back in the set's order.
 
 `features.jsonl` has a row a picture (`bench.runner`), with the shard and the row in it where its features lie;
-`features/00000.safetensors` holds a batch: `whole` [B, D], `logits` [B, C], `patches` [B, P, D], float32.
+a shard in `features/` holds a batch and is named by its key: `whole` [B, D], `logits` [B, C], `patches` [B, P, D],
+float32.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bench.fidelity.variants import Variant
 from bench.judges import Judge
 from bench.passport import file_sha256
 from bench.records import ImageSample, iter_objects
-from bench.runner import Process, Row, cut_batches, run_batches
+from bench.runner import Process, Row, batch_key, cut_batches, run_batches
 from bench.sets import MAX_PIXELS, PictureSet, name_of, refuse_broken
 from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
@@ -52,13 +53,12 @@ def extract_features(
     InputError names the pictures that cannot be read: none is left out.
     """
     batches = cut_batches(pictures.samples, batch_size)
-    shards = {name_of(batch[0]): f"{number:05}.safetensors" for number, batch in enumerate(batches)}
     prepare = _prepare(pictures, variant, views, size, extractor.side or 0)
 
     def work(batch: list[ImageSample]) -> list[Row]:
         with ThreadPoolExecutor(READERS) as pool:
             prepared = list(pool.map(prepare, batch))
-        shard = shards[name_of(batch[0])]
+        shard = _shard_name([row for row, _ in prepared])
         readable = [views for row, views in prepared if views]
         if readable:
             write_tensors(out_dir / NAME / shard, _extracted(extractor, readable))
@@ -69,7 +69,23 @@ def extract_features(
     broken = [f"{row['prompt_id']}: {row['unscored']}" for row in iter_objects(path) if "unscored" in row]
     if broken:
         refuse_broken(pictures.directory, broken)
+    if process.index == 0:
+        _remove_old_shards(out_dir)
     return path
+
+
+def _shard_name(rows: Sequence[Row]) -> str:
+    """The name of a batch's shard, by its pictures: no other batch's rows can come to point into it."""
+    key = batch_key((row["prompt_id"], row["index"], row["sha256"]) for row in rows)
+    return f"{key[:16]}.safetensors"
+
+
+def _remove_old_shards(directory: Path) -> None:
+    """Remove the shards of batches that are no more."""
+    used = {shard for shard, _ in _by_shard(directory)}
+    for path in (directory / NAME).glob("*.safetensors"):
+        if path.name not in used:
+            path.unlink()
 
 
 def _prepare(

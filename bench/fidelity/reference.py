@@ -127,19 +127,23 @@ def check_reference(
     reference: Reference,
     path: Path,
     preparation: Mapping[str, Any],
-    extractor: Mapping[str, Any],
+    extractor: Mapping[str, Any] | None,
     metrics: Sequence[str],
 ) -> None:
-    """InputError where statistics were made another way than the images' features are, or lack what a metric needs."""
-    there = {"preparation": reference.about["preparation"], "extractor": reference.about["extractor"]}
-    ours = json.loads(json.dumps({"preparation": {**preparation}, "extractor": dict(extractor)}))
+    """InputError where statistics were made another way than the images' features are, or lack what a metric needs.
+
+    `extractor` is its passport, None before it is loaded.
+    """
+    given = {"preparation": {**preparation}} | ({} if extractor is None else {"extractor": dict(extractor)})
+    ours = json.loads(json.dumps(given))
+    there = {name: reference.about[name] for name in ours}
     if "patches" not in ours["preparation"]:  # statistics of more views serve too
-        there["preparation"].pop("patches", None)
+        there["preparation"] = {k: v for k, v in there["preparation"].items() if k != "patches"}
     shown = "; ".join(f"{name}: there {a!r}, here {b!r}" for name, a, b in differing(there, ours))
     if shown:
         raise InputError(f"{path} was made another way than the images are scored ({shown})")
-    lacking = [m for m in metrics if _view_of(m) not in reference.moments]
-    lacking += [m for m in metrics if m in NEEDS_FEATURES and reference.features is None]
+    featureless = reference.features is None
+    lacking = [m for m in metrics if _view_of(m) not in reference.moments or (m in NEEDS_FEATURES and featureless)]
     if lacking:
         raise InputError(
             f"{path} lacks what {', '.join(lacking)} needs: make it with `stats ... --metric {','.join(metrics)}`"

@@ -20,13 +20,22 @@ from bench.fidelity.reference import (
     read_reference,
 )
 from bench.fidelity.summary import COMPUTE, saved_features, write_summary
-from bench.fidelity.variants import Patches, Variant, find_variant, needs_size, preparation_of, views_of
+from bench.fidelity.variants import VARIANTS, Patches, Variant, find_variant, needs_size, preparation_of, views_of
 from bench.judges import Judge, JudgeError
 from bench.machine import device_name
 from bench.passport import NOT_STATED, generation_settings, library_versions
 from bench.records import Summary, read_object, read_summary, write_json
 from bench.runner import Process, check_output, check_settings, locked, this_process
-from bench.sets import PictureSet, common_size, notes_on, read_set, refuse_unpaired, set_sha256, shown_sizes
+from bench.sets import (
+    PictureSet,
+    common_size,
+    names_sha256,
+    notes_on,
+    read_set,
+    refuse_unpaired,
+    set_sha256,
+    shown_sizes,
+)
 from l2p.errors import InputError
 
 METRICS = tuple(COMPUTE)
@@ -67,12 +76,13 @@ def score_set(
     an extractor that gives no logits for IS.
     """
     judge = as_extractor(extractor)
-    config, real = check_inputs(pictures, reference, out_dir, config)
+    config, real = check_inputs(pictures, reference, out_dir, config, judge)
     views = views_of(config.variant, config.metrics)
     process = this_process(config.device)
     with locked(out_dir) if process.index == 0 else nullcontext():
         if process.index == 0:
-            check_settings(out_dir / "settings.json", _settings(judge, config, views))
+            scores = list(_folders(out_dir, config.metrics, alone).values())
+            check_settings(out_dir / "settings.json", _settings(pictures, judge, config, views), scores)
         known = _reference(real, judge, out_dir, config, views, process)
         extract_features(
             pictures,
@@ -96,26 +106,49 @@ def score_set(
 
 
 def check_inputs(
-    pictures: PictureSet, reference: Path | None, out_dir: Path, config: FidelityConfig
+    pictures: PictureSet,
+    reference: Path | None,
+    out_dir: Path,
+    config: FidelityConfig,
+    extractor: Judge | None = None,
 ) -> tuple[FidelityConfig, Path | PictureSet | None]:
-    """Look at everything that can be wrong before a model is loaded; the config with its size, and the real side."""
+    """Look at everything that can be wrong before anything is written; the config with its size, and the real side.
+
+    `extractor` is None before it is loaded: statistics are then compared with the rest of the settings.
+    """
     check_metrics(config.metrics)
     views = views_of(config.variant, config.metrics)
     check_output(out_dir, pictures.directory)
     if reference is None and set(config.metrics) != {"is"}:
         raise InputError(f"{', '.join(config.metrics)} needs --reference, a folder or a file that stats wrote")
     real: Path | PictureSet | None = reference
-    names: list[str] = []
-    if reference is not None and reference.is_dir():
+    if reference is None:
+        return with_size(config, pictures, views), real
+    if reference.is_dir():
+        _refuse_nested(pictures.directory, reference)
         real = read_set(reference, config.order)
-        names = real.names
-    elif reference is not None:
+        names, config = real.names, with_size(config, pictures, views)
+    else:
         known = read_reference(reference)
-        names = known.names
-        config = replace(config, size=config.size or known.about["preparation"]["size"])
-    if config.variant.paired and reference is not None:
+        names, config = known.names, with_size(config, pictures, views, known.about["preparation"]["size"])
+        preparation = preparation_of(config.variant, config.size, views)
+        compared, passport = [m for m in config.metrics if m != "is"], extractor.passport if extractor else None
+        check_reference(known, reference, preparation, passport, compared)
+    if config.variant.paired:
         refuse_unpaired(pictures.names, names)
-    return with_size(config, pictures, views), real
+    return config, real
+
+
+def _refuse_nested(images: Path, reference: Path) -> None:
+    """InputError where pictures of one side are also the other's: the sets would be near for that alone."""
+    inner, outer = images.resolve(), reference.resolve()
+    if inner == outer:
+        raise InputError(f"{images} is given as the images and as the --reference: give a folder of real pictures")
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise InputError(
+            f"the images in {images} and the --reference {reference} lie one in the other, and the pictures in folders "
+            "count too: move one of them beside the other"
+        )
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
@@ -125,11 +158,22 @@ def check_metrics(metrics: Sequence[str]) -> None:
         raise InputError(f"--metric is some of {','.join(METRICS)}, each once; got {','.join(metrics) or 'none'}")
 
 
-def with_size(config: FidelityConfig, pictures: PictureSet, views: tuple[str, ...]) -> FidelityConfig:
-    """The config with the square that pictures are brought to; InputError where it is not given and not plain."""
+def with_size(
+    config: FidelityConfig, pictures: PictureSet, views: tuple[str, ...], known: int | None = None
+) -> FidelityConfig:
+    """The config with the square that pictures are brought to: as given, as of `known` statistics, or the pictures'.
+
+    InputError where it is none of them, and where it is given to a variant that brings pictures to none.
+    """
     if not needs_size(config.variant, views):
-        return replace(config, size=None)
-    size = config.size or common_size(pictures)
+        if config.size:
+            fitting = ", ".join(one.name for one in VARIANTS.values() if one.fit != "as it is")
+            raise InputError(
+                f"--size {config.size} would change nothing: {config.variant.name} takes pictures as they are; "
+                f"brought to a square are those of {fitting}"
+            )
+        return config
+    size = config.size or known or common_size(pictures)
     if size is None:
         raise InputError(
             f"{config.variant.name} brings pictures to one square size; those of {pictures.directory} are "
@@ -167,15 +211,13 @@ def _reference(
         temporary.write_bytes(real.read_bytes())
         temporary.replace(target)
     process.wait()
-    known = read_reference(target)
-    preparation = preparation_of(config.variant, config.size, views)
-    check_reference(known, target, preparation, extractor.passport, [m for m in config.metrics if m != "is"])
-    return known
+    return read_reference(target)
 
 
-def _settings(extractor: Judge, config: FidelityConfig, views: tuple[str, ...]) -> dict[str, Any]:
-    """What saved features depend on."""
-    return {
+def _settings(pictures: PictureSet, extractor: Judge, config: FidelityConfig, views: tuple[str, ...]) -> dict[str, Any]:
+    """What saved features depend on; where patches are cut, the order of the pictures, which decides the places."""
+    order = {"names_in_order_sha256": names_sha256(pictures.samples)} if "patches" in views else {}
+    return order | {
         "preparation": preparation_of(config.variant, config.size, views),
         "views": list(views),
         "extractor": dict(extractor.passport),
@@ -189,7 +231,8 @@ def _passport(pictures: PictureSet, extractor: Judge, process: Process, config: 
     generation |= {"subject": config.subject} if config.subject else {}
     return {
         "prompts": config.prompts,
-        "prompts_sha256": set_sha256(pictures),
+        "prompts_sha256": names_sha256(pictures.samples),
+        "pictures_sha256": set_sha256(pictures),
         "images_per_prompt": 1,
         "resolution": shown_sizes(pictures),
         "generation": generation,
@@ -202,8 +245,16 @@ def _passport(pictures: PictureSet, extractor: Judge, process: Process, config: 
         "patches": json.loads(json.dumps(config.variant.patches and vars(config.variant.patches))),
         "metrics": list(config.metrics),
         "allow_few": config.allow_few,
-        "notes": notes_on(pictures),
+        "notes": _notes(pictures, config.size),
     }
+
+
+def _notes(pictures: PictureSet, size: int | None) -> list[str]:
+    """What must be known of the pictures, and that they were brought to another size (that of known statistics)."""
+    notes = notes_on(pictures)
+    if size and set(pictures.sizes) != {(size, size)}:
+        notes.append(f"pictures are brought to {size}x{size}; they are {', '.join(shown_sizes(pictures))}")
+    return notes
 
 
 def write_summaries(

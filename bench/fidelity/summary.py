@@ -24,6 +24,7 @@ from bench.statistics import bootstrap_ci
 from l2p.errors import InputError
 
 FEWEST = 3  # one left out, a covariance of the others
+SPLIT_SIZE = 50  # pictures of a split of IS: of one alone the score is 1 whatever it shows, of few it is near 1
 JACKKNIFE = "jackknife over groups of images, the reference held fixed"
 
 
@@ -71,7 +72,9 @@ def fid(saved: Saved, view: str = "whole") -> Result:
     reference = saved.reference.moments[view]
     needed, name = len(reference.mean) + 1, "FID" if view == "whole" else "FID-patch"
     distance, counts = _distance(saved, view, reference)
-    few = _refuse_few(saved, name, needed, sum(counts), reference.count, "so that its covariance is not singular")
+    few = _refuse_few(
+        saved, name, needed, "so that its covariance is not singular", images=sum(counts), reference=reference.count
+    )
     every = range(len(counts))
     value = distance(every)
     return Result(
@@ -122,19 +125,23 @@ def inception_score(saved: Saved) -> Result:
     def score(rows: np.ndarray) -> float:
         return metrics.inception_score(rows, splits=variant.splits, seed=variant.split_seed)
 
-    largest = int(np.bincount(saved.groups).max())
-    few = _refuse_few(saved, "IS", variant.splits + largest, len(logits), None, f"{variant.splits} splits and a group")
+    splits, largest = variant.splits, int(np.bincount(saved.groups).max())
+    why = f"{SPLIT_SIZE} in each of {splits} splits"
+    few = _refuse_few(saved, "IS", SPLIT_SIZE * splits, why, images=len(logits), fewest=splits)
     value = score(logits)
-    without = [] if few else [score(logits[saved.groups != group]) for group in groups]
-    interval = (value, value) if few else jackknife(value, without)
-    return Result(value=value, interval=interval, details={"interval": JACKKNIFE, "splits": variant.splits}, few=few)
+    if len(logits) - largest < 2 * splits:  # scores of splits of one picture do not differ
+        return Result(value=value, interval=(value, value), details={"interval": "none", "splits": splits}, few=few)
+    interval = jackknife(value, [score(logits[saved.groups != group]) for group in groups])
+    return Result(value=value, interval=interval, details={"interval": JACKKNIFE, "splits": splits}, few=few)
 
 
 def kid(saved: Saved) -> Result:
     """KID by random subsets; the interval is that of the unbiased MMD^2 of the whole sets."""
     images, reference, variant = load_features(saved.directory, "whole"), _features(saved), saved.variant
     size, fewest = variant.kid_subset_size, min(len(images), len(reference))
-    few = not variant.kid_fewer and _refuse_few(saved, "KID", size, len(images), len(reference), "a subset")
+    few = not variant.kid_fewer and _refuse_few(
+        saved, "KID", size, "a subset", images=len(images), reference=len(reference)
+    )
     if few or variant.kid_fewer:
         size = min(size, fewest)
     value = metrics.kernel_distance(
@@ -154,7 +161,7 @@ def kid(saved: Saved) -> Result:
 def cmmd(saved: Saved) -> Result:
     """CMMD, on the features of CLIP's image tower."""
     images, reference = load_features(saved.directory, "whole"), _features(saved)
-    _refuse_few(saved, "CMMD", 2, len(images), len(reference), "a distance between sets")
+    _refuse_few(saved, "CMMD", 2, "a distance between sets", images=len(images), reference=len(reference))
     sums = metrics.gaussian_sums(images, reference, saved.groups)
     value = metrics.cmmd_without(sums)
     without = [metrics.cmmd_without(sums, group) for group in range(len(sums.counts))]
@@ -174,7 +181,8 @@ def recall(saved: Saved) -> Result:
 
 def _share(saved: Saved, name: str, points: np.ndarray, centres: np.ndarray, names: Sequence[str]) -> Result:
     needed = saved.variant.neighbours + 1
-    _refuse_few(saved, name, needed, len(centres), len(points), f"the {needed - 1} neighbours of a picture")
+    why, sides = f"the {needed - 1} neighbours of a picture", (len(saved.names), len(_features(saved)))
+    _refuse_few(saved, name, needed, why, images=sides[0], reference=sides[1], fewest=needed)
     inside = metrics.precision_rows(points, centres, saved.variant.neighbours)
     estimate = bootstrap_ci(["all"] * len(inside), list(names), [float(one) for one in inside])
     rows = [
@@ -190,16 +198,23 @@ def _features(saved: Saved) -> np.ndarray:
     return saved.reference.features
 
 
-def _refuse_few(saved: Saved, name: str, needed: int, images: int, reference: int | None, why: str) -> bool:
-    """Whether there are too few, where that was allowed; else InputError with the number that is needed."""
-    if min(images, images if reference is None else reference) >= needed:
+def _refuse_few(
+    saved: Saved, name: str, needed: int, why: str, *, images: int, reference: int | None = None, fewest: int = FEWEST
+) -> bool:
+    """Whether there are too few, where that was allowed; else InputError with the number that is needed.
+
+    Below `fewest` nothing can be computed, allowed or not.
+    """
+    least = min(images, images if reference is None else reference)
+    if least >= needed:
         return False
-    if saved.allow_few and min(images, images if reference is None else reference) >= FEWEST:
+    if saved.allow_few and least >= fewest:
         return True
     of_reference = "" if reference is None else f" and {reference:,} of the reference"
+    allowed = ", or --allow-few: the figure is then named so" if least >= fewest else ""
     raise InputError(
-        f"{name} needs {needed:,} pictures ({why}); there are {images:,} of the images{of_reference}. Give more, use "
-        "another metric (KID needs fewer than FID), or --allow-few: the figure is then named so."
+        f"{name} needs {needed:,} pictures ({why}); there are {images:,} of the images{of_reference}. Give more, or "
+        f"use another metric (KID needs fewer than FID){allowed}."
     )
 
 

@@ -97,6 +97,9 @@ VARIANTS: dict[str, Variant] = {
 """The published recipes."""
 
 
+PATCH_OPTIONS = {"count": "--num-patches", "side": "--patch-side", "seed": "--patch-seed"}
+
+
 def find_variant(name: str) -> Variant:
     """The variant of that name; InputError lists the known ones."""
     if name not in VARIANTS:
@@ -104,13 +107,18 @@ def find_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def with_patches(variant: Variant, count: int | None, side: int | None, seed: int | None) -> Variant:
-    """The variant with other patches, named `changed`; InputError for a variant without, or numbers below 1."""
+def with_patches(
+    variant: Variant, metrics: tuple[str, ...], count: int | None, side: int | None, seed: int | None
+) -> Variant:
+    """The variant with other patches, named `changed`; InputError where nothing has patches, or for numbers below 1."""
     given = {key: value for key, value in (("count", count), ("side", side), ("seed", seed)) if value is not None}
     if not given:
         return variant
     if variant.patches is None:
         raise InputError(f"the variant {variant.name} has no patches; those with: {', '.join(_with_patches())}")
+    if "fid-patch" not in metrics:
+        options = ", ".join(PATCH_OPTIONS[key] for key in given)
+        raise InputError(f"{options} would change nothing: the metrics are {','.join(metrics)}; add fid-patch to them")
     if min(given.get("count", 1), given.get("side", 1)) < 1:
         raise InputError(f"patches are 1 at least, of 1 pixel at least; got {given}")
     patches = replace(variant.patches, **given)

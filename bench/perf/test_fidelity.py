@@ -104,7 +104,7 @@ def our_way(
 ) -> dict[str, float]:
     """What `python -m bench fidelity` does, from folders to summaries."""
     PartialState(cpu=True)
-    variant = with_patches(find_variant("pixverve"), NUM_PATCHES, None, None)
+    variant = with_patches(find_variant("pixverve"), ("fid", "fid-patch"), NUM_PATCHES, None, None)
     config = FidelityConfig(metrics=("fid", "fid-patch"), variant=variant, allow_few=True, device="cpu")
     judge = inception(weights, "cpu", {"name": "random"})
     summaries = score_set(read_set(folders[0]), reference or folders[1], judge, out, config)

@@ -277,10 +277,51 @@ def test_what_does_not_fit_is_named_before_a_model_is_asked(drawn, capsys, spoil
     assert words in error and "Traceback" not in error
 
 
-def test_a_scorer_of_ones_own(drawn, capsys):
+OWN = "tests.bench.clip.test_clip:own"
+
+
+def by_own_scorer(drawn, *more, out="out"):
+    """Score the drawn pictures with no model; options in `more` take the place of these."""
     where = ["clip", str(drawn / "images"), "--prompts", str(drawn / "captions.jsonl"), "--caption", "short_caption"]
-    given = ["--variant", "clip", "--device", "cpu", "--scorer"]
-    assert main([*where, *given, "tests.bench.clip.test_clip:own", "--out", str(drawn / "o")]) == 0
+    return main([*where, "--variant", "clip", "--device", "cpu", "--scorer", OWN, "--out", str(drawn / out), *more])
+
+
+def test_a_scorer_of_ones_own(drawn, capsys):
+    assert by_own_scorer(drawn, out="o") == 0
     assert read_summary(drawn / "o" / "summary.json").overall == 50
-    assert main([*where, *given, "tests.bench.clip.test_clip:wrong", "--out", str(drawn / "p")]) == 2
+    assert by_own_scorer(drawn, "--scorer", "tests.bench.clip.test_clip:wrong", out="p") == 2
     assert "must give 4 cosines" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "words"),
+    [
+        ("--device", "nonsense", "--device 'nonsense' is not on this machine"),
+        ("--scorer", "nonsense", "'nonsense' names no function; write package.module:function"),
+        ("--out", "{captions}", "captions.jsonl is a file; results need a folder"),
+        ("--out", "{captions}/below", "captions.jsonl/below: Not a directory"),
+        ("--prompts", "{array}", "array.jsonl, line 1: a JSON object is needed; it is [{"),
+    ],
+)
+def test_a_bad_option_is_told_where_pictures_and_captions_fit(drawn, capsys, option, given, words):
+    captions = drawn / "captions.jsonl"
+    array = drawn / "array.jsonl"
+    array.write_text(json.dumps(read_jsonl(captions)))
+    assert by_own_scorer(drawn, option, given.format(captions=captions, array=array)) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error and "without a caption" not in error
+    assert by_own_scorer(drawn) == 0  # the rest is as it must be
+
+
+def test_scores_of_ones_own_are_not_replaced(drawn, capsys):
+    (drawn / "out").mkdir()
+    (drawn / "out" / "summary.json").write_text('"mine"')
+    assert by_own_scorer(drawn) == 2
+    assert "holds summary.json, but no settings.json that says what they were made of" in capsys.readouterr().err
+    assert (drawn / "out" / "summary.json").read_text() == '"mine"'
+
+
+def test_a_picture_that_stands_there_twice_is_named(drawn, capsys):
+    shutil.copy(drawn / "images/c1.png", drawn / "images/c1_0.png")
+    assert by_own_scorer(drawn) == 2
+    assert "c1.png and c1_0.png are both picture 0 of c1" in capsys.readouterr().err

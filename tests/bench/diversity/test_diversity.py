@@ -121,6 +121,44 @@ def test_unequal_counts_are_noted_and_a_lone_picture_is_refused(tmp_path, capsys
     assert "needs 2 pictures of each prompt; one alone have 1 (b0) of 4 prompts" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a1_0.png", "a1_3.png"])
+def test_the_same_out_after_a_picture_was_deleted_is_that_of_a_new_folder(tmp_path, name):
+    images = write(tmp_path / "images")
+    assert diversity(images, tmp_path / "out", *OWN) == 0
+    (images / name).unlink()
+    for out in ("out", "new"):
+        assert diversity(images, tmp_path / out, *OWN) == 0
+    for file in ("distances.jsonl", "scores.jsonl", "summary.json"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "new" / file).read_bytes()
+
+
+def test_two_seeds_of_one_suite_have_one_hash_of_what_was_asked(tmp_path):
+    for name, seeds in (("a", 4), ("b", 4), ("c", 3)):
+        images = write(tmp_path / name, seeds=seeds)
+        if name == "b":
+            Image.new("RGB", (16, 16), (200,) * 3).save(images / "a1_2.png")
+        assert diversity(images, tmp_path / f"{name}-out", *OWN) == 0
+    a, b, c = (read_summary(tmp_path / f"{name}-out" / "summary.json").passport for name in "abc")
+    assert a["prompts_sha256"] == b["prompts_sha256"] != c["prompts_sha256"]
+    assert a["pictures_sha256"] != b["pictures_sha256"]
+
+
+def test_a_picture_that_stands_there_twice_is_named(tmp_path, capsys):
+    images = write(tmp_path / "images")
+    Image.new("RGB", (16, 16)).save(images / "a1.png")
+    assert diversity(images, tmp_path / "out", *OWN) == 2
+    assert "a1.png and a1_0.png are both picture 0 of a1" in capsys.readouterr().err
+
+
+def test_scores_of_ones_own_are_not_replaced(tmp_path, capsys):
+    images = write(tmp_path / "images")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scores.jsonl").write_text("mine")
+    assert diversity(images, tmp_path / "out", *OWN) == 2
+    assert "holds scores.jsonl, but no settings.json" in capsys.readouterr().err
+    assert (tmp_path / "out" / "scores.jsonl").read_text() == "mine"
+
+
 def test_sizes_mixed_within_a_prompt_are_refused_and_between_prompts_noted(tmp_path, capsys):
     images = write(tmp_path / "images")
     for k in range(4):

@@ -12,6 +12,7 @@ from bench.dpg.images import grid_sizes, read_crops, read_folder
 from bench.dpg.score import ScoreConfig, score_folder
 from bench.records import IncompleteError, read_json, read_jsonl, read_summary
 from bench.runner import Process
+from l2p.errors import InputError
 
 SIDE = 8
 ROWS = [("first", 1, 0), ("a", 1, 0), ("a", 2, 1), ("a_1", 1, 0), ("b.c", 1, 0, "other - count (2)")]
@@ -259,3 +260,11 @@ def test_the_passport_carries_every_setting(folder, questions, tmp_path):
     low, high = passport["details"]["by_category_ci95"]["entity"]
     assert low <= 50 <= high
     assert read_json(tmp_path / "out" / "summary.json")["passport"] == json.loads(json.dumps(passport))
+
+
+def test_scores_of_ones_own_are_not_replaced(folder, questions, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary-dsg.json").write_text("mine")
+    with pytest.raises(InputError, match=r"holds summary-dsg\.json, but no settings\.json"):
+        score(folder, questions(*ROWS), tmp_path / "out")
+    assert (tmp_path / "out" / "summary-dsg.json").read_text() == "mine"

@@ -25,7 +25,7 @@ from torchvision.transforms import functional as TF  # noqa: N812
 from bench.__main__ import main
 from bench.fidelity import extractors, features, prepare
 from bench.fidelity.features import load_features
-from bench.records import read_object, read_summary
+from bench.records import read_jsonl, read_object, read_summary
 from l2p.errors import InputError
 
 from .conftest import NUM_FEATURES, SIDE, Toy, random_picture, write_pictures
@@ -270,18 +270,87 @@ def test_statistics_of_moments_alone_cannot_serve_kid(folders, tmp_path, capsys)
         == 0
     )
     assert fidelity(images, tmp_path / "r.safetensors", tmp_path / "o", "fid,kid", "clean") == 2
-    assert "lacks what kid needs: make it with `stats ... --metric fid,kid`" in told(capsys)
+    assert "r.safetensors lacks what kid needs: make it with `stats ... --metric fid,kid`" in told(capsys)
+
+
+def test_statistics_that_lack_a_metric_twice_over_name_it_once(folders, tmp_path, capsys):
+    """Of patches alone there are neither moments nor features of whole pictures."""
+    assert fidelity(*folders, tmp_path / "o", "fid-patch", "pixverve", *PATCHES) == 0
+    assert main(["rescore", str(tmp_path / "o"), "--metric", "kid", "--out", str(tmp_path / "p")]) == 2
+    assert "lacks what kid needs" in told(capsys)
+
+
+def test_a_reference_that_is_refused_leaves_nothing_behind(folders, tmp_path, capsys):
+    images, real = folders
+    other = tmp_path / "other.safetensors"
+    stats = ["fidelity", "stats", str(real), "--out", str(other), "--variant", "clean"]
+    assert main([*stats, *OWN]) == 0
+    refused = [
+        ("fid", "torch-fidelity"),
+        ("fid,kid", "clean"),
+        ("fid", "clean", "--extractor", f"{HERE}.conftest:blind"),
+    ]
+    for given in refused:
+        assert fidelity(images, other, tmp_path / "o", *given) == 2
+        assert f"error: {other} " in told(capsys)
+        assert not [path.name for path in (tmp_path / "o").iterdir() if not path.name.startswith(".")]
+    assert fidelity(images, real, tmp_path / "o", "fid", "torch-fidelity") == 0
+
+
+def test_whose_size_wins_is_told(tmp_path, capsys):
+    images, real = (
+        write_pictures(tmp_path / name, 16, k, ((side, side),)) for name, k, side in (("i", 1, 48), ("r", 2, 32))
+    )
+    stats = ["fidelity", "stats", str(real), "--out", str(tmp_path / "r.safetensors"), "--variant", "pixverve"]
+    assert main([*stats, *OWN]) == 0
+    assert fidelity(images, real, tmp_path / "folder", "fid", "pixverve") == 0
+    assert "are brought to" not in capsys.readouterr().out
+    assert fidelity(images, tmp_path / "r.safetensors", tmp_path / "file", "fid", "pixverve") == 0
+    assert "note: pictures are brought to 32x32; they are 48x48" in capsys.readouterr().out
+    sizes = [
+        read_summary(tmp_path / out / "fid" / "summary.json").passport["recipe"]["size"] for out in ("folder", "file")
+    ]
+    assert sizes == [48, 32]
+
+
+def test_what_was_asked_has_one_hash_and_what_was_drawn_another(folders, tmp_path):
+    """Two seeds of one recipe are compared by what was asked."""
+    other = write_pictures(tmp_path / "other", 60, 7)
+    found = []
+    for name, images in (("a", folders[0]), ("b", other)):
+        assert fidelity(images, folders[1], tmp_path / name, "fid", "clean") == 0
+        found.append(read_summary(tmp_path / name / "fid" / "summary.json").passport)
+    assert found[0]["prompts_sha256"] == found[1]["prompts_sha256"]
+    assert found[0]["pictures_sha256"] != found[1]["pictures_sha256"]
+    (other / "p000.png").rename(other / "q000.png")
+    assert fidelity(other, folders[1], tmp_path / "c", "fid", "clean") == 0
+    renamed = read_summary(tmp_path / "c" / "fid" / "summary.json").passport
+    assert renamed["prompts_sha256"] != found[0]["prompts_sha256"]
+
+
+def test_scores_of_unknown_settings_are_not_replaced(folders, tmp_path, capsys):
+    (tmp_path / "o" / "fid").mkdir(parents=True)
+    (tmp_path / "o" / "fid" / "summary.json").write_text('"my own"')
+    assert fidelity(*folders, tmp_path / "o", "fid", "clean") == 2
+    assert "holds summary.json, but no settings.json" in told(capsys)
+    assert (tmp_path / "o" / "fid" / "summary.json").read_text() == '"my own"'
+    assert not (tmp_path / "o" / "settings.json").exists()
+    assert fidelity(*folders, tmp_path / "o", "precision", "clean") == 0  # which touches none of it
 
 
 def test_scores_are_made_again_from_features_without_a_model(folders, tmp_path, capsys):
-    assert fidelity(*folders, tmp_path / "out", "fid,is,precision", "torch-fidelity") == 0
-    before = {metric: value(tmp_path / "out", metric) for metric in ("fid", "is", "precision")}
+    assert fidelity(*folders, tmp_path / "out", "fid,precision", "torch-fidelity") == 0
+    before = {metric: value(tmp_path / "out", metric) for metric in ("fid", "precision")}
     assert main(["rescore", str(tmp_path / "out")]) == 0
     assert {metric: value(tmp_path / "out-rescored", metric) for metric in before} == before
     assert main(["rescore", str(tmp_path / "out"), "--metric", "recall", "--out", str(tmp_path / "more")]) == 0
     assert 0 < value(tmp_path / "more", "recall") < 1
     assert main(["rescore", str(tmp_path / "out"), "--metric", "kid", "--out", str(tmp_path / "k")]) == 2
     assert "KID needs 1,000 pictures (a subset); there are 60" in told(capsys)
+    logits = ["rescore", str(tmp_path / "out"), "--metric", "is", "--out", str(tmp_path / "logits")]
+    assert main(logits) == 2
+    assert "IS needs 500 pictures (50 in each of 10 splits); there are 60" in told(capsys)
+    assert main([*logits, "--allow-few"]) == 0 and value(tmp_path / "logits", "is") > 1
     assert main(["compare", str(tmp_path / "out" / "precision"), str(tmp_path / "more" / "recall")]) == 2
     assert main(["compare", *[str(tmp_path / "out" / "precision")] * 2]) == 0
     assert "60 pictures: B is within noise" in capsys.readouterr().out
@@ -340,8 +409,42 @@ def test_too_few_pictures_say_how_many_are_needed(tmp_path, capsys):
     assert summary.variant == "torch-fidelity, few" and summary.overall > 0
     assert summary.passport["details"]["needed"] == 13
     assert fidelity(images, real, tmp_path / "p", "precision") == 0
-    assert fidelity(images, real, tmp_path / "q", "is") == 2
-    assert "IS needs 11 pictures" in told(capsys)
+    assert fidelity(images, real, tmp_path / "q", "is", "torch-fidelity", "--allow-few") == 2
+    assert (
+        "IS needs 500 pictures (50 in each of 10 splits); there are 8 of the images. Give more, or use another metric "
+        "(KID needs fewer than FID)." in told(capsys)  # --allow-few would not help
+    )
+
+
+def test_the_inception_score_of_few_is_named_so_and_claims_no_certainty(tmp_path, capsys):
+    for count in (12, 40):
+        images = write_pictures(tmp_path / f"i{count}", count, 1)
+        where = ["fidelity", str(images), "--metric", "is", "--variant", "torch-fidelity", *OWN]
+        assert main([*where, "--out", str(tmp_path / f"o{count}")]) == 2
+        assert f"50 in each of 10 splits); there are {count} of the images" in told(capsys)
+        assert main([*where, "--out", str(tmp_path / f"o{count}"), "--allow-few"]) == 0
+        summary = read_summary(tmp_path / f"o{count}" / "is" / "summary.json")
+        assert summary.variant == "torch-fidelity, few"
+        low, high = summary.overall_ci95
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  is "))
+        if count == 12:  # one or two in a split: no interval
+            assert low == high and "interval" not in line and "  is         1." in line
+            assert summary.passport["details"]["interval"] == "none"
+        else:
+            assert low < summary.overall < high and "95 % interval" in line
+
+
+@pytest.mark.parametrize(
+    ("metric", "sides", "name"),
+    [("precision", (24, 3), "24 of the images and 3"), ("recall", (3, 24), "3 of the images")],
+)
+def test_too_few_for_a_manifold_says_which_side_and_offers_no_way_round(tmp_path, capsys, metric, sides, name):
+    images, real = (write_pictures(tmp_path / str(k), count, k) for k, count in enumerate(sides))
+    for more in ((), ("--allow-few",)):
+        assert fidelity(images, real, tmp_path / "o", metric, "torch-fidelity", *more) == 2
+        error = told(capsys)
+        assert f"{metric} needs 4 pictures (the 3 neighbours of a picture); there are {name}" in error
+        assert "--allow-few" not in error
 
 
 def test_sizes_grey_and_alpha_are_named_and_scored(folders, tmp_path, capsys):
@@ -394,18 +497,75 @@ def test_a_picture_whose_pixels_are_cut_off_is_named_not_skipped(folders, tmp_pa
         (["fidelity", "{images}", "--out", "{out}", "--variant", "x", *OWN], "unknown variant 'x'"),
         (["fidelity", "{images}", "--out", "{out}"], "--extractor inception needs --weights"),
         (["fidelity", "stats", "{images}", "--out", "{out}", *OWN], "ends in .safetensors"),
+        (
+            ["fidelity", "{images}", "--out", "{out}", "--reference", "{images}", *OWN],
+            "is given as the images and as the --reference: give a folder of real pictures",
+        ),
+        (
+            ["fidelity", "{images}", "--out", "{out}", "--reference", "{images}/..", *OWN],
+            "lie one in the other, and the pictures in folders count too: move one of them beside the other",
+        ),
+        (
+            [
+                "fidelity",
+                "{images}",
+                "--out",
+                "{out}",
+                "--reference",
+                "{real}",
+                "--variant",
+                "clean",
+                "--size",
+                "99",
+                *OWN,
+            ],
+            "--size 99 would change nothing: clean takes pictures as they are; brought to a square are those of "
+            "pixverve, diffusion4k",
+        ),
+        (
+            ["fidelity", "stats", "{real}", "--out", "{out}.safetensors", "--variant", "clean", "--size", "99", *OWN],
+            "--size 99 would change nothing",
+        ),
+        (
+            [
+                "fidelity",
+                "{images}",
+                "--out",
+                "{out}",
+                "--reference",
+                "{real}",
+                "--metric",
+                "fid,is",
+                "--num-patches",
+                "3",
+            ]
+            + ["--patch-seed", "1", *OWN],
+            "--num-patches, --patch-seed would change nothing: the metrics are fid,is; add fid-patch to them",
+        ),
+        (
+            ["fidelity", "stats", "{real}", "--out", "{out}.safetensors", "--patch-side", "9", *OWN],
+            "--patch-side would change nothing: the metrics are fid; add fid-patch to them",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(folders, tmp_path, capsys, arguments, words):
-    places = {"images": str(folders[0]), "out": str(tmp_path / "o")}
+    places = {"images": str(folders[0]), "real": str(folders[1]), "out": str(tmp_path / "o")}
     given = [argument.format(**places) if "{" in argument else argument for argument in arguments]
     assert main(given) == 2
     assert words in told(capsys)
 
 
+def test_a_reference_within_the_images_is_refused(folders, tmp_path, capsys):
+    images = Path(shutil.copytree(folders[0], tmp_path / "images"))
+    shutil.copytree(folders[1], images / "real")
+    assert fidelity(images, images / "real", tmp_path / "o", "fid", "clean") == 2
+    assert "lie one in the other" in told(capsys) and not (tmp_path / "o" / "settings.json").exists()
+
+
 def test_is_asks_for_logits_and_for_no_reference(folders, tmp_path, capsys):
     where = ["fidelity", str(folders[0]), "--metric", "is", "--variant", "torch-fidelity", "--device", "cpu"]
-    assert main([*where, "--out", str(tmp_path / "o"), "--extractor", f"{HERE}.conftest:toy"]) == 0
+    given = ["--extractor", f"{HERE}.conftest:toy", "--allow-few"]
+    assert main([*where, "--out", str(tmp_path / "o"), *given]) == 0
     assert value(tmp_path / "o", "is") > 1
     assert main([*where, "--out", str(tmp_path / "p"), "--extractor", f"{HERE}.conftest:blind"]) == 2
     assert "the extractor blind does not give" in told(capsys)
@@ -459,5 +619,6 @@ def test_a_run_scores_a_metric_through_its_benchmark(folders, tmp_path):
     assert value(tmp_path / "own") == summary.overall
     assert main(["rescore", str(tmp_path / "fid")]) == 0
     assert read_summary(tmp_path / "fid-rescored" / "summary.json") == summary
-    saved = load_file(tmp_path / "fid" / "features" / "00000.safetensors")
+    first = read_jsonl(tmp_path / "fid" / "features.jsonl")[0]["shard"]
+    saved = load_file(tmp_path / "fid" / "features" / first)
     assert saved["whole"].shape == (8, NUM_FEATURES)

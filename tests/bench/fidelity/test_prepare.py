@@ -98,11 +98,11 @@ def test_variants_are_known_by_name_and_changes_are_named():
     with pytest.raises(InputError, match="clean has no FID-patch; variants that have it: pixverve"):
         views_of(find_variant("clean"), ("fid", "fid-patch"))
     with pytest.raises(InputError, match="the variant clean has no patches"):
-        with_patches(find_variant("clean"), 3, None, None)
+        with_patches(find_variant("clean"), ("fid-patch",), 3, None, None)
     with pytest.raises(InputError, match="1 at least"):
-        with_patches(find_variant("pixverve"), 0, None, None)
-    assert with_patches(find_variant("pixverve"), 20, 299, 42) is VARIANTS["pixverve"]
-    changed = with_patches(find_variant("pixverve"), None, 24, None)
+        with_patches(find_variant("pixverve"), ("fid-patch",), 0, None, None)
+    assert with_patches(find_variant("pixverve"), ("fid-patch",), 20, 299, 42) is VARIANTS["pixverve"]
+    changed = with_patches(find_variant("pixverve"), ("fid-patch",), None, 24, None)
     assert changed.name == "pixverve, changed patches" and changed.patches == Patches(side=24)
     assert views_of(changed, ("fid-patch",)) == ("patches",) and views_of(changed, ("is",)) == ("whole",)
     assert recipe_of(changed, 48)["patches"] == {"count": 20, "side": 24, "seed": 42}

@@ -12,6 +12,7 @@ from bench.geneval.rules import Thresholds
 from bench.geneval.score import ScoreConfig, score_folder
 from bench.geneval.summary import official_results, write_scores
 from bench.records import IncompleteError, read_json, read_jsonl
+from l2p.errors import InputError
 
 from .conftest import SHAPES, TruthfulDetector, entry, suite, write_images
 
@@ -262,3 +263,11 @@ def test_a_detector_without_colours_needs_a_classifier_and_gets_its_crops(tmp_pa
     saved = [d["color"] for row in read_jsonl(tmp_path / "o2/detections.jsonl") for d in row["detections"]]
     assert len(seen) == saved.count("red") and 0 < len(seen) <= 12  # only where the prompt asks for a colour
     assert all(image.size == (8, 8) and detection.color is None for image, detection in seen)
+
+
+def test_scores_of_ones_own_are_not_replaced(tmp_path, images, entries):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scores.jsonl").write_text("mine")
+    with pytest.raises(InputError, match=r"holds scores\.jsonl, but no settings\.json"):
+        score(images, tmp_path / "out", entries)
+    assert (tmp_path / "out" / "scores.jsonl").read_text() == "mine"
