@@ -68,7 +68,9 @@ def study_tables(runs: Sequence[Run]) -> dict[str, tuple[str, pd.DataFrame]]:
 def study_drawings(found: dict[str, tuple[str, pd.DataFrame]]) -> dict[str, figures.Draw]:
     """The figures of `study_tables` by file name; one whose table holds nothing measured draws nothing."""
     drawings: dict[str, figures.Draw] = {
-        name: partial(study_curve, found[name][1], studies.STUDIES[study].title)
+        name: partial(
+            study_curve if studies.STUDIES[study].curve else study_line, found[name][1], studies.STUDIES[study].title
+        )
         for name, (study, _, _) in FIGURES.items()
     }
     return drawings | {name: partial(study_bars, found[name][1], title) for name, title in BARS.items()}
@@ -159,6 +161,28 @@ def study_curve(points: pd.DataFrame, title: str, theme: Theme) -> Figure | None
     lengths = sorted(set(points["train_images"].astype(float)))
     figures.log_images_axis(axes, lengths)
     axes.set_xlim(lengths[0] / 1.5, lengths[-1] * 1.5)
+    axes.set(title=f"{title}: GenEval")
+    axes.grid(axis="y")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def study_line(points: pd.DataFrame, title: str, theme: Theme) -> Figure | None:
+    """GenEval by setting, a line a number of images trained on, with 95 % intervals; None where nothing was run."""
+    points = points[points["kind"] == MEASURED].astype({"train_images": float, "value": float})
+    if points.empty:
+        return None
+    settings, lengths = list(dict.fromkeys(points["setting"])), sorted(set(points["train_images"]))
+    figure = Figure(figsize=(figures.WIDTH, 3.6))
+    axes = figure.subplots()
+    for k, length in enumerate(lengths):
+        rows = points[points["train_images"] == length]
+        places = [settings.index(setting) + 0.06 * (k - (len(lengths) - 1) / 2) for setting in rows["setting"]]
+        errors = [rows["value"] - rows["low"].astype(float), rows["high"].astype(float) - rows["value"]]
+        color, label = figures.series_color(k, len(lengths), theme), f"{length:,.0f} images trained on"
+        axes.errorbar(places, rows["value"], yerr=errors, fmt="o-", ms=5, lw=1.4, capsize=2.5, color=color, label=label)
+    axes.set_xticks(range(len(settings)), settings)
+    axes.set_xlim(-0.5, len(settings) - 0.5)
     axes.set(title=f"{title}: GenEval")
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=2)

@@ -7,6 +7,7 @@ from reports import paper, paper_tables, study_figures
 from reports.__main__ import main
 from reports.runs import found_runs, load_runs
 from reports.studies import STUDIES
+from reports.theme import LIGHT
 from tests.reports.fake_run import predicted_4k
 from tests.reports.test_results import RESULTS
 from tests.reports.test_studies import run
@@ -27,7 +28,7 @@ def test_every_table_in_every_form(written):
         assert all((written / f"{name}.{end}").is_file() for end in ("md", "tex", "csv"))
         assert r"\toprule" in (written / f"{name}.tex").read_text()
     drawn = {file.stem for file in written.glob("*.png")}
-    run = {"figure4", "figure5", "figure9a", "figure9b", "figure15", "scratch"}
+    run = {"figure4", "figure5", "figure9a", "figure9b", "figure9c", "figure12", "figure15", "scratch"}
     assert drawn == {file.stem for file in written.glob("*.svg")} == run, "what was run, no more"
 
 
@@ -35,7 +36,8 @@ def test_what_was_not_run_says_so(written):
     assert "not run" in (written / "table1.md").read_text().lower()
     assert "| L2P, this code | trained |" in (written / "table2.md").read_text()
     table = (written / "figure9c.md").read_text()
-    assert table.count("not run") >= 5 and "published: 20k well above 10k" in table
+    assert "| data-size | 1,000 images | – | – | – | not run | – | not run |" in table
+    assert "published: 20k well above 10k" in table
     depth = (written / "figure9b.md").read_text()
     assert "| depth | all blocks | flux-mini-all | 32,000 |" in depth and "| depth | head alone |" in depth
     assert "measured" in depth and "not run" in depth
@@ -102,6 +104,14 @@ def test_corpora_compare_at_equal_steps_alone(tmp_path):
     longer = run(tmp_path / "longer", 0.95, corpus={"num_prompts": 2000}, num_train_steps=9000)
     points = study_figures.study_points([small, large, longer], "data-size")
     assert set(points[points["kind"] == "measured"]["recipe"]) == {"small", "large"}
+
+
+def test_what_compares_at_equal_steps_is_drawn_by_setting(tmp_path):
+    sizes = {"small": 500, "large": 1000}
+    runs = [run(tmp_path / name, 0.8, corpus={"num_prompts": size}) for name, size in sizes.items()]
+    draw = study_figures.study_drawings(study_figures.study_tables(runs))["figure9c"]
+    (axes,) = draw(LIGHT).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["500 images", "1,000 images"]
 
 
 def test_settings_that_are_expected_are_those_that_reports_read():
