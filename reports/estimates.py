@@ -148,11 +148,17 @@ def with_seed_spread(pooled: Estimate, by_seed: Sequence[float]) -> Estimate:
 
 
 def pooled_overall(runs: Sequence[Run], subject: str, suite: str) -> Estimate:
-    """Mean overall score over transfer seeds, with prompts' and seeds' noise; one seed: the prompts' alone."""
+    """Mean overall score over transfer seeds, with prompts' and seeds' noise; one seed: the prompts' alone.
+
+    The interval ends where the score does: three seeds near 0 differ by more than lies below them.
+    """
     rows = [score_rows(run, subject, suite) for run in runs]
-    pooled = bootstrap_ci(*pool(rows).parts(), bounds=rows[0].bounds)
-    by_seed = [part.overall() for part in rows]
-    return with_seed_spread(pooled, by_seed) if len(runs) > 1 else pooled
+    least, most = rows[0].bounds
+    pooled = bootstrap_ci(*pool(rows).parts(), bounds=(least, most))
+    if len(runs) == 1:
+        return pooled
+    spread = with_seed_spread(pooled, [part.overall() for part in rows])
+    return replace(spread, low=max(least, spread.low), high=min(most, spread.high))
 
 
 def pool(parts: Sequence[Rows]) -> Rows:

@@ -181,7 +181,7 @@ def study_line(points: pd.DataFrame, title: str, theme: Theme) -> Figure | None:
         errors = [rows["value"] - rows["low"].astype(float), rows["high"].astype(float) - rows["value"]]
         color, label = figures.series_color(k, len(lengths), theme), f"{length:,.0f} images trained on"
         axes.errorbar(places, rows["value"], yerr=errors, fmt="o-", ms=5, lw=1.4, capsize=2.5, color=color, label=label)
-    axes.set_xticks(range(len(settings)), settings)
+    axes.set_xticks(range(len(settings)), [setting.replace(" ", "\n") for setting in settings])
     axes.set_xlim(-0.5, len(settings) - 0.5)
     axes.set(title=f"{title}: GenEval")
     axes.grid(axis="y")

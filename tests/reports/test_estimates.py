@@ -6,7 +6,14 @@ import pytest
 
 from bench.records import read_jsonl, write_jsonl
 from bench.statistics import Estimate
-from reports.estimates import NoEvidenceError, pooled_retention, run_retention, score_rows, with_seed_spread
+from reports.estimates import (
+    NoEvidenceError,
+    pooled_overall,
+    pooled_retention,
+    run_retention,
+    score_rows,
+    with_seed_spread,
+)
 from reports.runs import load_run
 from tests.reports.fake_run import fake_run
 
@@ -25,6 +32,15 @@ def test_the_mean_of_equal_seeds_is_each_seed_and_no_wider_than_their_pool(run_d
     one, three = pooled_retention([run], "geneval"), pooled_retention([run] * 3, "geneval")
     assert three.value == pytest.approx(one.value)
     assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.01)  # no spread, and the same prompts
+
+
+def test_an_interval_ends_where_the_score_does(tmp_path):
+    runs = [
+        load_run(fake_run(tmp_path / str(seed), pixel_accuracy=accuracy, seed=seed, num_prompts=40))
+        for seed, accuracy in enumerate((1.0, 0.95, 0.4))
+    ]
+    found = pooled_overall(runs, "l2p", "geneval")
+    assert 0.0 <= found.low < found.value < found.high == 1.0
 
 
 def test_seed_spread_adds_student_t_in_quadrature():

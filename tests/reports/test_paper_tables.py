@@ -111,7 +111,7 @@ def test_what_compares_at_equal_steps_is_drawn_by_setting(tmp_path):
     runs = [run(tmp_path / name, 0.8, corpus={"num_prompts": size}) for name, size in sizes.items()]
     draw = study_figures.study_drawings(study_figures.study_tables(runs))["figure9c"]
     (axes,) = draw(LIGHT).axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["500 images", "1,000 images"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["500\nimages", "1,000\nimages"]
 
 
 def test_settings_that_are_expected_are_those_that_reports_read():
