@@ -139,11 +139,9 @@ def kid(saved: Saved) -> Result:
     """KID by random subsets; the interval is that of the unbiased MMD^2 of the whole sets."""
     images, reference, variant = load_features(saved.directory, "whole"), _features(saved), saved.variant
     size, fewest = variant.kid_subset_size, min(len(images), len(reference))
-    few = not variant.kid_fewer and _refuse_few(
-        saved, "KID", size, "a subset", images=len(images), reference=len(reference)
-    )
-    if few or variant.kid_fewer:
-        size = min(size, fewest)
+    needed, why = (FEWEST, "its interval leaves each out once") if variant.kid_fewer else (size, "a subset")
+    few = _refuse_few(saved, "KID", needed, why, images=len(images), reference=len(reference))
+    size = min(size, fewest)
     value = metrics.kernel_distance(
         images, reference, subsets=variant.kid_subsets, subset_size=size, seed=variant.kid_seed
     )

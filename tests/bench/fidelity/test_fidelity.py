@@ -447,6 +447,13 @@ def test_too_few_for_a_manifold_says_which_side_and_offers_no_way_round(tmp_path
         assert "--allow-few" not in error
 
 
+@pytest.mark.parametrize(("count", "status"), [(1, 2), (2, 2), (3, 0)])
+def test_kid_of_one_or_two_pictures_is_refused_where_its_variant_asks_for_no_number(tmp_path, capsys, count, status):
+    images, real = (write_pictures(tmp_path / str(k), many, k) for k, many in enumerate((count, 5)))
+    assert fidelity(images, real, tmp_path / "o", "kid", "clean") == status
+    assert ("KID needs 3 pictures (its interval leaves each out once)" in told(capsys)) == (status == 2)
+
+
 def test_sizes_grey_and_alpha_are_named_and_scored(folders, tmp_path, capsys):
     images = Path(shutil.copytree(folders[0], tmp_path / "images"))
     Image.open(images / "p001.png").convert("L").save(images / "p001.png")
