@@ -159,12 +159,12 @@ def holds_run(path: Path) -> bool:
 
 
 def runs_in(path: Path) -> list[Path]:
-    """The folder itself where it holds a run, the runs in it where it is a study's folder, else nothing."""
+    """The folder itself where it holds a run, the runs in it where it is a folder of runs (a study's), else nothing."""
     if not path.is_dir():
         return []
     if holds_run(path):
         return [path]
-    return sorted(inner for inner in path.iterdir() if (inner / "run.json").is_file())
+    return sorted(inner for inner in path.iterdir() if inner.is_dir() and holds_run(inner))
 
 
 def found_runs(paths: Sequence[Path], say: Callable[[str], None]) -> list[Path]:

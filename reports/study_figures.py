@@ -153,18 +153,11 @@ def study_curve(points: pd.DataFrame, title: str, theme: Theme) -> Figure | None
             .sort_values("train_images")
         )
         places = rows["train_images"] * 1.03 ** (k - (len(settings) - 1) / 2)  # equal lengths stand side by side
-        errors = [rows["value"] - rows["low"].astype(float), rows["high"].astype(float) - rows["value"]]
-        color = figures.series_color(k, len(settings), theme)
-        axes.errorbar(
-            places, rows["value"], yerr=errors, fmt="o-", ms=5, lw=1.4, capsize=2.5, color=color, label=setting
-        )
+        _draw_points(axes, places, rows, figures.series_color(k, len(settings), theme), setting)
     lengths = sorted(set(points["train_images"].astype(float)))
     figures.log_images_axis(axes, lengths)
     axes.set_xlim(lengths[0] / 1.5, lengths[-1] * 1.5)
-    axes.set(title=f"{title}: GenEval")
-    axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
+    return _titled(figure, title)
 
 
 def study_line(points: pd.DataFrame, title: str, theme: Theme) -> Figure | None:
@@ -178,11 +171,21 @@ def study_line(points: pd.DataFrame, title: str, theme: Theme) -> Figure | None:
     for k, length in enumerate(lengths):
         rows = points[points["train_images"] == length]
         places = [settings.index(setting) + 0.06 * (k - (len(lengths) - 1) / 2) for setting in rows["setting"]]
-        errors = [rows["value"] - rows["low"].astype(float), rows["high"].astype(float) - rows["value"]]
-        color, label = figures.series_color(k, len(lengths), theme), f"{length:,.0f} images trained on"
-        axes.errorbar(places, rows["value"], yerr=errors, fmt="o-", ms=5, lw=1.4, capsize=2.5, color=color, label=label)
+        color = figures.series_color(k, len(lengths), theme)
+        _draw_points(axes, places, rows, color, f"{length:,.0f} images trained on")
     axes.set_xticks(range(len(settings)), [setting.replace(" ", "\n") for setting in settings])
     axes.set_xlim(-0.5, len(settings) - 0.5)
+    return _titled(figure, title)
+
+
+def _draw_points(axes: Any, places: Sequence[float], rows: pd.DataFrame, color: str, label: str) -> None:
+    """A line through the rows' values at these places, with 95 % intervals."""
+    errors = [rows["value"] - rows["low"].astype(float), rows["high"].astype(float) - rows["value"]]
+    axes.errorbar(places, rows["value"], yerr=errors, fmt="o-", ms=5, lw=1.4, capsize=2.5, color=color, label=label)
+
+
+def _titled(figure: Figure, title: str) -> Figure:
+    (axes,) = figure.axes
     axes.set(title=f"{title}: GenEval")
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=2)

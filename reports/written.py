@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.records import read_json, write_json
 from l2p.errors import InputError
@@ -34,16 +35,22 @@ def refuse_foreign(out: Path, names: Iterable[str]) -> None:
 
 def written_before(out: Path) -> set[str]:
     """The names that earlier reports wrote into a folder; where they left no list but a page, all that is there."""
-    if (out / LIST).is_file():
-        stated = read_json(out / LIST)
-        files = stated.get("files") if isinstance(stated, dict) else None
-        if not isinstance(files, list):
-            raise InputError(f"{out / LIST} is no list of a report's files: give another --out, or move it away")
-        return {*map(str, files), LIST}
+    if stated := _stated(out):
+        return {*map(str, stated["files"]), LIST}
     page = out / "index.html"
     if page.is_file() and PAGE_MARK in page.read_text(encoding="utf-8", errors="replace")[:20_000]:
         return {entry.name for entry in out.iterdir()}
     return set()
+
+
+def _stated(out: Path) -> dict[str, Any] | None:
+    """What an earlier report says of itself in a folder: its "files", and its "command" where it is no old one."""
+    if not (out / LIST).is_file():
+        return None
+    stated = read_json(out / LIST)
+    if not isinstance(stated, dict) or not isinstance(stated.get("files"), list):
+        raise InputError(f"{out / LIST} is no list of a report's files: give another --out, or move it away")
+    return stated
 
 
 def publish(staging: Path, out: Path, command: str) -> None:
@@ -54,7 +61,7 @@ def publish(staging: Path, out: Path, command: str) -> None:
     """
     names = sorted(file.name for file in staging.iterdir())
     refuse_foreign(out, names)
-    stated = read_json(out / LIST) if (out / LIST).is_file() else {"files": []}
+    stated = _stated(out) or {"files": []}
     if (other := stated.get("command", command)) != command:
         raise InputError(f"{out} holds what `{other}` wrote: give another --out for `{command}`")
     out.mkdir(parents=True, exist_ok=True)

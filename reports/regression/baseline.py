@@ -15,7 +15,7 @@ from l2p.errors import InputError
 from reports import checked
 from reports.estimates import NoEvidenceError, score_rows
 from reports.kept import identity
-from reports.runs import FORMAT, SUBJECTS, Run, Scored, groups, holds_run, load_run, refuse_repeated
+from reports.runs import FORMAT, SUBJECTS, Run, Scored, groups, load_run, refuse_repeated, runs_in
 from reports.written import refuse_file, write_text
 
 BASELINE_FORMAT = 1
@@ -46,11 +46,7 @@ def load_side(paths: Sequence[Path]) -> list[Run]:
 def _load(path: Path) -> list[Run]:
     if path.is_file():
         return read_baseline(path)
-    if path.is_dir() and not holds_run(path):
-        inner = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and holds_run(entry)]
-        if inner:
-            return [load_run(entry) for entry in inner]
-    return [load_run(path)]
+    return [load_run(entry) for entry in runs_in(path) or [path]]
 
 
 def seeds_of_one_recipe(runs: Sequence[Run]) -> list[Run]:

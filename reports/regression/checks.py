@@ -15,14 +15,13 @@ from reports.estimates import NoEvidenceError, Rows, score_rows
 from reports.pairs import differences
 from reports.regression.costs import cost_checks
 from reports.regression.outcome import BETTER, NOISE, NOT_COMPARED, WORSE, Check
-from reports.regression.significance import EXACT, holm, interval, tested
+from reports.regression.significance import EXACT, NORMAL_HALF, holm, interval, tested
 from reports.runs import SUBJECT_NAMES, Run, Scored, alarms
 
 FAMILY_ALPHA = 0.05
 Key = tuple[str, str]  # subject, suite
 # Of a score's passport; what a whole set is compared with is its "reference".
 MEASURED_BY = ("prompts_sha256", "images_per_prompt", "models", "thresholds", "resampled", "reference")
-HALF_WIDTH = 1.959964  # of a 95 % interval, in standard errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +129,7 @@ def _error_of_sets(*sides: Sequence[Summary]) -> tuple[float, float]:
         spread = sum((len(side) - 1) * variance(side) for side in figures if len(side) > 1) / freedom
     total, of_seeds = 0.0, 0.0
     for side in sides:
-        own = mean(((high - low) / 2 / HALF_WIDTH) ** 2 for low, high in (summary.overall_ci95 for summary in side))
+        own = mean(((high - low) / 2 / NORMAL_HALF) ** 2 for low, high in (summary.overall_ci95 for summary in side))
         total += max(own, spread) / len(side)
         of_seeds += spread / len(side) if spread > own else 0.0
     return sqrt(total), min(EXACT, freedom * (total / of_seeds) ** 2) if of_seeds else EXACT

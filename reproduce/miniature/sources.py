@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 def miniature_sizes(
     text_width: int = 96, head_dim: int = 32, vae_channels: tuple[int, ...] = (16, 32, 64)
 ) -> TinySizes:
-    """6 blocks of 4 heads (hidden 128), 36 image tokens of 8 px at 48 px, noise shift 3, `text_width` of text."""
+    """6 blocks of 4 heads of `head_dim`, 36 image tokens of 8 px at 48 px, noise shift 3, text of `text_width`."""
     return TinySizes(
         num_blocks=6,
         num_heads=4,

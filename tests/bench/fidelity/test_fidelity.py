@@ -33,6 +33,7 @@ from .conftest import NUM_FEATURES, SIDE, Toy, random_picture, write_pictures
 HERE = "tests.bench.fidelity"
 OWN = ["--extractor", f"{HERE}.conftest:toy", "--device", "cpu"]
 PATCHES = ["--num-patches", "4", "--patch-side", "16", "--size", "32"]
+PAIRED = ["fidelity", "{images}", "--out", "{out}", "--reference", "{real}"]  # the places of a test's own folders
 
 
 def fidelity(images, reference, out, metric="fid", variant="torch-fidelity", *more):
@@ -513,19 +514,7 @@ def test_a_picture_whose_pixels_are_cut_off_is_named_not_skipped(folders, tmp_pa
             "lie one in the other, and the pictures in folders count too: move one of them beside the other",
         ),
         (
-            [
-                "fidelity",
-                "{images}",
-                "--out",
-                "{out}",
-                "--reference",
-                "{real}",
-                "--variant",
-                "clean",
-                "--size",
-                "99",
-                *OWN,
-            ],
+            [*PAIRED, "--variant", "clean", "--size", "99", *OWN],
             "--size 99 would change nothing: clean takes pictures as they are; brought to a square are those of "
             "pixverve, diffusion4k",
         ),
@@ -534,19 +523,7 @@ def test_a_picture_whose_pixels_are_cut_off_is_named_not_skipped(folders, tmp_pa
             "--size 99 would change nothing",
         ),
         (
-            [
-                "fidelity",
-                "{images}",
-                "--out",
-                "{out}",
-                "--reference",
-                "{real}",
-                "--metric",
-                "fid,is",
-                "--num-patches",
-                "3",
-            ]
-            + ["--patch-seed", "1", *OWN],
+            [*PAIRED, "--metric", "fid,is", "--num-patches", "3", "--patch-seed", "1", *OWN],
             "--num-patches, --patch-seed would change nothing: the metrics are fid,is; add fid-patch to them",
         ),
         (
