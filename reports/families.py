@@ -11,9 +11,10 @@ from itertools import combinations
 import pandas as pd
 
 from reports.estimates import NoEvidenceError, Rows, pooled_retention, score_rows
+from reports.evidence import keeps_to_paper
 from reports.regression.checks import FAMILY_ALPHA, image_prompts, refuse_other_measure
 from reports.regression.significance import averaged, holm, tested
-from reports.runs import SUBJECTS, Run, suite_titles
+from reports.runs import SUBJECTS, Run, groups, suite_titles
 from reports.tables import interval, number, or_none
 
 NOISE, NOT_COMPARED = "within noise", "not compared"
@@ -35,8 +36,29 @@ class Pair:
     why: str = ""
 
 
+def at_one_length(families: Sequence[Sequence[Run]], leading: Sequence[Sequence[Run]]) -> list[Sequence[Run]]:
+    """Each family's seeds of a transfer of one length that all have; ``leading`` where they have none in common.
+
+    Of several lengths the one with most seeds in every family, then the longest: never by result.
+    """
+    by_length = [_by_length(runs) for runs in families]
+    common = set.intersection(*map(set, by_length))
+    if not common:
+        return list(leading)
+    best = max(common, key=lambda length: (min(len(found[length]) for found in by_length), length))
+    return [found[best] for found in by_length]
+
+
+def _by_length(runs: Sequence[Run]) -> dict[int, list[Run]]:
+    """The seeds of each transfer that keeps to the paper, by images trained on; of several those of most seeds."""
+    eligible = groups([run for run in runs if keeps_to_paper(run) is None])
+    fewest_first = sorted(eligible.values(), key=lambda members: members[0].name, reverse=True)
+    fewest_first.sort(key=len)
+    return {members[0].num_train_images: members for members in fewest_first}
+
+
 def compared(leading: Sequence[Sequence[Run]]) -> list[Pair]:
-    """Every two families on every suite; ``leading`` holds each family's judging runs, all of one size."""
+    """Every two families on every suite; ``leading`` holds each family's runs of one transfer, all of one size."""
     pairs = [
         _pair(first, other, suite, title)
         for suite, title in suite_titles([members[0] for members in leading]).items()
@@ -50,6 +72,9 @@ def compared(leading: Sequence[Sequence[Run]]) -> list[Pair]:
 def _pair(first: Sequence[Run], other: Sequence[Run], suite: str, title: str) -> Pair:
     pair = Pair(suite=suite, title=title, first=first[0].case_title, other=other[0].case_title)
     try:
+        lengths = [members[0].num_train_images for members in (first, other)]
+        if lengths[0] != lengths[1]:
+            raise NoEvidenceError(f"trained on {lengths[0]:,} and on {lengths[1]:,} images")
         for subject in SUBJECTS:
             refuse_other_measure(first, other, (subject, suite))
         prompts = image_prompts(first[0].scored["l2p", suite], None)

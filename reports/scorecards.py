@@ -123,7 +123,7 @@ def _write_card(card: Card, costs: list[CostRecord], paper_costs: PaperCosts, ou
         "counts": verdict_counts(card.judgements),
         "pairs": pictures.with_uris(card.pairs),
         "figures": uris,
-        "facts": facts(card),
+        "facts": facts(card.leading),
         "costs": costs_shown(card.leading[0].family, costs),
         "image_costs": image_costs(card.leading[0].family, paper_costs),
         "alarms": [(run.name, message) for run in card.leading for message in alarms(run)],
@@ -172,10 +172,10 @@ def dpg_table(run: Run) -> pd.DataFrame:
     return frame.astype({"low": float, "high": float})
 
 
-def facts(card: Card) -> dict[str, str]:
-    """The card's small numbers as text: what was trained, for how long, on what, and how it went."""
-    run = card.leading[0]
-    found = {"Runs": ", ".join(one.name for one in card.leading)}
+def facts(seeds: Sequence[Run]) -> dict[str, str]:
+    """A transfer's small numbers as text: what was trained, for how long, on what, and how it went."""
+    run = seeds[0]
+    found = {"Runs": ", ".join(one.name for one in seeds)}
     if summary := run.transfer:
         trained, total = summary["num_trainable_parameters"], summary["num_parameters"]
         found["Parameters trained"] = f"{trained / total:.0%} of {total / 1e6:,.1f} M"
@@ -189,7 +189,7 @@ def facts(card: Card) -> dict[str, str]:
         found["Frozen part"] = "unchanged, by hash" if same else "CHANGED"
     if run.corpus:
         found["Corpus"] = f"{run.corpus.num_images:,} images, {run.corpus.num_rejected:,} rejected"
-    found["Alarms"] = str(sum(len(alarms(one)) for one in card.leading))
+    found["Alarms"] = str(sum(len(alarms(one)) for one in seeds))
     return found
 
 
@@ -271,7 +271,7 @@ def settings(run: Run) -> dict[str, str]:
 def draw_head(card: Card, costs: Sequence[CostRecord], theme: Theme) -> Figure:
     """The picture's first part: title, what was kept by suite, facts, cost of a step at full size, verdicts."""
     entries = page.headline(card.leading, card.judgements)
-    told = facts(card)
+    told = facts(card.leading)
     by_verdict: dict[str, list[str]] = {}
     for one in card.judgements:
         by_verdict.setdefault(one.verdict, []).append(one.claim.id)
@@ -342,10 +342,11 @@ def sheet(parts: Sequence[bytes], theme: Theme, below: bytes | None = None) -> I
 def _write_index(cards: Sequence[Card], out: Path) -> None:
     parts = []
     for size in dict.fromkeys(card.leading[0].size for card in cards):
-        leading = [card.leading for card in cards if card.leading[0].size == size]
-        pairs = families.compared(leading)
-        raw = families.families_table(leading, pairs)
-        text = families.families_shown(raw, {_key(card): _short_facts(card) for card in cards})
+        of_size = [card for card in cards if card.leading[0].size == size]
+        alike = families.at_one_length([card.runs for card in of_size], [card.leading for card in of_size])
+        pairs = families.compared(alike)
+        raw = families.families_table(alike, pairs)
+        text = families.families_shown(raw, {_key(members[0]): _short_facts(members) for members in alike})
         suffix = "" if len({card.leading[0].size for card in cards}) == 1 else f"-{table_files.slug(size)}"
         caption = f"Families side by side, {size} size: source → pixel model, what was kept with its 95 % interval"
         table_files.write_table(f"families{suffix}", raw, text, caption, out)
@@ -366,12 +367,12 @@ def _write_index(cards: Sequence[Card], out: Path) -> None:
     (out / "index.html").write_text(page.render("cards.html", context), encoding="utf-8")
 
 
-def _key(card: Card) -> tuple[str, str]:
-    return card.leading[0].case_title, card.leading[0].size
+def _key(run: Run) -> tuple[str, str]:
+    return run.case_title, run.size
 
 
-def _short_facts(card: Card) -> dict[str, str]:
-    told = facts(card)
+def _short_facts(seeds: Sequence[Run]) -> dict[str, str]:
+    told = facts(seeds)
     names = {
         "Parameters trained": "Trained",
         "Trained on": "Images",

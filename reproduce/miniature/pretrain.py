@@ -9,6 +9,7 @@ reproduce.miniature.pretrain -- source --family flux` (without `--`, torchrun ta
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -217,13 +218,26 @@ def vae(
 def ship(run: Path, out: Path) -> None:
     """Write a trained source from RUN/pipeline to OUT as it is shipped: weights in bfloat16, half the bytes.
 
-    Example: python -m reproduce.miniature.pretrain ship runs/pretrain-sd3-said reproduce/miniature/weights/sd3
+    A part that a source beside OUT holds too is a link to its file. Example: python -m reproduce.miniature.pretrain ship runs/pretrain-sd3-said reproduce/miniature/weights/sd3
     """
     load_source(run / "pipeline").to(torch.bfloat16).save_pretrained(out)
     for path in out.rglob("*.json"):  # diffusers writes down where the weights were read, which is nobody's business
         config = json.loads(path.read_text("utf-8"))
         if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    link_shared(run / "pipeline", out)
+
+
+def link_shared(trained: Path, out: Path) -> None:
+    """Put links in place of OUT's weights that a source beside it holds, as they were trained or as they are now."""
+    for path in list(out.rglob("*.safetensors")):
+        part = path.relative_to(out)
+        hashes = {file_sha256(path), file_sha256(trained / part)}
+        others = (other for other in sorted(out.parent.glob(f"*/{part}")) if not other.is_symlink() and other != path)
+        held = next((other for other in others if file_sha256(other) in hashes), None)
+        if held is not None:
+            path.unlink()
+            path.symlink_to(os.path.relpath(held, path.parent))
 
 
 @app.command()

@@ -127,13 +127,35 @@ def test_other_prompts_are_not_compared(tmp_path):
     assert "measured otherwise" in next(pair.why for pair in pairs if pair.suite == "dpg")
 
 
+def test_families_stand_side_by_side_at_a_length_that_all_have(tmp_path):
+    """Most seeds in every family, then the longest; other lengths are not compared."""
+
+    def transfers(family, seeds, steps):
+        names = {seed: tmp_path / f"{family}-{steps}-{seed}" for seed in seeds}
+        given = {"family": family, "name": f"{family}-{steps}", "num_prompts": 4, "num_train_steps": steps}
+        return load_runs([fake_run(path, seed=seed, **given) for seed, path in names.items()])
+
+    flux = [*transfers("flux", (0, 1), 1000), *transfers("flux", (0,), 3000), *transfers("flux", (0, 1, 2), 9000)]
+    sd3 = [*transfers("sd3", (0, 1), 1000), *transfers("sd3", (0,), 3000)]
+    leading = [flux[3:], sd3[2:]]
+
+    def chosen(*runs):
+        return [(seeds[0].num_train_images, len(seeds)) for seeds in families.at_one_length(runs, leading)]
+
+    assert chosen(flux, sd3) == [(16_000, 2)] * 2
+    assert chosen(flux[1:], sd3) == [(48_000, 1)] * 2, "one seed each: the longer"
+    assert families.at_one_length([flux[3:], sd3], leading) == leading
+    outcomes = {(pair.outcome, pair.why) for pair in families.compared(leading)}
+    assert outcomes == {(families.NOT_COMPARED, "trained on 144,000 and on 48,000 images")}
+
+
 def test_kept_records_give_the_card_that_runs_give():
     runs = load_runs(sorted((RESULTS / "runs").iterdir()))
     opened, card = make_cards(runs, judge_claims(runs, []))
     assert (opened.name, card.name) == ("flux-layouts-open", "flux-layouts-said")
     assert [run.name for run in card.leading] == ["flux-mini-full"]
     assert len(card.pairs) == 6, "one prompt a task, of the run that kept its pictures"
-    told = facts(card)
+    told = facts(card.leading)
     assert told["Trained on"].startswith("480,000 images") and told["Alarms"] == "0"
     table = dpg_table(card.leading[0])
     assert set(table["task"]) == {"global", "entity", "attribute", "relation", "other"} and len(table) == 10

@@ -1,8 +1,10 @@
 """A source of every family is built, read with, trained a little, saved, and drawn with by its own pipeline class."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,3 +290,20 @@ def test_what_is_shipped_is_half_as_large_and_loaded_in_float32(family, source, 
     assert {p.dtype for part in parts for p in part.parameters()} == {torch.float32}
     for mine, theirs in zip(source.transformer.parameters(), loaded.transformer.parameters(), strict=True):
         assert torch.equal(mine.bfloat16().float(), theirs)
+
+
+def test_a_part_that_two_shipped_sources_hold_is_one_file(tmp_path):
+    sd3, shipped = build("sd3"), tmp_path / "weights"
+    sd3.register_modules(vae=pretrain.trained_vae("sd3", None)[0])
+    sd3.save_pretrained(tmp_path / "run" / "pipeline")
+    part = Path("vae") / "diffusion_pytorch_model.safetensors"
+    (shipped / "flux" / "vae").mkdir(parents=True)
+    shutil.copy(tmp_path / "run" / "pipeline" / part, shipped / "flux" / part)  # as trained, in float32
+    for out in ("sd3", "sd3-open"):
+        assert CliRunner().invoke(pretrain.app, ["ship", str(tmp_path / "run"), str(shipped / out)]).exit_code == 0
+        assert (shipped / out / part).is_symlink()
+    links = {path.relative_to(shipped).parts[0] for path in shipped.rglob("*.safetensors") if path.is_symlink()}
+    assert links == {"sd3", "sd3-open"} and not (shipped / "sd3" / "transformer" / part.name).is_symlink()
+    shutil.move(shipped, tmp_path / "elsewhere")
+    loaded = load_source(tmp_path / "elsewhere" / "sd3-open")
+    assert all(map(torch.equal, sd3.vae.parameters(), loaded.vae.parameters()))
