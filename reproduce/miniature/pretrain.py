@@ -116,8 +116,11 @@ def pretrain(
 ) -> None:
     """Train a family's miniature source into `out`/pipeline; `start`: a trained one to go on from.
 
-    Raises ValueError for an unknown family or for a folder that was begun with other options.
+    Raises ValueError for an unknown family, for a folder that was begun with other options, and for a guidance to
+    learn without a start.
     """
+    if config.guidance > 1 and not start:
+        raise InputError(f"--guidance {config.guidance:g} is what a trained source draws with: give --start FOLDER")
     PartialState(cpu=not torch.cuda.is_available())  # before any other: without a GPU it would not look for a launcher
     torch.manual_seed(config.seed)
     pipeline = load_source(start) if start else build(family)
@@ -148,6 +151,7 @@ World = Annotated[Layout, typer.Option(help="what a prompt leaves open is drawn 
 InShares = Annotated[Shares, typer.Option(help="the tasks' shares of the scenes; unnamed is for the end")]
 Densely = Annotated[float, typer.Option(help="how often a scene of a GenEval task is told by its dense prompt")]
 Shift = Annotated[float, typer.Option(help="noise shift: high teaches layout, low drawing")]
+Guided = Annotated[float, typer.Option(min=1, help="learn what START draws with this guidance, to draw so without")]
 ReadingSteps = Annotated[int, typer.Option(help="of the text encoders, before the source's own")]
 
 
@@ -166,6 +170,7 @@ def source(
     dense_probability: Densely = SourceConfig.dense_probability,
     learning_rate: float = SourceConfig.learning_rate,
     shift: Shift = SourceConfig.shift,
+    guidance: Guided = SourceConfig.guidance,
     seed: int = 0,
 ) -> None:
     """Pre-train a family's miniature source into OUT/pipeline.
@@ -183,6 +188,7 @@ def source(
         learning_rate=learning_rate,
         muon_learning_rate=10 * learning_rate,
         shift=shift,
+        guidance=guidance,
         seed=seed,
     )
     reading = ReadingConfig(num_steps=num_reading_steps, seed=seed)
@@ -218,7 +224,9 @@ def vae(
 def ship(run: Path, out: Path) -> None:
     """Write a trained source from RUN/pipeline to OUT as it is shipped: weights in bfloat16, half the bytes.
 
-    A part that a source beside OUT holds too is a link to its file. Example: python -m reproduce.miniature.pretrain ship runs/pretrain-sd3-said reproduce/miniature/weights/sd3
+    A part that a source beside OUT holds too becomes a link to its file there.
+
+    Example: python -m reproduce.miniature.pretrain ship runs/pretrain-sd3-said reproduce/miniature/weights/sd3
     """
     load_source(run / "pipeline").to(torch.bfloat16).save_pretrained(out)
     for path in out.rglob("*.json"):  # diffusers writes down where the weights were read, which is nobody's business

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class SourceConfig:
     semantic_weight: float = 0.25
     null_probability: float = 0.1
     dense_probability: float = 0.35  # how often a scene of a GenEval task is told by its dense prompt
+    guidance: float = 1.0  # above 1: the velocity to learn is the start's own under guidance, not the scenes'
     ema_decay: float = 0.998
     seed: int = 0
     save_every: int = 250
@@ -92,11 +94,19 @@ class SourceTraining(nn.Module):
         self._middle = image_tokens(output, GRID * GRID, self.architecture.text_first)
 
     def forward(
-        self, clean: Tensor, noise: Tensor, sigma: Tensor, prompt: EncodedPrompt, labels: Tensor
+        self,
+        clean: Tensor,
+        noise: Tensor,
+        sigma: Tensor,
+        prompt: EncodedPrompt,
+        labels: Tensor,
+        target: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Flow-matching loss of latents [B, C, h, w] at sigma [B], and semantic loss against labels [B, 2, 36]."""
-        s = sigma[:, None, None, None]
-        velocity = source_velocity(self.architecture, self.transformer, (1 - s) * clean + s * noise, sigma, prompt)
+        """Flow-matching loss of latents [B, C, h, w] at sigma [B], and semantic loss against labels [B, 2, 36].
+
+        `target` is the velocity to learn, `noise - clean` where none is given.
+        """
+        velocity = source_velocity(self.architecture, self.transformer, noised(clean, noise, sigma), sigma, prompt)
         assert self._middle is not None  # the forward has just kept it
         guesses = self.semantic(self._middle).split(_CLASSES, dim=-1)  # [B, 36, 7], [B, 36, 11]
         weight = torch.ones(max(_CLASSES), device=clean.device)
@@ -107,7 +117,36 @@ class SourceTraining(nn.Module):
                 for k, guess in enumerate(guesses)
             ]
         )
-        return F.mse_loss(velocity, noise - clean), semantic.sum()
+        return F.mse_loss(velocity, noise - clean if target is None else target), semantic.sum()
+
+
+def noised(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """The flow's point at sigma [B] between clean latents and noise, both [B, C, h, w]."""
+    s = sigma[:, None, None, None]
+    return (1 - s) * clean + s * noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A trained source whose guided velocity another learns to draw without guidance (guidance distillation).
+
+    Released FLUX.2 is such a student. `unprompted` is the encoded empty prompt, one row.
+    """
+
+    architecture: Architecture
+    transformer: Any
+    guidance: float
+    unprompted: EncodedPrompt
+
+    @torch.no_grad()
+    def velocity(self, clean: Tensor, noise: Tensor, sigma: Tensor, prompt: EncodedPrompt, labels: Tensor) -> Tensor:
+        """The guided velocity v(empty) + g (v(prompt) - v(empty)) [B, C, h, w] of a batch."""
+        noisy, size = noised(clean, noise, sigma), len(clean)
+        unprompted = {name: rows.expand(size, *rows.shape[1:]) for name, rows in self.unprompted.items()}
+        with_prompt, without = (
+            source_velocity(self.architecture, self.transformer, noisy, sigma, told) for told in (prompt, unprompted)
+        )
+        return without + self.guidance * (with_prompt - without)
 
 
 def optimizers_of(module: SourceTraining, config: SourceConfig) -> list[torch.optim.Optimizer]:
@@ -208,10 +247,18 @@ def train_source(
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unread])
     rank, device = accelerator.process_index, accelerator.device
     state = TrainingState.begin(architecture, pipeline.transformer, config, device)
+    teacher = None
+    if config.guidance > 1:  # before the state is taken up: the teacher is what the training started from
+        unprompted = _on(device, (told_rows(pool, torch.zeros(1).long()),))[0]
+        transformer = deepcopy(pipeline.transformer).to(device).eval().requires_grad_(False)
+        teacher = Teacher(
+            architecture=architecture, transformer=transformer, guidance=config.guidance, unprompted=unprompted
+        )
     state.resume(folder / "state.pt")
     wrapped, started = accelerator.prepare(state.module), time.monotonic()
     while state.step < config.num_steps:
         batch = _on(device, batch_of(pool, config, state.step, rank))
+        batch = batch if teacher is None else (*batch, teacher.velocity(*batch))
         train_step(wrapped, state, config, batch)
         if rank == 0 and state.step % config.log_every == 0:
             _log(folder / "log.jsonl", state, config.batch_size * accelerator.num_processes, time.monotonic() - started)

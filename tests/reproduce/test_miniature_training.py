@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from bench.records import read_json, read_jsonl
-from l2p.architectures import ARCHITECTURES, encode_prompt, get_architecture
+from l2p.architectures import ARCHITECTURES, encode_prompt, get_architecture, source_velocity
 from l2p.ending import run_command
 from l2p.sources import load_source
 from reproduce.draw import draw_source
@@ -188,6 +188,68 @@ def test_the_losses_fall(family):
     assert (last < 0.9 * first).all(), (first, last)
 
 
+def test_a_student_learns_what_its_teacher_draws_with_guidance(family):
+    """The guided velocity is the teacher's two, combined; without a prompt, or at guidance 1, it is the plain one."""
+    torch.manual_seed(0)
+    source, architecture = build(family), get_architecture(family)
+    pool = pool_of(family, source)
+    batch = batch_of(pool, replace(SMALL, batch_size=4, null_probability=0.0), 0, 0)
+    clean, noise, sigma, prompt, _ = batch
+    empty = told_rows(pool, torch.zeros(4).long())
+    teachers = [
+        source_training.Teacher(
+            architecture=architecture,
+            transformer=source.transformer,
+            guidance=guidance,
+            unprompted=told_rows(pool, torch.zeros(1).long()),
+        )
+        for guidance in (1.0, 3.0)
+    ]
+    plain, guided = (teacher.velocity(*batch) for teacher in teachers)
+    noisy = source_training.noised(clean, noise, sigma)
+    with torch.no_grad():
+        with_prompt, without = (
+            source_velocity(architecture, source.transformer, noisy, sigma, told) for told in (prompt, empty)
+        )
+    torch.testing.assert_close(plain, with_prompt, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(guided, 3 * with_prompt - 2 * without, atol=1e-4, rtol=1e-4)
+    assert not torch.equal(with_prompt, without)
+    torch.testing.assert_close(teachers[1].velocity(clean, noise, sigma, empty, None), without, atol=1e-4, rtol=1e-4)
+    loss, _ = SourceTraining(architecture, source.transformer)(*batch, guided)
+    torch.testing.assert_close(loss, (with_prompt - guided).square().mean(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_student_goes_on_to_the_same_bytes_and_wants_a_teacher(tmp_path):
+    config = replace(SMALL, guidance=3.0)
+    with pytest.raises(ValueError, match="--guidance 3 is what a trained source draws with: give --start"):
+        pretrain.pretrain("flux2", READING, config, tmp_path / "none", None, None)
+    pretrain.pretrain("flux", READING, SMALL, tmp_path / "teacher", None, None)
+    teacher = tmp_path / "teacher" / "pipeline"
+
+    def trained(name, stop=None):
+        if stop:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(source_training, "train_step", dying(stop))
+                with pytest.raises(KeyboardInterrupt):
+                    pretrain.pretrain("flux", READING, config, tmp_path / name, None, teacher)
+        pretrain.pretrain("flux", READING, config, tmp_path / name, None, teacher)
+        return (tmp_path / name / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+    assert trained("whole") == trained("broken", stop=3)
+
+
+def dying(stop):
+    """A training's step that is interrupted after some."""
+    left = iter(range(stop))
+
+    def step(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return train_step(*arguments)
+
+    return step
+
+
 def test_a_killed_training_ends_with_the_same_bytes_and_refuses_other_options(tmp_path):
     def train(folder, config=SMALL, stop=None):
         if stop:
@@ -197,16 +259,6 @@ def test_a_killed_training_ends_with_the_same_bytes_and_refuses_other_options(tm
                     pretrain.pretrain("flux", READING, config, folder, None, None)
         pretrain.pretrain("flux", READING, config, folder, None, None)
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in (folder / "pipeline").rglob("*.safetensors")}
-
-    def dying(stop):
-        left = iter(range(stop))
-
-        def step(*arguments):
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return train_step(*arguments)
-
-        return step
 
     whole, broken = train(tmp_path / "whole"), train(tmp_path / "broken", stop=3)
     assert whole == broken and len(whole) == 4
