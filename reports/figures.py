@@ -133,6 +133,32 @@ def _retention_line(axes: Axes, rows: pd.DataFrame, name: str, color: Any, shift
     axes.plot(1.02 * beside * seeds["train_images"], seeds["value"], "o", ms=3, color=theme.text, zorder=3)
 
 
+def kept_by_family(table: pd.DataFrame, theme: Theme) -> Figure | None:
+    """What each family kept, a panel a suite and a row a family, with 95 % intervals; ``families.families_table``.
+
+    The line at 1 is the source, the band of C1's criterion stands in GenEval's panel.
+    """
+    rows = table[table["kept"].notna()]
+    if rows.empty:
+        return None
+    suites, names = dict(zip(rows["suite"], rows["title"], strict=True)), list(dict.fromkeys(rows["family"]))
+    figure = Figure(figsize=(WIDTH, len(suites) * (0.27 * len(names) + 0.55)))
+    panels = figure.subplots(len(suites), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (suite, title) in zip(panels, suites.items(), strict=True):
+        of = rows[rows["suite"] == suite].set_index("family").reindex(names)
+        errors = [of["kept"] - of["low"], of["high"] - of["kept"]]
+        axes.axvline(1, color=theme.source, lw=1.6)
+        axes.errorbar(of["kept"], range(len(names)), xerr=errors, fmt="o", ms=6, color=theme.pixel, capsize=3)
+        if suite == "geneval":
+            axes.axvspan(*C1_BAND, color=theme.pixel, alpha=0.13, lw=0)
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", labelcolor=theme.text)
+        axes.set(title=title, ylim=(len(names) - 0.5, -0.5))
+        axes.grid(axis="x")
+    panels[-1].set_xlabel("share of the source’s score that is kept")
+    return figure
+
+
 def log_images_axis(axes: Axes, ticks: Sequence[float]) -> None:
     """Let the horizontal axis tell images trained on, a tick where there are points."""
     axes.set(xscale="log", xlabel="images trained on (steps × batch)")

@@ -354,7 +354,8 @@ def _write_index(cards: Sequence[Card], out: Path) -> None:
         versus = families.pairs_shown([pair for pair in pairs if pair.suite in decimals], decimals)
         caption = "Two families each: points lost, the first family's less the other's, corrected for all comparisons"
         table_files.write_table(f"pairs{suffix}", families.pairs_table(pairs), versus, caption, out)
-        parts.append({"size": size, "families": text, "pairs": versus, "count": len(pairs)})
+        uris = figures.save(f"families{suffix}", lambda theme, table=raw: figures.kept_by_family(table, theme), out)
+        parts.append({"size": size, "families": text, "pairs": versus, "count": len(pairs), "kept": uris})
     context = {
         "title": "Scorecards by architecture",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -229,10 +229,16 @@ def ship(run: Path, out: Path) -> None:
     Example: python -m reproduce.miniature.pretrain ship runs/pretrain-sd3-said reproduce/miniature/weights/sd3
     """
     load_source(run / "pipeline").to(torch.bfloat16).save_pretrained(out)
-    for path in out.rglob("*.json"):  # diffusers writes down where the weights were read, which is nobody's business
+    for path in out.rglob("*.json"):
         config = json.loads(path.read_text("utf-8"))
-        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        if not isinstance(config, dict):
+            continue
+        told = dict(config)
+        told.pop("_name_or_path", None)  # where the weights were read, which is nobody's business
+        if "dtype" in told:  # transformers loads what this says, diffusers always single precision: all parts alike
+            told["dtype"] = "float32"
+        if told != config:
+            path.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
     link_shared(run / "pipeline", out)
 
 

@@ -46,7 +46,7 @@ def test_a_page_and_two_pictures_a_family_and_the_tables(written):
     names = {file.name for file in written.iterdir()}
     cards = {f"{family}{end}" for family in ("flux", "sd3") for end in (".html", ".png", "-dark.png")}
     tables = {f"{name}.{end}" for name in ("families", "pairs") for end in ("csv", "md", "tex")}
-    assert names == cards | tables | {"index.html", "report.json"}
+    assert names == cards | tables | {"families.png", "families.svg", "index.html", "report.json"}
     for name in ("flux.png", "sd3-dark.png"):
         with Image.open(written / name) as image:
             assert image.width > 1500 and len(image.getcolors(1 << 24)) > 50

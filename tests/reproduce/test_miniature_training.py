@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from typer.testing import CliRunner
 
 from bench.records import read_json, read_jsonl
@@ -337,6 +338,7 @@ def test_what_is_shipped_is_half_as_large_and_loaded_in_float32(family, source, 
         sum(path.stat().st_size for path in (tmp_path / folder).rglob("*.safetensors")) for folder in ("run", "out")
     )
     assert half < 0.52 * whole and half < 12e6
+    DiffusionPipeline.from_pretrained(tmp_path / "out")(prompt=TEXTS[0], height=48, width=48, num_inference_steps=1)
     loaded = load_source(tmp_path / "out")
     parts = [part for part in loaded.components.values() if isinstance(part, torch.nn.Module)]
     assert {p.dtype for part in parts for p in part.parameters()} == {torch.float32}
