@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=28, guidance_scale=7.0, max_sequence_length=256, batch_size=8)
 """The model card's: 28 steps, guidance 7, 256 tokens of T5 beside CLIP's."""
+
+
+def sd3_mini() -> Recipe:
+    """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-sd3`.
+
+    Hardware: two cores, no GPU.
+    """
+    return miniature("sd3")
+
+
+def sd3_mini_long() -> Recipe:
+    """The same, longer, for the claims: `nox -s reproduce-sd3 -- --recipe sd3_mini_long`.
+
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    """
+    return longer(sd3_mini())
 
 
 def sd3_paper() -> Recipe:
@@ -34,4 +51,6 @@ def sd3_4k() -> Recipe:
     return at_4k(sd3_paper())
 
 
-RECIPES = {function.__name__: function for function in (sd3_paper, sd3_paper_rewritten, sd3_4k)}
+RECIPES = {
+    function.__name__: function for function in (sd3_mini, sd3_mini_long, sd3_paper, sd3_paper_rewritten, sd3_4k)
+}

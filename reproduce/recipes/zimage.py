@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=8, guidance_scale=1.0, max_sequence_length=512, batch_size=8)
 """The model card's: 8 forwards, no guidance."""
+
+
+def zimage_mini() -> Recipe:
+    """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-zimage`.
+
+    Hardware: two cores, no GPU.
+    """
+    return miniature("zimage")
+
+
+def zimage_mini_long() -> Recipe:
+    """The same, longer, for the claims: `nox -s reproduce-zimage -- --recipe zimage_mini_long`.
+
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    """
+    return longer(zimage_mini())
 
 
 def zimage_paper() -> Recipe:
@@ -34,4 +51,7 @@ def zimage_4k() -> Recipe:
     return at_4k(zimage_paper())
 
 
-RECIPES = {function.__name__: function for function in (zimage_paper, zimage_paper_rewritten, zimage_4k)}
+RECIPES = {
+    function.__name__: function
+    for function in (zimage_mini, zimage_mini_long, zimage_paper, zimage_paper_rewritten, zimage_4k)
+}

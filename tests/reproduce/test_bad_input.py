@@ -38,7 +38,7 @@ def refused(*arguments: str) -> str:
     [
         (("fluks",), ["fluks", "flux"]),
         (("fluks", "--recipe", "tests.reproduce.tiny:recipe"), ["fluks", "flux", "sd3"]),
-        (("sd3",), ["sd3", "--size paper", "sd3_paper"]),
+        (("sd3", "--recipe", "flux_mini"), ["flux_mini", "sd3_mini", "sd3_mini_long", "sd3_paper"]),
         (("sd3", "--recipe", "reproduce.recipes.flux:flux_mini"), ["flux_mini", "flux", "sd3"]),
         (("flux", "--reuse", "no/such/run"), ["no/such/run", "run.json"]),
         (("flux", "--recipe", "flux_maxi"), ["flux_maxi", "flux_mini", "flux_mini_long", "flux_paper"]),
@@ -52,6 +52,13 @@ def refused(*arguments: str) -> str:
 def test_an_unknown_name_lists_the_known_ones(arguments, named):
     output = refused(*arguments)
     assert all(name in output for name in named), output
+
+
+def test_a_family_without_a_miniature_has_the_papers_size(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "sd3", {"sd3_paper": FAMILIES["sd3"]["sd3_paper"]})
+    with pytest.raises(ValueError, match="sd3 has no miniature yet: give --size paper, or --recipe one of sd3_paper"):
+        find_recipe("sd3")
+    assert find_recipe("sd3", size="paper").size == "paper"
 
 
 def test_a_run_folder_of_another_recipe_is_left_alone(tiny_source, tmp_path):

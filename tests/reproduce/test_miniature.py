@@ -9,14 +9,17 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from bench.geneval.rules import COLORS, RELATIONS, TASKS, judge
 from bench.named import load_function
 from bench.records import Detection
+from l2p.architectures import ARCHITECTURES, get_architecture
 from reproduce.miniature import detector as shape_detector
 from reproduce.miniature import scenes
-from reproduce.miniature.check import accuracy, rendered_pictures
+from reproduce.miniature.check import accuracy, rendered_pictures, source_pictures, source_sampler
 from reproduce.miniature.prompts import (
     COUNT_WORDS,
     MAX_SEQUENCE_LENGTH,
@@ -44,6 +47,8 @@ from reproduce.miniature.scenes import (
 )
 from reproduce.miniature.sources import WEIGHTS, build, source_folder
 from reproduce.recipes import FAMILIES
+
+SHIPPED = [family for family in ARCHITECTURES if (source_folder(family) / "model_index.json").is_file()]
 
 # SHA-256 of all prompts that a recipe's report scores: a change here makes old and new figures incomparable.
 REPORT_SUITES = {"flux_mini": "3e546f2d83d70e8b", "flux_mini_long": "71f6809492d67817"}
@@ -284,5 +289,32 @@ def test_a_picture_that_is_not_square_is_refused():
         shape_detector.load()([Image.new("RGB", (48, 32))])
 
 
+@pytest.mark.parametrize("family", SHIPPED)
+def test_shipped_sources_draw_what_prompts_say(family):
+    """Two pictures a task, by the family's own pipeline: far from what an untrained or a broken source gets (0)."""
+    pictures = source_pictures(source_folder(family), 77, 2, source_sampler(family, 10, None))
+    figures = accuracy(pictures, shape_detector.load())
+    assert figures["n"] == 12 and figures["overall"] >= 0.6, figures
+
+
+@pytest.mark.parametrize("family", SHIPPED)
+def test_shipped_sources_are_pipelines_of_the_familys_own_classes(family):
+    loaded, built = DiffusionPipeline.from_pretrained(source_folder(family)), build(family)
+    assert type(loaded).__name__ == get_architecture(family).pipeline_class
+    kinds = [{name: type(part) for name, part in one.components.items()} for one in (loaded, built)]
+    assert kinds[0] == kinds[1]
+    for name, part in loaded.components.items():
+        if isinstance(part, torch.nn.Module):
+            assert {p.dtype for p in part.parameters()} == {torch.float32}, name
+
+
 def test_shipped_weights_stay_small():
-    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*.safetensors")) <= 25e6
+    """Half precision, 8 MB a family; FLUX's are the bytes on which all its records rest, in single precision."""
+    sizes: dict[str, float] = {}
+    for file in WEIGHTS.rglob("*.safetensors"):
+        if not file.is_symlink():
+            part = file.relative_to(WEIGHTS).parts[0]
+            sizes[part] = sizes.get(part, 0) + file.stat().st_size / 1e6
+    assert {family for family in sizes if family in ARCHITECTURES} >= set(SHIPPED)
+    assert sizes.pop("flux") <= 13 and max(sizes.values()) <= 8, sizes
+    assert sum(sizes.values()) <= 36, sizes
