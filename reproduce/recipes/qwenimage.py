@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=4.0, max_sequence_length=512, batch_size=8)
 """The model card's: 50 steps, guidance 4."""
+
+
+def qwenimage_mini() -> Recipe:
+    """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-qwenimage`.
+
+    Hardware: two cores, no GPU.
+    """
+    return miniature("qwenimage")
+
+
+def qwenimage_mini_long() -> Recipe:
+    """The same, longer, for the claims: `nox -s reproduce-qwenimage -- --recipe qwenimage_mini_long`.
+
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    """
+    return longer(qwenimage_mini())
 
 
 def qwenimage_paper() -> Recipe:
@@ -34,4 +51,7 @@ def qwenimage_4k() -> Recipe:
     return at_4k(qwenimage_paper())
 
 
-RECIPES = {function.__name__: function for function in (qwenimage_paper, qwenimage_paper_rewritten, qwenimage_4k)}
+RECIPES = {
+    function.__name__: function
+    for function in (qwenimage_mini, qwenimage_mini_long, qwenimage_paper, qwenimage_paper_rewritten, qwenimage_4k)
+}
