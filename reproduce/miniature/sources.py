@@ -58,7 +58,8 @@ _OTHERWISE = {
     "qwenimage": MiniatureSource(
         sizes=miniature_sizes(head_dim=26, vae_channels=(12, 24, 48)), prompt_starts=(2,), max_sequence_length=32
     ),
-    # Three of 30 text layers side by side; the pipeline knows no true guidance.
+    # Three of 30 text layers side by side. The pipeline knows no true guidance: its source learns at the end, as the
+    # released one did, to draw without it what it drew with it (`pretrain source --start ... --guidance 3`).
     "flux2": MiniatureSource(sizes=miniature_sizes(text_width=64), guidance_scale=1.0),
 }
 SOURCES = {family: _OTHERWISE.get(family, MiniatureSource()) for family in ARCHITECTURES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reproduce.recipes.base import Recipe, Sampler
+from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(
@@ -13,6 +14,22 @@ SOURCE_SAMPLER = Sampler(
     distilled_guidance=4.0,
 )
 """The model card's: 50 steps, distilled guidance 4."""
+
+
+def flux2_mini() -> Recipe:
+    """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-flux2`.
+
+    Hardware: two cores, no GPU.
+    """
+    return miniature("flux2")
+
+
+def flux2_mini_long() -> Recipe:
+    """The same, longer, for the claims: `nox -s reproduce-flux2 -- --recipe flux2_mini_long`.
+
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    """
+    return longer(flux2_mini())
 
 
 def flux2_paper() -> Recipe:
@@ -40,4 +57,7 @@ def flux2_4k() -> Recipe:
     return at_4k(flux2_paper())
 
 
-RECIPES = {function.__name__: function for function in (flux2_paper, flux2_paper_rewritten, flux2_4k)}
+RECIPES = {
+    function.__name__: function
+    for function in (flux2_mini, flux2_mini_long, flux2_paper, flux2_paper_rewritten, flux2_4k)
+}

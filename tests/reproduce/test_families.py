@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -9,10 +10,27 @@ import pytest
 from l2p.architectures import ARCHITECTURES
 from reproduce import preflight
 from reproduce.__main__ import main
+from reproduce.miniature.sources import SOURCES
+from reproduce.recipes import FAMILIES, usual
 from tests.ended import ended
 from tests.reproduce import tiny
 
 STAGES = ("corpus", "transfer", "sample", "score")
+
+
+@pytest.mark.parametrize("length", ["mini", "mini_long"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_miniatures_share_their_settings(family, length):
+    """But for names and source they differ in what `MiniatureSource` says of the family, and in nothing else."""
+    mine, flux, own = FAMILIES[family][f"{family}_{length}"](), FAMILIES["flux"][f"flux_{length}"](), SOURCES[family]
+    assert usual(family)["miniature"] == f"{family}_mini" and mine.name == f"{family}_{length}".replace("_", "-")
+    assert Path(mine.source).parts[-1] == family and own.max_sequence_length == mine.transfer.max_sequence_length
+    assert mine.source_sampler.guidance_scale == own.guidance_scale
+    ours = replace(mine.source_sampler, guidance_scale=flux.source_sampler.guidance_scale)
+    samplers = [replace(one, max_sequence_length=24) for one in (ours, mine.l2p_sampler)]
+    named = replace(mine, name=flux.name, family="flux", source=flux.source)
+    transfer = replace(mine.transfer, max_sequence_length=24)
+    assert replace(named, transfer=transfer, source_sampler=samplers[0], l2p_sampler=samplers[1]) == flux
 
 
 def own_class(name: str, copied: type) -> type:

@@ -315,6 +315,6 @@ def test_shipped_weights_stay_small():
         if not file.is_symlink():
             part = file.relative_to(WEIGHTS).parts[0]
             sizes[part] = sizes.get(part, 0) + file.stat().st_size / 1e6
-    assert {family for family in sizes if family in ARCHITECTURES} >= set(SHIPPED)
+    assert {family for family in sizes if family in ARCHITECTURES} == set(SHIPPED) == set(FAMILIES)
     assert sizes.pop("flux") <= 13 and max(sizes.values()) <= 8, sizes
     assert sum(sizes.values()) <= 36, sizes
