@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -354,7 +355,7 @@ def _write_index(cards: Sequence[Card], out: Path) -> None:
         versus = families.pairs_shown([pair for pair in pairs if pair.suite in decimals], decimals)
         caption = "Two families each: points lost, the first family's less the other's, corrected for all comparisons"
         table_files.write_table(f"pairs{suffix}", families.pairs_table(pairs), versus, caption, out)
-        uris = figures.save(f"families{suffix}", lambda theme, table=raw: figures.kept_by_family(table, theme), out)
+        uris = figures.save(f"families{suffix}", partial(figures.kept_by_family, raw), out)
         parts.append({"size": size, "families": text, "pairs": versus, "count": len(pairs), "kept": uris})
     context = {
         "title": "Scorecards by architecture",
