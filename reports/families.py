@@ -52,8 +52,7 @@ def at_one_length(families: Sequence[Sequence[Run]], leading: Sequence[Sequence[
 def _by_length(runs: Sequence[Run]) -> dict[int, list[Run]]:
     """The seeds of each transfer that keeps to the paper, by images trained on; of several those of most seeds."""
     eligible = groups([run for run in runs if keeps_to_paper(run) is None])
-    fewest_first = sorted(eligible.values(), key=lambda members: members[0].name, reverse=True)
-    fewest_first.sort(key=len)
+    fewest_first = sorted(eligible.values(), key=lambda members: (-len(members), members[0].name), reverse=True)
     return {members[0].num_train_images: members for members in fewest_first}
 
 

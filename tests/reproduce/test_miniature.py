@@ -48,8 +48,6 @@ from reproduce.miniature.scenes import (
 from reproduce.miniature.sources import WEIGHTS, build, source_folder
 from reproduce.recipes import FAMILIES
 
-SHIPPED = [family for family in ARCHITECTURES if (source_folder(family) / "model_index.json").is_file()]
-
 # SHA-256 of all prompts that a recipe's report scores: a change here makes old and new figures incomparable.
 REPORT_SUITES = {"flux_mini": "3e546f2d83d70e8b", "flux_mini_long": "71f6809492d67817"}
 # SHA-256 of what each world draws: change it only together with sources, corpora and figures.
@@ -289,7 +287,7 @@ def test_a_picture_that_is_not_square_is_refused():
         shape_detector.load()([Image.new("RGB", (48, 32))])
 
 
-@pytest.mark.parametrize("family", SHIPPED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_shipped_sources_draw_what_prompts_say(family):
     """Two pictures a task, by the family's own pipeline: far from what an untrained or a broken source gets (0)."""
     pictures = source_pictures(source_folder(family), 77, 2, source_sampler(family, 10, None))
@@ -297,7 +295,7 @@ def test_shipped_sources_draw_what_prompts_say(family):
     assert figures["n"] == 12 and figures["overall"] >= 0.6, figures
 
 
-@pytest.mark.parametrize("family", SHIPPED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_shipped_sources_are_pipelines_of_the_familys_own_classes(family):
     loaded, built = DiffusionPipeline.from_pretrained(source_folder(family)), build(family)
     assert type(loaded).__name__ == get_architecture(family).pipeline_class
@@ -315,6 +313,6 @@ def test_shipped_weights_stay_small():
         if not file.is_symlink():
             part = file.relative_to(WEIGHTS).parts[0]
             sizes[part] = sizes.get(part, 0) + file.stat().st_size / 1e6
-    assert {family for family in sizes if family in ARCHITECTURES} == set(SHIPPED) == set(FAMILIES)
+    assert {family for family in sizes if family in ARCHITECTURES} == set(FAMILIES)
     assert sizes.pop("flux") <= 13 and max(sizes.values()) <= 8, sizes
     assert sum(sizes.values()) <= 36, sizes

@@ -227,16 +227,20 @@ def test_a_student_goes_on_to_the_same_bytes_and_wants_a_teacher(tmp_path):
     pretrain.pretrain("flux", READING, SMALL, tmp_path / "teacher", None, None)
     teacher = tmp_path / "teacher" / "pipeline"
 
-    def trained(name, stop=None):
-        if stop:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(source_training, "train_step", dying(stop))
-                with pytest.raises(KeyboardInterrupt):
-                    pretrain.pretrain("flux", READING, config, tmp_path / name, None, teacher)
-        pretrain.pretrain("flux", READING, config, tmp_path / name, None, teacher)
-        return (tmp_path / name / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
+    whole, broken = (trained(tmp_path / str(stop), config, start=teacher, stop=stop) for stop in (None, 3))
+    assert whole == broken and len(whole) == 4
 
-    assert trained("whole") == trained("broken", stop=3)
+
+def trained(folder, config=SMALL, start=None, stop=None):
+    """The weights by file that a training of FLUX's miniature ends with, interrupted after `stop` steps or never."""
+    train = partial(pretrain.pretrain, "flux", READING, config, folder, None, start)
+    if stop:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(source_training, "train_step", dying(stop))
+            with pytest.raises(KeyboardInterrupt):
+                train()
+    train()
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in (folder / "pipeline").rglob("*.safetensors")}
 
 
 def dying(stop):
@@ -252,20 +256,11 @@ def dying(stop):
 
 
 def test_a_killed_training_ends_with_the_same_bytes_and_refuses_other_options(tmp_path):
-    def train(folder, config=SMALL, stop=None):
-        if stop:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(source_training, "train_step", dying(stop))
-                with pytest.raises(KeyboardInterrupt):
-                    pretrain.pretrain("flux", READING, config, folder, None, None)
-        pretrain.pretrain("flux", READING, config, folder, None, None)
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in (folder / "pipeline").rglob("*.safetensors")}
-
-    whole, broken = train(tmp_path / "whole"), train(tmp_path / "broken", stop=3)
+    whole, broken = trained(tmp_path / "whole"), trained(tmp_path / "broken", stop=3)
     assert whole == broken and len(whole) == 4
     assert [row["step"] for row in read_jsonl(tmp_path / "whole" / "log.jsonl")] == [2, 4, 6]
     with pytest.raises(ValueError, match=r"begun with other options: source.layout 'said', now 'open'.*--out"):
-        train(tmp_path / "whole", config=replace(SMALL, layout="open"))
+        trained(tmp_path / "whole", config=replace(SMALL, layout="open"))
     assert json.loads((tmp_path / "whole" / "options.json").read_text())["source"]["layout"] == "said"
 
 
