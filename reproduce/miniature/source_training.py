@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bench.geneval.rules import COLORS
 from l2p.architectures import Architecture, EncodedPrompt, source_velocity
+from l2p.flow import noisy_image, shift_sigma, velocity_target
 from reproduce.miniature.muon import Muon
 from reproduce.miniature.pool import GRID, Shares, told_rows
 from reproduce.miniature.reading import rate
@@ -104,9 +105,9 @@ class SourceTraining(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Flow-matching loss of latents [B, C, h, w] at sigma [B], and semantic loss against labels [B, 2, 36].
 
-        `target` is the velocity to learn, `noise - clean` where none is given.
+        `target` is the velocity to learn, noise less clean latents where none is given.
         """
-        velocity = source_velocity(self.architecture, self.transformer, noised(clean, noise, sigma), sigma, prompt)
+        velocity = source_velocity(self.architecture, self.transformer, noisy_image(clean, noise, sigma), sigma, prompt)
         assert self._middle is not None  # the forward has just kept it
         guesses = self.semantic(self._middle).split(_CLASSES, dim=-1)  # [B, 36, 7], [B, 36, 11]
         weight = torch.ones(max(_CLASSES), device=clean.device)
@@ -117,13 +118,7 @@ class SourceTraining(nn.Module):
                 for k, guess in enumerate(guesses)
             ]
         )
-        return F.mse_loss(velocity, noise - clean if target is None else target), semantic.sum()
-
-
-def noised(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """The flow's point at sigma [B] between clean latents and noise, both [B, C, h, w]."""
-    s = sigma[:, None, None, None]
-    return (1 - s) * clean + s * noise
+        return F.mse_loss(velocity, velocity_target(clean, noise) if target is None else target), semantic.sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +136,7 @@ class Teacher:
     @torch.no_grad()
     def velocity(self, clean: Tensor, noise: Tensor, sigma: Tensor, prompt: EncodedPrompt, labels: Tensor) -> Tensor:
         """The guided velocity v(empty) + g (v(prompt) - v(empty)) [B, C, h, w] of a batch."""
-        noisy, size = noised(clean, noise, sigma), len(clean)
+        noisy, size = noisy_image(clean, noise, sigma), len(clean)
         unprompted = {name: rows.expand(size, *rows.shape[1:]) for name, rows in self.unprompted.items()}
         with_prompt, without = (
             source_velocity(self.architecture, self.transformer, noisy, sigma, told) for told in (prompt, unprompted)
@@ -174,7 +169,7 @@ def batch_of(pool: dict[str, Tensor], config: SourceConfig, step: int, rank: int
     clean = pool["latents"][pick].float()
     noise = torch.randn(clean.shape, generator=g)
     sigma = torch.randn(size, generator=g).sigmoid()
-    sigma = config.shift * sigma / (1 + (config.shift - 1) * sigma)
+    sigma = shift_sigma(sigma, config.shift)
     return clean, noise, sigma, told_rows(pool, rows.long()), pool["labels"][pick].long()
 
 

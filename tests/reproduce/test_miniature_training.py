@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bench.records import read_json, read_jsonl
 from l2p.architectures import ARCHITECTURES, encode_prompt, get_architecture, source_velocity
 from l2p.ending import run_command
+from l2p.flow import noisy_image
 from l2p.sources import load_source
 from reproduce.draw import draw_source
 from reproduce.miniature import check, pretrain, reading, source_training
@@ -207,7 +208,7 @@ def test_a_student_learns_what_its_teacher_draws_with_guidance(family):
         for guidance in (1.0, 3.0)
     ]
     plain, guided = (teacher.velocity(*batch) for teacher in teachers)
-    noisy = source_training.noised(clean, noise, sigma)
+    noisy = noisy_image(clean, noise, sigma)
     with torch.no_grad():
         with_prompt, without = (
             source_velocity(architecture, source.transformer, noisy, sigma, told) for told in (prompt, empty)
