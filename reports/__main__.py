@@ -29,7 +29,7 @@ Example: python -m reports runs/* --out report/
 
 Anybody's images, several models in one table: python -m reports scores/a scores/b --out report/
 
-What docs/results holds: python -m reports runs/flux-mini* --out docs/results/flux-mini --records
+What docs/results holds: python -m reports runs/*-mini* --out docs/results/miniature --records
 
 Against a baseline: python -m reports regression BASELINE RUN... and python -m reports baseline RUN... --out FILE
 
@@ -71,7 +71,7 @@ Exit status: 0 done, 2 bad input, {STATUSES}
 """
 README_HELP = f"""Write what runs found into README.md, as a table between its two markers.
 
-Example: python -m reports readme docs/results/flux-mini/runs/*
+Example: python -m reports readme docs/results/miniature/runs/*
 
 Exit status: 0 done, 2 bad input, {STATUSES}
 """

@@ -34,9 +34,9 @@ def write_report(
 
     Reads files only. What a run lacks is named on the page; ``say`` is told of pictures that could not be read.
     ``cost_dir`` holds what ``python -m bench cost --paper`` predicted for the full-size models; it may be absent. With
-    ``keep_records`` each run's records are kept in ``out_dir``/runs, with the pictures that the page shows, and the
-    report is of all that are kept there. Files are made beside ``out_dir`` and then moved into it, over those of an
-    earlier report alone.
+    ``keep_records`` each run's records are kept in ``out_dir``/runs, with the pictures that the page or its family's
+    scorecard shows, and the report is of all that are kept there. Files are made beside ``out_dir`` and then moved into
+    it, over those of an earlier report alone.
     Raises FileNotFoundError or ValueError, before anything is written, for what is no run folder, a broken file, or an
     ``out_dir`` that would write into a run, over what no report wrote, or over files that are no kept records.
     """
@@ -71,8 +71,10 @@ def write_report(
         (staging / "index.html").write_text(render("page.html", page), encoding="utf-8")
         write_claims(judgements, staging / "claims.json")
         written.publish(staging, out_dir, "python -m reports")
+    opens = {members[0].name: pictures.picture_pairs(members[0]) for members in leading}
+    opens[leading[0][0].name] = [*pairs, *failed]
     for run in new:
-        shown_pairs = (*pairs, *failed) if run is leading[0][0] else ()
+        shown_pairs, _ = pictures.readable(opens.get(run.name, []))
         paths = dict.fromkeys(picture.path for pair in shown_pairs for picture in pair.pictures.values())
         kept.keep_records(run.path, out_dir / "runs" / run.name, list(paths))
     return judgements

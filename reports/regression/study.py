@@ -1,6 +1,6 @@
 """What the gate is worth, by experiment: false alarms of equal recipes, and drops that are seen in 80 % of cases.
 
-    python -m reports.regression.study docs/results/flux-mini/runs --num-draws 1000
+    python -m reports.regression.study docs/results/miniature/runs --num-draws 1000
 
 Runs are invented from committed ones: each prompt keeps its rate over a recipe's seeds, each invented seed moves the
 rates of a suite, its categories and prompts by as much as the committed seeds do beyond their images' noise, and every
@@ -139,7 +139,7 @@ def main(
 ) -> None:
     """Print the study's table as Markdown.
 
-    Example: python -m reports.regression.study docs/results/flux-mini/runs --num-draws 1000
+    Example: python -m reports.regression.study docs/results/miniature/runs --num-draws 1000
     """
     print("| Recipe | Seeds before and after | False alarms | GenEval drop seen | DPG-Bench drop seen |")
     print("| --- | --- | --- | --- | --- |")

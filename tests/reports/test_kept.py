@@ -87,6 +87,26 @@ def test_the_pictures_of_the_page_are_kept_small_and_no_other(tmp_path):
     assert (tmp_path / "again/grid.png").is_file()
 
 
+def test_every_familys_first_run_keeps_the_pictures_of_its_card(tmp_path):
+    given = {"num_prompts": 3, "pictures": True}
+    names = {"flux": "flux", "sd3": "sd3", "sd3-short": "sd3"}
+    lengths = {"sd3-short": 10}
+    paths = [
+        fake_run(tmp_path / name, family=family, name=name, num_train_steps=lengths.get(name, 1000), **given)
+        for name, family in names.items()
+    ]
+    assert status(*paths, "--out", tmp_path / "out", "--records") == 0
+    shown = {
+        path: {one.path for pair in picture_pairs(load_run(path)) for one in pair.pictures.values()} for path in paths
+    }
+    kept = {path: {*(tmp_path / "out/runs" / path.name).rglob("*.png")} for path in paths}
+    flux, longest, short = paths
+    assert {path.relative_to(longest) for path in shown[longest]} == {
+        path.relative_to(tmp_path / "out/runs/sd3") for path in kept[longest]
+    }
+    assert len(kept[flux]) >= len(shown[flux]) == len(kept[longest]) == 24 and not kept[short]
+
+
 def test_a_run_at_the_target_is_never_replaced(tmp_path, monkeypatch, capsys):
     """`python -m reports results/runs/flux-mini --out . --records` where ./runs/flux-mini is the real run."""
     real = fake_run(tmp_path / "runs/flux-mini", num_prompts=1, pictures=True)

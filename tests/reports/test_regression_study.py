@@ -14,7 +14,7 @@ from reports.regression.significance import PROMPT_SEED_SD, SEED_SD, excess_vari
 from reports.regression.study import compared, false_alarms, seen, worlds
 from reports.runs import groups
 
-RUNS = Path(__file__).parents[2] / "docs/results/flux-mini/runs"
+RUNS = Path(__file__).parents[2] / "docs/results/miniature/runs"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from reports.readme import BEGIN, END, results_table, split
 from reports.runs import load_runs
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs/results/flux-mini"
+RESULTS = ROOT / "docs/results/miniature"
 SAID, OPEN = "layouts said", "layouts open"
 REPRODUCED = {
     **{("C1", SAID): 1.006, ("C9", SAID): 0.990, ("C14", SAID): 1.006, ("C3", SAID): 0.051, ("C4", SAID): -0.015},
@@ -27,7 +27,7 @@ NOT_TESTED = {("C12", SAID): 0.368}  # where there is a number that decides noth
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory):
-    """The report of the kept records, by the command that docs/results/flux-mini/README.md gives."""
+    """The report of the kept records, by the command that docs/results/miniature/README.md gives."""
     out = tmp_path_factory.mktemp("rebuilt")
     assert main([*map(str, sorted((RESULTS / "runs").iterdir())), "--out", str(out)]) == 0
     return out

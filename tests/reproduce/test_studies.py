@@ -38,7 +38,7 @@ from reproduce.studies import FEATURES, RENDERED_SUITE, STUDIES, arms, find_arm,
 from tests.reproduce import tiny
 
 MADE = {"inputs": {"source_sha256": "5" * 64}, "stages": {}}
-KEPT = Path(__file__).parents[2] / "docs/results/flux-mini/runs/flux-mini/run.json"
+KEPT = Path(__file__).parents[2] / "docs/results/miniature/runs/flux-mini/run.json"
 
 
 @pytest.fixture
