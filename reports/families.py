@@ -10,6 +10,7 @@ from itertools import combinations
 
 import pandas as pd
 
+from reports import paper
 from reports.estimates import NoEvidenceError, Rows, pooled_retention, score_rows
 from reports.evidence import keeps_to_paper
 from reports.regression.checks import FAMILY_ALPHA, image_prompts, refuse_other_measure
@@ -36,6 +37,11 @@ class Pair:
     why: str = ""
 
 
+def place(family: str) -> int:
+    """Where a family stands among those that claim C13 names; one that it does not name comes after them."""
+    return paper.FAMILIES.index(family) if family in paper.FAMILIES else len(paper.FAMILIES)
+
+
 def at_one_length(families: Sequence[Sequence[Run]], leading: Sequence[Sequence[Run]]) -> list[Sequence[Run]]:
     """Each family's seeds of a transfer of one length that all have; ``leading`` where they have none in common.
 
@@ -57,7 +63,7 @@ def _by_length(runs: Sequence[Run]) -> dict[int, list[Run]]:
 
 
 def compared(leading: Sequence[Sequence[Run]]) -> list[Pair]:
-    """Every two families on every suite; ``leading`` holds each family's runs of one transfer, all of one size."""
+    """Every two families on every suite; ``leading``: each family's runs of one transfer, all of one size and world."""
     pairs = [
         _pair(first, other, suite, title)
         for suite, title in suite_titles([members[0] for members in leading]).items()
@@ -69,7 +75,7 @@ def compared(leading: Sequence[Sequence[Run]]) -> list[Pair]:
 
 
 def _pair(first: Sequence[Run], other: Sequence[Run], suite: str, title: str) -> Pair:
-    pair = Pair(suite=suite, title=title, first=first[0].case_title, other=other[0].case_title)
+    pair = Pair(suite=suite, title=title, first=first[0].family_title, other=other[0].family_title)
     try:
         lengths = [members[0].num_train_images for members in (first, other)]
         if lengths[0] != lengths[1]:
@@ -140,10 +146,10 @@ def families_table(leading: Sequence[Sequence[Run]], pairs: Sequence[Pair]) -> p
             if not all(scored):
                 continue
             source, pixel = (sum(one.summary.overall for one in part) / len(part) for part in scored)
-            row = {"family": members[0].case_title, "size": members[0].size, "seeds": len(members), "suite": suite}
+            row = {"family": members[0].family_title, "size": members[0].size, "seeds": len(members), "suite": suite}
             row |= {"title": title, "decimals": scored[0][0].benchmark.decimals, "source": source, "pixel": pixel}
             row |= {"kept": kept and kept.value, "low": kept and kept.low, "high": kept and kept.high}
-            rows.append(row | {"verdict": _standing(members[0].case_title, suite, pairs)})
+            rows.append(row | {"verdict": _standing(members[0].family_title, suite, pairs)})
     columns = ("family", "size", "seeds", "suite", "title", "decimals", "source", "pixel", "kept", "low", "high")
     return pd.DataFrame(rows, columns=[*columns, "verdict"])
 

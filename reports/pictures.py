@@ -139,9 +139,9 @@ def draw_grid(pairs: list[Pair], theme: Theme = LIGHT, num_columns: int = 3) -> 
     """The grid as one figure for README and slides: a prompt above each pair, a coloured mark under each image."""
     num_rows = -(-len(pairs) // num_columns)
     with rc_context({"figure.constrained_layout.use": False}):  # the cells are placed by hand
-        figure = Figure(figsize=(3.1 * num_columns, 2.1 * num_rows), facecolor=theme.background)
+        figure = Figure(figsize=(3.1 * num_columns, 2.2 * num_rows), facecolor=theme.background)
     cells = figure.subplots(num_rows, 3 * num_columns, squeeze=False, width_ratios=[1, 1, 0.12] * num_columns)
-    figure.subplots_adjust(0.01, 0.22 / num_rows, 1, 1 - 0.22 / num_rows, wspace=0.06, hspace=0.42)
+    figure.subplots_adjust(0.01, 0.22 / num_rows, 1, 1 - 0.22 / num_rows, wspace=0.06, hspace=0.52)
     for axes in cells.flat:
         axes.set_axis_off()
     for k, pair in enumerate(pairs):

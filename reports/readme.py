@@ -11,6 +11,7 @@ from reports import paper
 from reports.closing import share_text
 from reports.estimates import pooled_retention
 from reports.evidence import keeps_to_paper
+from reports.families import place
 from reports.runs import SUBJECTS, Run, groups, load_runs
 from reports.table_files import markdown
 from reports.tables import number, or_none
@@ -45,6 +46,7 @@ def split(text: str, readme: Path) -> tuple[str, str, str]:
 def results_table(runs: Sequence[Run]) -> str:
     """Markdown: a row a transfer that keeps to the paper and scored all that the longest one did, and the paper's row.
 
+    Rows stand by family in the paper's order, then by world and length.
     A cell says source → pixel model, means over transfer seeds, and the share that was kept with its 95 % interval.
     Raises ValueError where there is no such transfer.
     """
@@ -53,6 +55,8 @@ def results_table(runs: Sequence[Run]) -> str:
     if not kept:
         raise InputError("none of these runs is a transfer that keeps to the paper, so there is no row to write")
     suites = kept[-1][0].suites
+    worlds = list(dict.fromkeys(members[0].world for members in kept))
+    kept.sort(key=lambda members: (place(members[0].family), worlds.index(members[0].world)))
     rows = [
         {"Model": _name(members), **{title: _cell(members, suite) for suite, title in suites.items()}}
         for members in kept

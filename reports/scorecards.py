@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def make_cards(
 
 def _order(key: tuple[str, str, str]) -> tuple[int, str, str, str]:
     family, world, size = key
-    return (paper.FAMILIES.index(family) if family in paper.FAMILIES else len(paper.FAMILIES)), family, world, size
+    return families.place(family), family, world, size
 
 
 def _pairs(runs: Sequence[Run]) -> tuple[list[pictures.Pair], list[str]]:
@@ -341,27 +342,11 @@ def sheet(parts: Sequence[bytes], theme: Theme, below: bytes | None = None) -> I
 
 
 def _write_index(cards: Sequence[Card], out: Path) -> None:
-    parts = []
-    for size in dict.fromkeys(card.leading[0].size for card in cards):
-        of_size = [card for card in cards if card.leading[0].size == size]
-        alike = families.at_one_length([card.runs for card in of_size], [card.leading for card in of_size])
-        pairs = families.compared(alike)
-        raw = families.families_table(alike, pairs)
-        text = families.families_shown(raw, {_key(members[0]): _short_facts(members) for members in alike})
-        suffix = "" if len({card.leading[0].size for card in cards}) == 1 else f"-{table_files.slug(size)}"
-        caption = f"Families side by side, {size} size: source → pixel model, what was kept with its 95 % interval"
-        table_files.write_table(f"families{suffix}", raw, text, caption, out)
-        decimals = {suite: int(number) for suite, number in zip(raw["suite"], raw["decimals"], strict=True)}
-        versus = families.pairs_shown([pair for pair in pairs if pair.suite in decimals], decimals)
-        caption = "Two families each: points lost, the first family's less the other's, corrected for all comparisons"
-        table_files.write_table(f"pairs{suffix}", families.pairs_table(pairs), versus, caption, out)
-        uris = figures.save(f"families{suffix}", partial(figures.kept_by_family, raw), out)
-        parts.append({"size": size, "families": text, "pairs": versus, "count": len(pairs), "kept": uris})
     context = {
         "title": "Scorecards by architecture",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cards": cards,
-        "parts": parts,
+        "parts": _side_by_side(cards, out),
         "headlines": {card.name: page.headline(card.leading, card.judgements) for card in cards},
         "light": LIGHT,
         "dark": DARK,
@@ -369,8 +354,37 @@ def _write_index(cards: Sequence[Card], out: Path) -> None:
     (out / "index.html").write_text(page.render("cards.html", context), encoding="utf-8")
 
 
+def _side_by_side(cards: Sequence[Card], out: Path) -> list[dict[str, Any]]:
+    """Write families.* and pairs.* for every size and world that families share; what the page shows of each.
+
+    A family that is alone in its world stands beside no other; it has a part where no two families share one.
+    """
+    shared: dict[tuple[str, str], list[Card]] = {}
+    for card in cards:
+        shared.setdefault((card.leading[0].size, card.leading[0].world), []).append(card)
+    several = {key: of for key, of in shared.items() if len(of) > 1} or shared
+    apart = [len({key[part] for key in several}) > 1 for part in (0, 1)]
+    parts = []
+    for (size, world), of in several.items():
+        alike = families.at_one_length([card.runs for card in of], [card.leading for card in of])
+        pairs = families.compared(alike)
+        raw = families.families_table(alike, pairs)
+        text = families.families_shown(raw, {_key(members[0]): _short_facts(members) for members in alike})
+        suffix = "".join(f"-{table_files.slug(name)}" for name, told in zip((size, world), apart, strict=True) if told)
+        where = ", ".join(filter(None, (f"{size} size", world)))
+        caption = f"Families side by side, {where}: source → pixel model, what was kept with its 95 % interval"
+        table_files.write_table(f"families{suffix}", raw, text, caption, out)
+        decimals = {suite: int(number) for suite, number in zip(raw["suite"], raw["decimals"], strict=True)}
+        versus = families.pairs_shown([pair for pair in pairs if pair.suite in decimals], decimals)
+        caption = "Two families each: points lost, the first family's less the other's, corrected for all comparisons"
+        table_files.write_table(f"pairs{suffix}", families.pairs_table(pairs), versus, caption, out)
+        uris = figures.save(f"families{suffix}", partial(figures.kept_by_family, raw), out)
+        parts.append({"where": where, "families": text, "pairs": versus, "count": len(pairs), "kept": uris})
+    return parts
+
+
 def _key(run: Run) -> tuple[str, str]:
-    return run.case_title, run.size
+    return run.family_title, run.size
 
 
 def _short_facts(seeds: Sequence[Run]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from reports import families
 from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.runs import load_run, load_runs
-from reports.scorecards import costs_shown, dpg_table, facts, make_cards, sheet
+from reports.scorecards import costs_shown, dpg_table, facts, make_cards, sheet, write_scorecards
 from reports.theme import LIGHT
 from tests.reports.fake_run import fake_run, predicted_4k
 from tests.reports.test_results import RESULTS
@@ -147,6 +147,24 @@ def test_families_stand_side_by_side_at_a_length_that_all_have(tmp_path):
     assert families.at_one_length([flux[3:], sd3], leading) == leading
     outcomes = {(pair.outcome, pair.why) for pair in families.compared(leading)}
     assert outcomes == {(families.NOT_COMPARED, "trained on 144,000 and on 48,000 images")}
+
+
+def test_only_families_of_one_world_stand_side_by_side(tmp_path):
+    said, opened = ({"recipe": {"world": f"layouts {name}"}, "num_prompts": 4} for name in ("said", "open"))
+    runs = [
+        *family_runs(tmp_path, "flux", 0.9, **said),
+        *family_runs(tmp_path, "flux", 0.5, seeds=(1,), **opened),
+        *family_runs(tmp_path, "sd3", 0.4, **said),
+    ]
+    cards = write_scorecards([run.path for run in runs], tmp_path / "out")
+    assert [card.name for card in cards] == ["flux-layouts-open", "flux-layouts-said", "sd3"]
+    table = (tmp_path / "out/families.md").read_text()
+    assert "miniature size, layouts said" in table and "| FLUX |" in table and "| SD3 |" in table
+    assert (tmp_path / "out/pairs.md").read_text().count("against") == 1
+    both = [*runs, *family_runs(tmp_path, "sd3", 0.4, seeds=(1,), **opened)]
+    write_scorecards([run.path for run in both], tmp_path / "both")
+    names = {file.name for file in (tmp_path / "both").glob("families*.md")}
+    assert names == {"families-layouts-open.md", "families-layouts-said.md"}
 
 
 def test_kept_records_give_the_card_that_runs_give():
