@@ -45,6 +45,7 @@ class TransferConfig:
     gradient_accumulation_steps: int = 1
     learning_rate: float = 5e-5
     block_learning_rate: float | None = None  # of the transformer's blocks; None: learning_rate
+    projection_learning_rate: float | None = None  # of the input projection; None: learning_rate
     weight_decay: float = 0.01
     adam_betas: tuple[float, float] = (0.9, 0.999)
     num_warmup_steps: int = 0
@@ -88,7 +89,7 @@ class TransferConfig:
             raise InputError(f"initial_weights is {self.initial_weights!r}; give None (the source's) or 'random'")
         if self.initial_weights == "random" and self.trainable != "all":
             raise InputError(f"initial_weights 'random' with trainable {self.trainable!r}: give trainable 'all'")
-        for name in ("learning_rate", "block_learning_rate", "shift", "max_grad_norm"):
+        for name in ("learning_rate", "block_learning_rate", "projection_learning_rate", "shift", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:  # which NaN is not either
                 raise InputError(f"{name} is {value}; give a finite number above 0")

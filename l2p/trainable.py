@@ -53,14 +53,23 @@ def trainable_parameters(model: PixelTransformer2DModel, config: TransferConfig)
 
 
 def parameter_groups(model: PixelTransformer2DModel, config: TransferConfig) -> list[dict[str, Any]]:
-    """Return AdamW's two groups: new layers (input projection, head), and the transformer's own, each with its rate."""
-    new = {id(p) for part in (model.input_projection(), model.detailer) for p in part.parameters()}
+    """Return AdamW's groups, each with its rate: new layers (input projection, head), the transformer's own.
+
+    An input projection with a rate of its own is a third group.
+    """
+    projection = {id(p) for p in model.input_projection().parameters()}
+    head = {id(p) for p in model.detailer.parameters()}
+    own = config.projection_learning_rate
+    new = head | projection if own is None else head
     parameters = [p for p in model.parameters() if p.requires_grad]
     rate = config.learning_rate if config.block_learning_rate is None else config.block_learning_rate
-    return [
+    groups = [
         {"params": [p for p in parameters if id(p) in new], "base_lr": config.learning_rate},
-        {"params": [p for p in parameters if id(p) not in new], "base_lr": rate},
+        {"params": [p for p in parameters if id(p) not in head | projection], "base_lr": rate},
     ]
+    if own is not None:
+        groups.append({"params": [p for p in parameters if id(p) in projection], "base_lr": own})
+    return groups
 
 
 def choose_trained(model: PixelTransformer2DModel, config: TransferConfig) -> dict[str, nn.Parameter]:

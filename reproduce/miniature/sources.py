@@ -40,19 +40,22 @@ class MiniatureSource:
 
     prompt_starts: where in an encoded prompt its first word stands, once for each text encoder whose tokens follow one
     another. max_sequence_length: tokens of the longest prompt, with what a chat template puts around it.
-    guidance_scale: what the source draws best with, 1 = off.
+    guidance_scale: what the source draws best with, 1 = off. projection_learning_rate: of the input projection in a
+    transfer; None: as the head's.
     """
 
     sizes: TinySizes = field(default_factory=miniature_sizes)
     prompt_starts: tuple[int, ...] = (0,)
     max_sequence_length: int = MAX_SEQUENCE_LENGTH
     guidance_scale: float = 3.0
+    projection_learning_rate: float | None = None
 
 
 # What a family needs differently, and why.
 _OTHERWISE = {
-    # CLIP's tokens come first, then T5's.
-    "sd3": MiniatureSource(prompt_starts=(0, MAX_SEQUENCE_LENGTH)),
+    # CLIP's tokens come first, then T5's. Places are added to the patches once, behind the projection, where the others
+    # turn every block's queries and keys by them: a projection that grows fast drowns them (`sd3_mini_shared`).
+    "sd3": MiniatureSource(prompt_starts=(0, MAX_SEQUENCE_LENGTH), projection_learning_rate=3e-4),
     # The pipeline drops 34 tokens of its template; with one token a word or sign it has 36. Narrower than the others to
     # be shipped in 8 MB: its VAE is one of videos, with three times the weights.
     "qwenimage": MiniatureSource(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from l2p.detailer import DetailerConfig
 from l2p.transfer import TransferConfig
 from reproduce.miniature.scenes import RESOLUTION
-from reproduce.miniature.sources import miniature_source
+from reproduce.miniature.sources import MiniatureSource, miniature_source
 from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite, of_steps
 
 GUIDANCE = 3.0  # of all pixel models, and of sources whose pipelines know it
@@ -28,7 +28,7 @@ def miniature(family: str) -> Recipe:
             num_prompts=2400,
             image_filter="reproduce.miniature.detector:reject_held_out",
         ),
-        transfer=miniature_transfer(own.max_sequence_length),
+        transfer=miniature_transfer(own),
         source_sampler=miniature_sampler(
             num_inference_steps=10, guidance_scale=own.guidance_scale, max_sequence_length=own.max_sequence_length
         ),
@@ -113,7 +113,7 @@ def miniature_sampler(
     )
 
 
-def miniature_transfer(max_sequence_length: int) -> TransferConfig:
+def miniature_transfer(own: MiniatureSource) -> TransferConfig:
     """The options that a prototype found best for a source of hidden 128 of 6 blocks at 48 px, one trained at each end.
 
     What the paper fixes stays: frozen middle, both ends and a Detailer Head trained on source-made images only.
@@ -130,6 +130,7 @@ def miniature_transfer(max_sequence_length: int) -> TransferConfig:
         batch_size=16,
         learning_rate=3e-3,
         block_learning_rate=1e-3,
+        projection_learning_rate=own.projection_learning_rate,
         adam_betas=(0.9, 0.98),
         num_warmup_steps=30,
         num_decay_steps=1400,
@@ -137,7 +138,7 @@ def miniature_transfer(max_sequence_length: int) -> TransferConfig:
         ema_decay=0.999,
         shift=3.0,
         loss_weight_below=0.3,
-        max_sequence_length=max_sequence_length,
+        max_sequence_length=own.max_sequence_length,
         num_validation_images=192,
         validate_every=400,
         save_every=200,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reproduce.recipes.base import Recipe, Sampler
 from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
@@ -24,6 +26,21 @@ def sd3_mini_long() -> Recipe:
     Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
     """
     return longer(sd3_mini())
+
+
+def sd3_mini_shared() -> Recipe:
+    """`sd3_mini` with every rate as the other families have it, GenEval alone: what its own rate is for.
+
+    Hardware: as `sd3_mini`, two cores, no GPU.
+    """
+    short = sd3_mini()
+    return replace(
+        short,
+        name="sd3-mini-shared",
+        transfer=replace(short.transfer, projection_learning_rate=None),
+        suites=short.suites[:1],
+        study="the input projection at the head's rate",
+    )
 
 
 def sd3_paper() -> Recipe:
@@ -52,5 +69,6 @@ def sd3_4k() -> Recipe:
 
 
 RECIPES = {
-    function.__name__: function for function in (sd3_mini, sd3_mini_long, sd3_paper, sd3_paper_rewritten, sd3_4k)
+    function.__name__: function
+    for function in (sd3_mini, sd3_mini_long, sd3_mini_shared, sd3_paper, sd3_paper_rewritten, sd3_4k)
 }

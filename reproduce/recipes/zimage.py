@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from reproduce.recipes.base import Recipe, Sampler
 from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
@@ -26,20 +24,6 @@ def zimage_mini_long() -> Recipe:
     Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
     """
     return longer(zimage_mini())
-
-
-def zimage_mini_released() -> Recipe:
-    """`zimage_mini` with the refiners and embedders trained too, as in the public release (`trainable="released"`).
-
-    Hardware: two cores, no GPU. Nothing but what is trained differs: both refiners are frozen in the usual transfer.
-    """
-    short = zimage_mini()
-    return replace(
-        short,
-        name="zimage-mini-released",
-        transfer=replace(short.transfer, trainable="released"),
-        study="refiners and embedders trained too",
-    )
 
 
 def zimage_paper() -> Recipe:
@@ -69,12 +53,5 @@ def zimage_4k() -> Recipe:
 
 RECIPES = {
     function.__name__: function
-    for function in (
-        zimage_mini,
-        zimage_mini_long,
-        zimage_mini_released,
-        zimage_paper,
-        zimage_paper_rewritten,
-        zimage_4k,
-    )
+    for function in (zimage_mini, zimage_mini_long, zimage_paper, zimage_paper_rewritten, zimage_4k)
 }

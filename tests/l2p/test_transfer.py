@@ -102,6 +102,16 @@ def test_new_layers_and_blocks_have_their_own_rates(flux: FluxPipeline) -> None:
     assert {id(p) for p in blocks["params"]} == {id(p) for n, p in trained.items() if "blocks." in n}
 
 
+def test_the_input_projection_may_have_a_rate_of_its_own(flux: FluxPipeline) -> None:
+    model = PixelTransformer2DModel.from_source(flux.transformer, patch_size=8)
+    trained = trainable_parameters(model, CONFIG)
+    head, blocks, projection = parameter_groups(model, replace(CONFIG, projection_learning_rate=1e-4))
+    assert (head["base_lr"], blocks["base_lr"], projection["base_lr"]) == (3e-3, 1e-3, 1e-4)
+    assert {id(p) for p in projection["params"]} == {id(p) for p in model.input_projection().parameters()}
+    assert {id(p) for p in head["params"]} == {id(p) for p in model.detailer.parameters()}
+    assert sum(len(group["params"]) for group in (head, blocks, projection)) == len(trained)
+
+
 def test_a_transfer_leaves_what_its_readers_expect(finished: Path, flux_folder: Path) -> None:
     summary, rows = json.loads((finished / "summary.json").read_text()), rows_of(finished)
     assert summary["num_train_steps"] == 6 and summary["batch_size"] == 4 and summary["seconds"] > 0

@@ -29,7 +29,8 @@ def test_miniatures_share_their_settings(family, length):
     ours = replace(mine.source_sampler, guidance_scale=flux.source_sampler.guidance_scale)
     samplers = [replace(one, max_sequence_length=24) for one in (ours, mine.l2p_sampler)]
     named = replace(mine, name=flux.name, family="flux", source=flux.source)
-    transfer = replace(mine.transfer, max_sequence_length=24)
+    assert mine.transfer.projection_learning_rate == own.projection_learning_rate
+    transfer = replace(mine.transfer, max_sequence_length=24, projection_learning_rate=None)
     assert replace(named, transfer=transfer, source_sampler=samplers[0], l2p_sampler=samplers[1]) == flux
 
 
