@@ -129,7 +129,8 @@ def pairs_shown(pairs: Sequence[Pair], decimals: dict[str, int]) -> pd.DataFrame
             cells[pair.title] = pair.outcome
         else:
             change = f"{pair.change:+.{decimals[pair.suite]}f}"
-            cells[pair.title] = f"{pair.outcome} ({change}, p = {pair.p_corrected:.3f})"
+            chance = "p < 0.001" if pair.p_corrected < 0.001 else f"p = {pair.p_corrected:.3f}"
+            cells[pair.title] = f"{pair.outcome} ({change}, {chance})"
     return pd.DataFrame(list(rows.values())).fillna("–")
 
 

@@ -346,7 +346,7 @@ def _write_index(cards: Sequence[Card], out: Path) -> None:
         "title": "Scorecards by architecture",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cards": cards,
-        "parts": _side_by_side(cards, out),
+        "parts": side_by_side(cards, out),
         "headlines": {card.name: page.headline(card.leading, card.judgements) for card in cards},
         "light": LIGHT,
         "dark": DARK,
@@ -354,7 +354,7 @@ def _write_index(cards: Sequence[Card], out: Path) -> None:
     (out / "index.html").write_text(page.render("cards.html", context), encoding="utf-8")
 
 
-def _side_by_side(cards: Sequence[Card], out: Path) -> list[dict[str, Any]]:
+def side_by_side(cards: Sequence[Card], out: Path) -> list[dict[str, Any]]:
     """Write families.* and pairs.* for every size and world that families share; what the page shows of each.
 
     A family that is alone in its world stands beside no other; it has a part where no two families share one.

@@ -19,7 +19,8 @@ SOURCE_SAMPLER = Sampler(
 def flux2_mini() -> Recipe:
     """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-flux2`.
 
-    Hardware: two cores, no GPU.
+    Hardware: two cores, no GPU: 7 minutes (AVX-512), 3.2 GiB. Three seeds: GenEval 0.914 (source) and 0.750 (pixel
+    model), retention 0.820 (0.712, 0.926).
     """
     return miniature("flux2")
 
@@ -27,7 +28,8 @@ def flux2_mini() -> Recipe:
 def flux2_mini_long() -> Recipe:
     """The same, longer, for the claims: `nox -s reproduce-flux2 -- --recipe flux2_mini_long`.
 
-    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else. Not run
+    yet.
     """
     return longer(flux2_mini())
 

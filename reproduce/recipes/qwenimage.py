@@ -13,7 +13,8 @@ SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=4.0, max_sequenc
 def qwenimage_mini() -> Recipe:
     """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-qwenimage`.
 
-    Hardware: two cores, no GPU.
+    Hardware: two cores, no GPU: 8 minutes (AVX-512), 3.1 GiB. Three seeds: GenEval 0.925 (source) and 0.726 (pixel
+    model), retention 0.785 (0.702, 0.868).
     """
     return miniature("qwenimage")
 
@@ -21,7 +22,8 @@ def qwenimage_mini() -> Recipe:
 def qwenimage_mini_long() -> Recipe:
     """The same, longer, for the claims: `nox -s reproduce-qwenimage -- --recipe qwenimage_mini_long`.
 
-    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else. Not run
+    yet.
     """
     return longer(qwenimage_mini())
 

@@ -15,7 +15,8 @@ SOURCE_SAMPLER = Sampler(num_inference_steps=28, guidance_scale=7.0, max_sequenc
 def sd3_mini() -> Recipe:
     """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-sd3`.
 
-    Hardware: two cores, no GPU.
+    Hardware: two cores, no GPU: 9 minutes (AVX-512), 3.2 GiB. Three seeds: GenEval 0.931 (source) and 0.833 (pixel
+    model), retention 0.896 (0.816, 0.972).
     """
     return miniature("sd3")
 
@@ -23,7 +24,8 @@ def sd3_mini() -> Recipe:
 def sd3_mini_long() -> Recipe:
     """The same, longer, for the claims: `nox -s reproduce-sd3 -- --recipe sd3_mini_long`.
 
-    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else. Not run
+    yet.
     """
     return longer(sd3_mini())
 

@@ -13,7 +13,8 @@ SOURCE_SAMPLER = Sampler(num_inference_steps=8, guidance_scale=1.0, max_sequence
 def zimage_mini() -> Recipe:
     """The paper in miniature, from a source of this family's own classes: `nox -s reproduce-zimage`.
 
-    Hardware: two cores, no GPU.
+    Hardware: two cores, no GPU: 12 minutes (AVX-512), 3.4 GiB. Three seeds: GenEval 0.942 (source) and 0.844 (pixel
+    model), retention 0.897 (0.836, 0.960).
     """
     return miniature("zimage")
 
@@ -21,7 +22,8 @@ def zimage_mini() -> Recipe:
 def zimage_mini_long() -> Recipe:
     """The same, longer, for the claims: `nox -s reproduce-zimage -- --recipe zimage_mini_long`.
 
-    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else.
+    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else. Not run
+    yet.
     """
     return longer(zimage_mini())
 

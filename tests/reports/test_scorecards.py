@@ -11,7 +11,7 @@ from reports import families
 from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.runs import load_run, load_runs
-from reports.scorecards import costs_shown, dpg_table, facts, make_cards, sheet, write_scorecards
+from reports.scorecards import costs_shown, dpg_table, facts, make_cards, sheet, side_by_side, write_scorecards
 from reports.theme import LIGHT
 from tests.reports.fake_run import fake_run, predicted_4k
 from tests.reports.test_results import RESULTS
@@ -167,16 +167,26 @@ def test_only_families_of_one_world_stand_side_by_side(tmp_path):
     assert names == {"families-layouts-open.md", "families-layouts-said.md"}
 
 
-def test_kept_records_give_the_card_that_runs_give():
+def test_kept_records_give_the_cards_that_runs_give(tmp_path):
     runs = load_runs(sorted((RESULTS / "runs").iterdir()))
-    opened, card = make_cards(runs, judge_claims(runs, []))
-    assert (opened.name, card.name) == ("flux-layouts-open", "flux-layouts-said")
+    cards = make_cards(runs, judge_claims(runs, []))
+    assert [card.name for card in cards] == [
+        *("flux-layouts-open", "flux-layouts-said", "sd3", "zimage", "qwenimage", "flux2")
+    ]
+    assert all(len(card.pairs) == 6 for card in cards[1:]), "one prompt a task, of each family's first run"
+    card = cards[1]
     assert [run.name for run in card.leading] == ["flux-mini-full"]
-    assert len(card.pairs) == 6, "one prompt a task, of the run that kept its pictures"
     told = facts(card.leading)
     assert told["Trained on"].startswith("480,000 images") and told["Alarms"] == "0"
     table = dpg_table(card.leading[0])
     assert set(table["task"]) == {"global", "entity", "attribute", "relation", "other"} and len(table) == 10
+    side_by_side(cards, tmp_path)
+    committed = RESULTS.parents[1] / "scorecards"
+    for name in ("families.md", "pairs.md"):
+        assert (tmp_path / name).read_text() == (committed / name).read_text()
+    assert {f"{card.name}.{end}" for card in cards for end in ("html", "png")} <= {
+        file.name for file in committed.iterdir()
+    }
 
 
 def test_costs_are_those_of_the_family_at_full_size():
