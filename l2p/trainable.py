@@ -57,19 +57,14 @@ def parameter_groups(model: PixelTransformer2DModel, config: TransferConfig) -> 
 
     An input projection with a rate of its own is a third group.
     """
-    projection = {id(p) for p in model.input_projection().parameters()}
-    head = {id(p) for p in model.detailer.parameters()}
-    own = config.projection_learning_rate
-    new = head | projection if own is None else head
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    projection, head = ({id(p) for p in part.parameters()} for part in (model.input_projection(), model.detailer))
+    blocks = {id(p) for p in model.parameters()} - projection - head
     rate = config.learning_rate if config.block_learning_rate is None else config.block_learning_rate
-    groups = [
-        {"params": [p for p in parameters if id(p) in new], "base_lr": config.learning_rate},
-        {"params": [p for p in parameters if id(p) not in head | projection], "base_lr": rate},
-    ]
-    if own is not None:
-        groups.append({"params": [p for p in parameters if id(p) in projection], "base_lr": own})
-    return groups
+    parts = [(head | projection, config.learning_rate), (blocks, rate)]
+    if config.projection_learning_rate is not None:
+        parts = [(head, config.learning_rate), (blocks, rate), (projection, config.projection_learning_rate)]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [{"params": [p for p in trained if id(p) in part], "base_lr": base_lr} for part, base_lr in parts]
 
 
 def choose_trained(model: PixelTransformer2DModel, config: TransferConfig) -> dict[str, nn.Parameter]:

@@ -71,10 +71,11 @@ def write_report(
         (staging / "index.html").write_text(render("page.html", page), encoding="utf-8")
         write_claims(judgements, staging / "claims.json")
         written.publish(staging, out_dir, "python -m reports")
-    opens = {members[0].name: pictures.picture_pairs(members[0]) for members in leading}
-    opens[leading[0][0].name] = [*pairs, *failed]
+    openers = {members[0].name for members in leading[1:]}
     for run in new:
-        shown_pairs, _ = pictures.readable(opens.get(run.name, []))
+        shown_pairs = [*pairs, *failed] if run is leading[0][0] else []
+        if run.name in openers:
+            shown_pairs, _ = pictures.readable(pictures.picture_pairs(run))
         paths = dict.fromkeys(picture.path for pair in shown_pairs for picture in pair.pictures.values())
         kept.keep_records(run.path, out_dir / "runs" / run.name, list(paths))
     return judgements
