@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reproduce.recipes.base import Recipe, Sampler
 from reproduce.recipes.miniature import longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
@@ -26,6 +28,22 @@ def qwenimage_mini_long() -> Recipe:
     yet.
     """
     return longer(qwenimage_mini())
+
+
+def qwenimage_mini_guidance() -> Recipe:
+    """`qwenimage_mini`, drawn with guidance 2 as the release draws, GenEval alone: how much of its loss guidance makes.
+
+    Run it beside `qwenimage_mini`, whose transfer it takes: `-- --recipe qwenimage_mini_guidance`. Hardware: two
+    cores, no GPU.
+    """
+    short = qwenimage_mini()
+    return replace(
+        short,
+        name="qwenimage-mini-guidance",
+        l2p_sampler=replace(short.l2p_sampler, guidance_scale=2.0),
+        suites=short.suites[:1],
+        study="guidance 2 in place of 3",
+    )
 
 
 def qwenimage_paper() -> Recipe:
@@ -55,5 +73,12 @@ def qwenimage_4k() -> Recipe:
 
 RECIPES = {
     function.__name__: function
-    for function in (qwenimage_mini, qwenimage_mini_long, qwenimage_paper, qwenimage_paper_rewritten, qwenimage_4k)
+    for function in (
+        qwenimage_mini,
+        qwenimage_mini_long,
+        qwenimage_mini_guidance,
+        qwenimage_paper,
+        qwenimage_paper_rewritten,
+        qwenimage_4k,
+    )
 }
