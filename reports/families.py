@@ -24,7 +24,10 @@ COLUMNS = ("suite", "title", "first", "other", "change", "p_value", "p_corrected
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What the other family lost less what the first did, in points of the suite; p-values None: not compared."""
+    """The other family's change (pixel model less source) less the first's, in points of the suite.
+
+    Below 0 the other family lost more. p-values None: not compared.
+    """
 
     suite: str
     title: str

@@ -376,7 +376,10 @@ def side_by_side(cards: Sequence[Card], out: Path) -> list[dict[str, Any]]:
         table_files.write_table(f"families{suffix}", raw, text, caption, out)
         decimals = {suite: int(number) for suite, number in zip(raw["suite"], raw["decimals"], strict=True)}
         versus = families.pairs_shown([pair for pair in pairs if pair.suite in decimals], decimals)
-        caption = "Two families each: points lost, the first family's less the other's, corrected for all comparisons"
+        caption = (
+            "Two families each: pixel model less source in points, the first named less the second (below 0: the first "
+            "lost more), corrected for all comparisons"
+        )
         table_files.write_table(f"pairs{suffix}", families.pairs_table(pairs), versus, caption, out)
         uris = figures.save(f"families{suffix}", partial(figures.kept_by_family, raw), out)
         parts.append({"where": where, "families": text, "pairs": versus, "count": len(pairs), "kept": uris})
@@ -392,7 +395,6 @@ def _short_facts(seeds: Sequence[Run]) -> dict[str, str]:
     names = {
         "Parameters trained": "Trained",
         "Trained on": "Images",
-        "Time of the transfer": "Transfer",
         "Alarms": "Alarms",
     }
     return {short: told[name].split(":")[0].removesuffix(" images") for name, short in names.items() if name in told}

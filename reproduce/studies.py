@@ -165,7 +165,7 @@ def noise_shift(usual: Recipe) -> dict[str, Recipe]:
 
 STUDIES = {
     "data-source": Study(
-        title="who drew the training images (figure 9a)", claims=("C3",), arms=data_source, time="some 50 min"
+        title="who drew the training images (figure 9a)", claims=("C3",), arms=data_source, time="some 75 min"
     ),
     "depth": Study(
         title="how much of the transformer trains (figure 9b)", claims=("C4",), arms=depth, time="some 95 min"

@@ -160,6 +160,14 @@ def attention_width(config: dict[str, Any]) -> int:
     return config["num_attention_heads"] * config["attention_head_dim"]
 
 
+def packed_pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
+    """Return the pixel transformer's configuration where a family's tokens come packed: a token a patch of RGB.
+
+    The source's own patch_size only scales its output projection, which is not kept.
+    """
+    return {**config, "in_channels": 3 * patch_size**2, "out_channels": 1, "patch_size": 1}
+
+
 def patchify(images: Tensor, patch_size: int, layout: str = "ph pw c") -> Tensor:
     """Cut images [B, C, H, W] into flattened patches [B, H/p * W/p, p * p * C], rows first.
 

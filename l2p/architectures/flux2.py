@@ -14,6 +14,7 @@ from l2p.architectures.base import (
     EncodedPrompt,
     Patches,
     attention_width,
+    packed_pixel_config,
     patchify,
     position_grid,
     replace_norm_and_projection,
@@ -21,10 +22,6 @@ from l2p.architectures.base import (
 )
 from l2p.architectures.tiny import TinySizes
 from l2p.errors import InputError
-
-
-def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
-    return {**config, "in_channels": 3 * patch_size**2, "out_channels": 1, "patch_size": 1}
 
 
 def _call(
@@ -153,7 +150,7 @@ FLUX2 = Architecture(
     patch_layout="ph pw c",
     hidden_size=attention_width,
     input_projection=lambda patch_size: "x_embedder",
-    pixel_config=_pixel_config,
+    pixel_config=packed_pixel_config,
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, out_features=1),
     call=_call,
     unpack=unpatchify,

@@ -14,16 +14,12 @@ from l2p.architectures.base import (
     EncodedPrompt,
     Patches,
     attention_width,
+    packed_pixel_config,
     patchify,
     replace_norm_and_projection,
     unpatchify,
 )
 from l2p.architectures.tiny import TinySizes
-
-
-def _pixel_config(config: dict[str, Any], patch_size: int) -> dict[str, Any]:
-    # Qwen-Image's own patch_size only scales its output projection, which is not kept.
-    return {**config, "in_channels": 3 * patch_size**2, "out_channels": 1, "patch_size": 1}
 
 
 def _call(
@@ -131,7 +127,7 @@ QWENIMAGE = Architecture(
     patch_layout="ph pw c",
     hidden_size=attention_width,
     input_projection=lambda patch_size: "img_in",
-    pixel_config=_pixel_config,
+    pixel_config=packed_pixel_config,
     replace_final_layer=lambda transformer, patch_size: replace_norm_and_projection(transformer, out_features=1),
     call=_call,
     unpack=unpatchify,

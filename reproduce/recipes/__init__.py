@@ -139,7 +139,10 @@ def _one_of(what: str, name: str, known: Mapping[str, Any]) -> Any:
 
 
 def _began(run_dir: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-    """How a run folder was begun: `recipe` (a name, or package.module:function), `seed`, `source`, `limit`, `dry`."""
+    """How a run folder was begun: `recipe`, `seed`, `source`, `limit`, `dry`; {} where it was not.
+
+    The recipe is a name, a study's arm or package.module:function.
+    """
     if not (run_dir / "run.json").is_file():
         return {}
     manifest = read_json(run_dir / "run.json")

@@ -10,7 +10,7 @@ from reproduce.miniature.scenes import RESOLUTION
 from reproduce.miniature.sources import MiniatureSource, miniature_source
 from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite, of_steps
 
-GUIDANCE = 3.0  # of all pixel models, and of sources whose pipelines know it
+GUIDANCE = 3.0  # of all pixel models; a source's own stands in reproduce/miniature/sources.py
 
 
 def miniature(family: str) -> Recipe:
@@ -114,7 +114,7 @@ def miniature_sampler(
 
 
 def miniature_transfer(own: MiniatureSource) -> TransferConfig:
-    """The options that a prototype found best for a source of hidden 128 of 6 blocks at 48 px, one trained at each end.
+    """The options that a prototype found best for FLUX's source, of 6 blocks at 48 px, one trained at each end.
 
     What the paper fixes stays: frozen middle, both ends and a Detailer Head trained on source-made images only.
     """

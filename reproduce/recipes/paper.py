@@ -11,14 +11,15 @@ from l2p.transfer import TransferConfig
 from reproduce.prompts import DEFAULT_OUT
 from reproduce.recipes.base import REPORT_SEED, Corpus, Recipe, Sampler, Suite
 
+SHIFT = 3.0  # the release's, at 1K
 PATCH_4K = 64  # paper section 3.4: as many tokens as at 1K
 NUM_4K_IMAGES = 100_000  # of UltraHR-100K (appendix B)
 
 
-def paper(*, family: str, source: str, source_sampler: Sampler, shift: float = 3.0) -> Recipe:
+def paper(*, family: str, source: str, source_sampler: Sampler) -> Recipe:
     """A family's transfer at 1024 px: 20,000 images of its own source, 100,000 steps, GenEval and DPG-Bench.
 
-    The pixel model is trained and drawn with the release's `shift`, 30 steps and guidance 2 (section 3.3, appendix B,
+    The pixel model is trained and drawn with the release's shift, 30 steps and guidance 2 (section 3.3, appendix B,
     the release); the source is drawn as its makers advise, on the same prompts.
     """
     length, distilled = source_sampler.max_sequence_length, source_sampler.distilled_guidance
@@ -35,11 +36,11 @@ def paper(*, family: str, source: str, source_sampler: Sampler, shift: float = 3
             gradient_checkpointing=True,
             max_sequence_length=length,
             distilled_guidance=distilled,
-            shift=shift,
+            shift=SHIFT,
         ),
         source_sampler=source_sampler,
         l2p_sampler=Sampler(
-            num_inference_steps=30, guidance_scale=2.0, max_sequence_length=length, batch_size=8, shift=shift
+            num_inference_steps=30, guidance_scale=2.0, max_sequence_length=length, batch_size=8, shift=SHIFT
         ),
         suites=(
             Suite(name="geneval", title="GenEval", prompts="bench.geneval.prompts:generate"),

@@ -24,8 +24,9 @@ def qwenimage_mini() -> Recipe:
 def qwenimage_mini_long() -> Recipe:
     """The same, longer, for the claims: `nox -s reproduce-qwenimage -- --recipe qwenimage_mini_long`.
 
-    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else. Not run
-    yet.
+    Hardware: two cores, no GPU: 32 minutes by one process beside another (AVX-512). A larger corpus, three times the
+    steps and more images to score, nothing else. One seed: GenEval 0.934 (source) and 0.779 (pixel model), retention
+    0.834 (0.779, 0.884); DPG-Bench keeps 0.857 (0.828, 0.887).
     """
     return longer(qwenimage_mini())
 

@@ -22,8 +22,9 @@ def zimage_mini() -> Recipe:
 def zimage_mini_long() -> Recipe:
     """The same, longer, for the claims: `nox -s reproduce-zimage -- --recipe zimage_mini_long`.
 
-    Hardware: two cores, no GPU. A larger corpus, three times the steps and more images to score, nothing else. Not run
-    yet.
+    Hardware: two cores, no GPU: 63 minutes by one process beside another (AVX-512). A larger corpus, three times the
+    steps and more images to score, nothing else. One seed: GenEval 0.980 (source) and 0.854 (pixel model), retention
+    0.871 (0.832, 0.912); DPG-Bench keeps 0.808 (0.776, 0.840).
     """
     return longer(zimage_mini())
 
