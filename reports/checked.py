@@ -124,6 +124,8 @@ def checked_disagreement(rows: Any, path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} is no list of disagreements: every row needs {', '.join(sorted(wanted))}")
     if not all(is_number(row["value"]) and is_number(row["n"]) for row in rows):
         raise InputError(f"{path}: value and n of a disagreement are numbers")
+    if not all(is_number(row.get("other_score", 0.0)) for row in rows):
+        raise InputError(f"{path}: other_score of a disagreement is a number, or is not there")
     return rows
 
 

@@ -201,7 +201,8 @@ def warnings(run: Run) -> list[str]:
     found += [
         f"{run.name}: a second judge disagrees on {row['value']:.1%} of the {row['n']:,} {row['of']} of the "
         f"{SUBJECT_NAMES.get(row['subject'], row['subject']).lower()} on {run.suites.get(row['suite'], row['suite'])}: "
-        "look at them before you believe the score."
+        + (f"by that judge the score is {row['other_score']:.3f}; " if "other_score" in row else "")
+        + "look at them before you believe the score."
         for row in run.disagreement
         if row["warn"]
     ]

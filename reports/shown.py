@@ -26,17 +26,32 @@ def judge_check_rows(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def disagreement_rows(runs: Sequence[Run]) -> pd.DataFrame:
-    """On how much of each suite a second judge says something else than the scores."""
-    rows = [
-        {
-            "Run": run.name,
-            "Model": SUBJECT_NAMES.get(row["subject"], row["subject"]),
-            "Suite": run.suites.get(row["suite"], row["suite"]),
-            "Disagree": f"{row['value']:.1%} of {row['n']:,} {row['of']}",
-        }
-        for run in runs
-        for row in run.disagreement
-    ]
+    """On how much of each suite a second judge says something else than the scores, and what it would give and keep.
+
+    Runs that were scored before the second judge's score was written down have a dash for it.
+    """
+    rows = []
+    for run in runs:
+        by_it = {(row["subject"], row["suite"]): row["other_score"] for row in run.disagreement if "other_score" in row}
+        for row in run.disagreement:
+            subject, suite = row["subject"], row["suite"]
+            scored, pixel, source = (
+                run.scored.get((subject, suite)),
+                by_it.get(("l2p", suite)),
+                by_it.get(("source", suite)),
+            )
+            kept = pixel / source if subject == "l2p" and pixel is not None and source else None
+            rows.append(
+                {
+                    "Run": run.name,
+                    "Model": SUBJECT_NAMES.get(subject, subject),
+                    "Suite": run.suites.get(suite, suite),
+                    "Disagree": f"{row['value']:.1%} of {row['n']:,} {row['of']}",
+                    "Score": tables.number(scored.summary.overall if scored and "other_score" in row else None, 3),
+                    "By the second judge": tables.number(row.get("other_score"), 3),
+                    "Kept by it": tables.number(kept, 3),
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from bench.dpg.questions import read_questions
 from bench.geneval.rules import judge
 from bench.named import load_function
 from bench.records import Detection, read_jsonl
-from bench.statistics import Estimate, bootstrap_ci
+from bench.statistics import Estimate, bootstrap_ci, category_means
 from l2p.errors import InputError
 from l2p.pictures import PictureError, read_picture
 from l2p.tables import csv_rows
@@ -249,28 +250,34 @@ def disagreement(run_dir: Path, other: Detect) -> list[dict[str, Any]]:
     """On how many of a run's pictures another judge says something else than the scores that lie there.
 
     Rows {"subject", "suite", "of", "value", "n", "warn"}, a row for each `scores/<subject>/<suite>`: the share of
-    pictures (GenEval) or of answers (DPG-Bench) on which the two disagree; `warn` where it is above 5 %.
+    pictures (GenEval) or of answers (DPG-Bench) on which the two disagree; `warn` where it is above 5 %. A row of
+    pictures also has `other_score`, what the other judge's verdicts give: the mean over tasks.
     """
     rows = []
     for scores in sorted(path.parent for path in run_dir.glob("scores/*/*/scores.jsonl")):
         images = run_dir / "samples" / scores.parent.name / scores.name
-        geneval = (scores / "detections.jsonl").is_file()
-        differ = _verdicts_differ(scores, images, other) if geneval else _answers_differ(scores, images, other)
+        row: dict[str, Any] = {"subject": scores.parent.name, "suite": scores.name}
+        if (scores / "detections.jsonl").is_file():
+            scored = [one for one in read_jsonl(scores / "scores.jsonl") if one["value"] is not None]
+            said = _other_verdicts(scores, images, scored, other)
+            differ = [bool(one["value"]) != verdict for one, verdict in zip(scored, said, strict=True)]
+            tasks = category_means([one["category"] for one in scored], [float(verdict) for verdict in said])
+            row |= {"of": "pictures", "other_score": fmean(tasks.values())}
+        else:
+            differ = _answers_differ(scores, images, other)
+            row["of"] = "answers"
         share = sum(differ) / len(differ)
-        row = {"subject": scores.parent.name, "suite": scores.name, "of": "pictures" if geneval else "answers"}
         rows.append(row | {"value": share, "n": len(differ), "warn": share > MOST_DISAGREEMENT})
     return rows
 
 
-def _verdicts_differ(scores: Path, images: Path, other: Detect) -> list[bool]:
-    """Of each scored image of a GenEval suite, whether the other judge's verdict is another."""
+def _other_verdicts(scores: Path, images: Path, scored: Sequence[dict[str, Any]], other: Detect) -> list[bool]:
+    """What the other judge says of each scored image of a GenEval suite."""
     asked = read_jsonl(scores / "prompts.jsonl")
-    rows = [row for row in read_jsonl(scores / "scores.jsonl") if row["value"] is not None]
-    paths = [images / row["prompt_id"] / "samples" / f"{row['index']:04d}.png" for row in rows]
-    found = _detect_all(paths, other)
+    paths = [images / row["prompt_id"] / "samples" / f"{row['index']:04d}.png" for row in scored]
     return [
-        bool(row["value"]) != judge(asked[int(row["prompt_id"])], detections)[0]
-        for row, detections in zip(rows, found, strict=True)
+        judge(asked[int(row["prompt_id"])], detections)[0]
+        for row, detections in zip(scored, _detect_all(paths, other), strict=True)
     ]
 
 

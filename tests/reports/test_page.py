@@ -15,7 +15,7 @@ from reports.__main__ import main
 from reports.claims import judge_claims
 from reports.page import headline
 from reports.runs import load_run, load_runs
-from reports.shown import clock, judge_check_rows, option_differences
+from reports.shown import clock, disagreement_rows, judge_check_rows, option_differences
 from tests.reports.fake_run import fake_run, predicted_4k
 
 TABLES = ("table1", "retention", "tasks", "variants")
@@ -200,3 +200,21 @@ def test_the_page_opens_with_what_must_be_known_of_the_runs_that_it_opens_with(t
     before, _, after = page.partition("To be known beside the other runs")
     assert before.count('class="alert note">flux-mini:') and not before.count('class="alert note">flux-mini-seed1')
     assert after.count('class="alert note">flux-mini-seed1')
+
+
+def test_a_second_judge_s_score_and_what_it_would_keep_stand_beside_the_first(tmp_path):
+    run = fake_run(tmp_path / "flux-mini", num_prompts=3)
+    of = {"suite": "geneval", "of": "pictures", "value": 0.2, "n": 18, "warn": True}
+    rows = [{**of, "subject": "l2p", "other_score": 0.5}, {**of, "subject": "source", "other_score": 0.8}]
+    write_json(run / "scores/disagreement.json", rows)
+    shown = disagreement_rows([load_run(run)])
+    assert list(shown["By the second judge"]) == ["0.500", "0.800"] and list(shown["Kept by it"]) == ["0.625", "–"]
+    first = read_json(run / "scores/l2p/geneval/summary.json")["overall"]
+    assert shown["Score"][0] == f"{first:.3f}"
+    write_report([run], tmp_path / "out")
+    assert "by that judge the score is 0.500; look at them" in (tmp_path / "out/index.html").read_text()
+    write_json(run / "scores/disagreement.json", [{**of, "subject": "l2p"}])  # as runs wrote it before
+    assert disagreement_rows([load_run(run)])["By the second judge"][0] == "–"
+    write_json(run / "scores/disagreement.json", [{**rows[0], "other_score": "high"}])
+    with pytest.raises(ValueError, match="other_score of a disagreement is a number"):
+        load_run(run)

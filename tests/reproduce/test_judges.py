@@ -274,18 +274,28 @@ def test_a_judge_agrees_with_people_on_the_half_that_is_only_reported(judge, lea
     assert agreed["ci95"][0] <= agreed["value"] <= agreed["ci95"][1]
 
 
-def test_disagreement_counts_pictures_and_answers_on_which_another_judge_says_otherwise(run):
+def test_disagreement_counts_the_pictures_on_which_another_judge_says_otherwise_and_gives_its_score(run):
     folder = run / "scores" / "l2p" / "geneval"
     found = [one for one in candidates(run) if one.subject == "l2p"]
     write_jsonl(folder / "prompts.jsonl", [one.asked for one in found if one.index == 0])
     scored = [
-        {"prompt_id": one.prompt_id, "index": one.index, "value": float(number >= 4)}
+        {
+            "prompt_id": one.prompt_id,
+            "index": one.index,
+            "category": "counting" if number < 4 else "colors",
+            "value": float(number >= 4),
+        }
         for number, one in enumerate(found)
     ]
     write_jsonl(folder / "scores.jsonl", scored)
     write_jsonl(folder / "detections.jsonl", [])
     (row,) = disagreement(run, fit.load())
-    assert row == {"subject": "l2p", "suite": "geneval", "of": "pictures", "value": 4 / 36, "n": 36, "warn": True}
+    same = {"subject": "l2p", "suite": "geneval", "of": "pictures", "n": 36}
+    assert row == same | {"value": 4 / 36, "warn": True, "other_score": 1.0}
+    for one in found[:4]:
+        Image.new("RGB", (48, 48), "gray").save(one.path)
+    (row,) = disagreement(run, fit.load())
+    assert row == same | {"value": 0.0, "warn": False, "other_score": 0.5}, "a task each counts alike"
 
 
 def test_verdicts_answer_questions_too():
