@@ -35,21 +35,21 @@ def disagreement_rows(runs: Sequence[Run]) -> pd.DataFrame:
         by_it = {(row["subject"], row["suite"]): row["other_score"] for row in run.disagreement if "other_score" in row}
         for row in run.disagreement:
             subject, suite = row["subject"], row["suite"]
-            scored, pixel, source = (
-                run.scored.get((subject, suite)),
-                by_it.get(("l2p", suite)),
+            other, source, scored = (
+                row.get("other_score"),
                 by_it.get(("source", suite)),
+                run.scored.get((subject, suite)),
             )
-            kept = pixel / source if subject == "l2p" and pixel is not None and source else None
+            kept = other / source if subject == "l2p" and other is not None and source else None
             rows.append(
                 {
                     "Run": run.name,
                     "Model": SUBJECT_NAMES.get(subject, subject),
                     "Suite": run.suites.get(suite, suite),
                     "Disagree": f"{row['value']:.1%} of {row['n']:,} {row['of']}",
-                    "Score": tables.number(scored.summary.overall if scored and "other_score" in row else None, 3),
-                    "By the second judge": tables.number(row.get("other_score"), 3),
-                    "Kept by it": tables.number(kept, 3),
+                    "Score": tables.number(scored.summary.overall if scored and other is not None else None),
+                    "By the second judge": tables.number(other),
+                    "Kept by it": tables.number(kept),
                 }
             )
     return pd.DataFrame(rows)
