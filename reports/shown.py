@@ -35,11 +35,8 @@ def disagreement_rows(runs: Sequence[Run]) -> pd.DataFrame:
         by_it = {(row["subject"], row["suite"]): row["other_score"] for row in run.disagreement if "other_score" in row}
         for row in run.disagreement:
             subject, suite = row["subject"], row["suite"]
-            other, source, scored = (
-                row.get("other_score"),
-                by_it.get(("source", suite)),
-                run.scored.get((subject, suite)),
-            )
+            scored = run.scored.get((subject, suite))
+            other, source = row.get("other_score"), by_it.get(("source", suite))
             kept = other / source if subject == "l2p" and other is not None and source else None
             rows.append(
                 {
