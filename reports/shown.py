@@ -32,11 +32,11 @@ def disagreement_rows(runs: Sequence[Run]) -> pd.DataFrame:
     """
     rows = []
     for run in runs:
-        by_it = {(row["subject"], row["suite"]): row["other_score"] for row in run.disagreement if "other_score" in row}
+        sources = {row["suite"]: row.get("other_score") for row in run.disagreement if row["subject"] == "source"}
         for row in run.disagreement:
             subject, suite = row["subject"], row["suite"]
             scored = run.scored.get((subject, suite))
-            other, source = row.get("other_score"), by_it.get(("source", suite))
+            other, source = row.get("other_score"), sources.get(suite)
             kept = other / source if subject == "l2p" and other is not None and source else None
             rows.append(
                 {

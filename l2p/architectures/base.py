@@ -47,7 +47,7 @@ class Architecture:
     refiners: what else the release trains beside the ends (embedders, refiner blocks): modules and parameters by name.
     patch_layout: the order in which the pixel model's input projection reads a patch's numbers.
     hidden_size(config): the width of a token.
-    input_projection(patch_size): the name of the layer that takes pixel patches.
+    input_projection(patch_size): the name of the layer that takes patches, the source's or the pixel model's.
     pixel_config(source_config, patch_size): the source's config with an input projection for RGB patches.
     replace_final_layer(transformer, patch_size): put a TokenTap there and return it.
     call(transformer, noisy, sigma, prompt, patches, distilled_guidance): run the family's own forward, on pixels or on
@@ -58,7 +58,6 @@ class Architecture:
     source_arguments(guidance_scale, distilled_guidance): how the family's own pipeline is called for that guidance
     (uncond + w (cond - uncond), 1 = off); raises ValueError for what the pipeline cannot do.
     source_patches(source_config): how the source cuts its latents.
-    source_projection(transformer): weight [D, C] and bias [D] of the source's own input projection.
     encode_latents(pipeline, images): images [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w], normalised and in the
     form that the source denoises, before they are cut into tokens.
     decode_latents(pipeline, latents): the way back, as the pipeline does it at the end.
@@ -89,7 +88,6 @@ class Architecture:
     prompt_tensors: tuple[str, ...]
     source_arguments: Callable[[float, float], dict[str, Any]]
     source_patches: Callable[[Mapping[str, Any]], Patches]
-    source_projection: Callable[[nn.Module], tuple[Tensor, Tensor | None]]
     encode_latents: Callable[[Any, Tensor], Tensor]
     decode_latents: Callable[[Any, Tensor], Tensor]
     tiny_source: Callable[[TinySizes], Any]
@@ -98,6 +96,12 @@ class Architecture:
     velocity_sign: Literal[1, -1] = 1
     dynamic_shift: Callable[[Any, int, int], float] = linear_mu
     comfyui_name: Callable[[str, int], str | None] = lambda key, patch_size: key
+
+    def source_projection(self, transformer: Any) -> tuple[Tensor, Tensor | None]:
+        """Return weight [D, C] and bias [D] of the source's own input projection, a convolution's flattened."""
+        patch_size = self.source_patches(transformer.config).size
+        projection = transformer.get_submodule(self.input_projection(patch_size))
+        return projection.weight.flatten(1), projection.bias
 
 
 def source_velocity(

@@ -53,10 +53,6 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
-    return transformer.x_embedder.weight, transformer.x_embedder.bias
-
-
 def _source_arguments(guidance_scale: float, distilled_guidance: float) -> dict[str, Any]:
     # FluxPipeline's `guidance_scale` is the distilled embedding; true guidance asks for a negative prompt.
     arguments: dict[str, Any] = {"guidance_scale": distilled_guidance}
@@ -109,7 +105,6 @@ FLUX = Architecture(
     prompt_tensors=("prompt_embeds", "pooled_prompt_embeds"),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(2, "c ph pw"),  # as FluxPipeline._pack_latents
-    source_projection=_source_projection,
     encode_latents=encode_images,
     decode_latents=decode_images,
     tiny_source=_tiny_source,

@@ -52,10 +52,6 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
     return {"prompt_embeds": embeds}
 
 
-def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
-    return transformer.x_embedder.weight, transformer.x_embedder.bias
-
-
 def _source_arguments(guidance_scale: float, distilled_guidance: float) -> dict[str, Any]:
     if guidance_scale != 1:
         raise InputError(
@@ -158,7 +154,6 @@ FLUX2 = Architecture(
     prompt_tensors=("prompt_embeds",),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(1, "c ph pw"),  # its latents are patches already
-    source_projection=_source_projection,
     encode_latents=_encode_latents,
     decode_latents=_decode_latents,
     tiny_source=_tiny_source,

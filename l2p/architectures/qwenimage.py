@@ -49,10 +49,6 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
     return {"prompt_embeds": embeds, "mask": mask.bool()}
 
 
-def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
-    return transformer.img_in.weight, transformer.img_in.bias
-
-
 def _source_arguments(guidance_scale: float, distilled_guidance: float) -> dict[str, Any]:
     # The release has no guidance embedding, which `guidance_scale` would be there.
     guided = {"true_cfg_scale": guidance_scale}
@@ -135,7 +131,6 @@ QWENIMAGE = Architecture(
     prompt_tensors=("prompt_embeds", "mask"),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(2, "c ph pw"),  # as QwenImagePipeline._pack_latents
-    source_projection=_source_projection,
     encode_latents=_encode_latents,
     decode_latents=_decode_latents,
     tiny_source=_tiny_source,

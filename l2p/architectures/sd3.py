@@ -49,11 +49,6 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
-    projection = transformer.pos_embed.proj  # a convolution, [D, C, p, p]
-    return projection.weight.flatten(1), projection.bias
-
-
 def _tiny_source(sizes: TinySizes) -> Any:
     tokenizer = tiny.word_tokenizer(sizes.words, sizes.max_length)
     clip = tiny.clip_config(sizes, tokenizer, sizes.text_width // 4)
@@ -101,7 +96,6 @@ SD3 = Architecture(
     prompt_tensors=("prompt_embeds", "pooled_prompt_embeds"),
     source_arguments=lambda guidance_scale, distilled_guidance: {"guidance_scale": guidance_scale},
     source_patches=lambda config: Patches(config["patch_size"], "c ph pw"),
-    source_projection=_source_projection,
     encode_latents=encode_images,
     decode_latents=decode_images,
     tiny_source=_tiny_source,

@@ -74,11 +74,6 @@ def _encode_prompt(pipeline: Any, prompts: list[str], max_sequence_length: int) 
     return {"prompt_embeds": pad_sequence(embeds, batch_first=True), "mask": pad_sequence(masks, batch_first=True)}
 
 
-def _source_projection(transformer: Any) -> tuple[Tensor, Tensor | None]:
-    projection = transformer.all_x_embedder[_key(transformer.config.all_patch_size[0])]
-    return projection.weight, projection.bias
-
-
 def _unpack(output: list[Tensor], size: tuple[int, int], patches: Patches) -> Tensor:
     return torch.stack(output).squeeze(2)  # B times [C, 1, H, W] -> [B, C, H, W]
 
@@ -128,7 +123,6 @@ ZIMAGE = Architecture(
     prompt_tensors=("prompt_embeds", "mask"),
     source_arguments=_source_arguments,
     source_patches=lambda config: Patches(config["all_patch_size"][0], "ph pw c"),
-    source_projection=_source_projection,
     encode_latents=encode_images,
     decode_latents=decode_images,
     tiny_source=_tiny_source,

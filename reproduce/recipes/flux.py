@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from l2p.detailer import DetailerConfig
 from reproduce.recipes.base import Recipe, Sampler, of_steps
-from reproduce.recipes.miniature import longer, miniature
+from reproduce.recipes.miniature import ablation, longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=1.0, max_sequence_length=512, batch_size=8)
 """The model card's: 50 steps, distilled guidance 3.5."""
+OF_DENSE_PROMPTS = ("geneval", "dpg")  # the suites of what might bring DPG-Bench back (claim C2)
 
 
 def flux_mini() -> Recipe:
@@ -86,13 +87,7 @@ def flux_mini_all() -> Recipe:
     0.973, where `flux_mini` has 0.958.
     """
     short = flux_mini()
-    return replace(
-        short,
-        name="flux-mini-all",
-        transfer=replace(short.transfer, trainable="all"),
-        suites=short.suites[:1],
-        study="every block trained",
-    )
+    return ablation(replace(short, transfer=replace(short.transfer, trainable="all")), "all", "every block trained")
 
 
 def flux_mini_plain() -> Recipe:
@@ -103,22 +98,18 @@ def flux_mini_plain() -> Recipe:
     GenEval 0.942, no shown difference to the usual setting's 0.958.
     """
     short = flux_mini()
-    return replace(
-        short,
-        name="flux-mini-plain",
-        transfer=replace(
-            short.transfer,
-            input_projection="random",
-            prediction="velocity",
-            output_scale=1.0,
-            detailer=DetailerConfig(),
-            learning_rate=1e-3,
-            block_learning_rate=None,
-            loss_weight_below=0.0,
-        ),
-        suites=short.suites[:1],
-        study="what the paper leaves open, at its plain setting",
+    transfer = replace(
+        short.transfer,
+        input_projection="random",
+        prediction="velocity",
+        output_scale=1.0,
+        detailer=DetailerConfig(),
+        learning_rate=1e-3,
+        block_learning_rate=None,
+        loss_weight_below=0.0,
     )
+    plain = "what the paper leaves open, at its plain setting"
+    return ablation(replace(short, transfer=transfer), "plain", plain)
 
 
 def flux_mini_dense() -> Recipe:
@@ -129,7 +120,7 @@ def flux_mini_dense() -> Recipe:
     """
     short = flux_mini()
     corpus = replace(short.corpus, prompts="reproduce.miniature.prompts:denser_corpus_prompts")
-    return for_dense_prompts(replace(short, corpus=corpus), "dense", "half of the corpus dense prompts")
+    return ablation(replace(short, corpus=corpus), "dense", "half of the corpus dense prompts", OF_DENSE_PROMPTS)
 
 
 def flux_mini_middle() -> Recipe:
@@ -141,7 +132,7 @@ def flux_mini_middle() -> Recipe:
     short = flux_mini()
     detailer = replace(short.transfer.detailer, channels=(16, 64, 96, 128))
     transfer = replace(short.transfer, detailer=detailer)
-    return for_dense_prompts(replace(short, transfer=transfer), "middle", "the head's middle levels wider")
+    return ablation(replace(short, transfer=transfer), "middle", "the head's middle levels wider", OF_DENSE_PROMPTS)
 
 
 def flux_mini_blocks() -> Recipe:
@@ -152,13 +143,7 @@ def flux_mini_blocks() -> Recipe:
     """
     short = flux_mini()
     transfer = replace(short.transfer, num_trainable_blocks=2)
-    return for_dense_prompts(replace(short, transfer=transfer), "blocks", "two blocks trained at each end")
-
-
-def for_dense_prompts(recipe: Recipe, name: str, study: str) -> Recipe:
-    """An ablation of what might bring DPG-Bench back (claim C2), with the two suites that tell."""
-    geneval, _, dpg = recipe.suites
-    return replace(recipe, name=f"{recipe.name}-{name}", suites=(geneval, dpg), study=study)
+    return ablation(replace(short, transfer=transfer), "blocks", "two blocks trained at each end", OF_DENSE_PROMPTS)
 
 
 def flux_paper() -> Recipe:

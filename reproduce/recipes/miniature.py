@@ -71,6 +71,12 @@ def longer(usual: Recipe) -> Recipe:
     )
 
 
+def ablation(recipe: Recipe, name: str, study: str, suites: tuple[str, ...] = ("geneval",)) -> Recipe:
+    """A miniature that was changed in what ``study`` says, under a name of its own, with the suites that tell."""
+    told = tuple(suite for suite in recipe.suites if suite.name in suites)
+    return replace(recipe, name=f"{recipe.name}-{name}", suites=told, study=study)
+
+
 def miniature_suites() -> tuple[Suite, ...]:
     """GenEval's six tasks, the pairs of shape and colour that no training image shows, DPG-Bench's dense prompts."""
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reproduce.recipes.base import Recipe, Sampler
-from reproduce.recipes.miniature import longer, miniature
+from reproduce.recipes.miniature import ablation, longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=50, guidance_scale=4.0, max_sequence_length=512, batch_size=8)
@@ -38,13 +38,8 @@ def qwenimage_mini_guidance() -> Recipe:
     GPU. Three seeds: GenEval 0.797, where `qwenimage_mini` has 0.726.
     """
     short = qwenimage_mini()
-    return replace(
-        short,
-        name="qwenimage-mini-guidance",
-        l2p_sampler=replace(short.l2p_sampler, guidance_scale=2.0),
-        suites=short.suites[:1],
-        study="guidance 2 in place of 3",
-    )
+    sampler = replace(short.l2p_sampler, guidance_scale=2.0)
+    return ablation(replace(short, l2p_sampler=sampler), "guidance", "guidance 2 in place of 3")
 
 
 def qwenimage_paper() -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reproduce.recipes.base import Recipe, Sampler
-from reproduce.recipes.miniature import longer, miniature
+from reproduce.recipes.miniature import ablation, longer, miniature
 from reproduce.recipes.paper import at_4k, paper, with_rewritten
 
 SOURCE_SAMPLER = Sampler(num_inference_steps=28, guidance_scale=7.0, max_sequence_length=256, batch_size=8)
@@ -38,13 +38,8 @@ def sd3_mini_shared() -> Recipe:
     `sd3_mini` has 0.818.
     """
     short = sd3_mini()
-    return replace(
-        short,
-        name="sd3-mini-shared",
-        transfer=replace(short.transfer, projection_learning_rate=None),
-        suites=short.suites[:1],
-        study="the input projection at the head's rate",
-    )
+    transfer = replace(short.transfer, projection_learning_rate=None)
+    return ablation(replace(short, transfer=transfer), "shared", "the input projection at the head's rate")
 
 
 def sd3_paper() -> Recipe:
